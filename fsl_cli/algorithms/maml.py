@@ -1,0 +1,97 @@
+"""Model-agnostic meta-learning (Finn et al., ICML 2017), https://arxiv.org/abs/1703.03400
+
+Train an initialisation from which a few gradient steps on the support set give a good classifier: the outer
+loss is that of the *adapted* weights on the query set, differentiated through the inner steps (algorithm 2).
+"""
+
+from __future__ import annotations
+
+import re
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.backbones.base import Backbone
+from fsl_cli.episodes import Classifier, Episodes, Examples
+from fsl_cli.errors import UserError
+from fsl_cli.inner_loop import Parameters, adapt, for_each_task, mean_loss, sgd
+
+
+class MAML(Algorithm):
+    """Gradient steps from a learned initialisation of backbone and linear head.
+
+    `inner_lr` is the inner loop's learning rate, `inner_steps` its gradient steps in training and `test_steps`
+    those in validation and test; parameters whose names match the regular expression `frozen` are left alone
+    by the inner loop (by default the norms' scale and shift, as in the authors' code).
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        way: int,
+        inner_lr: float,
+        inner_steps: int,
+        test_steps: int,
+        first_order: bool = False,
+        frozen: str = "norm",
+    ) -> None:
+        super().__init__()
+        if backbone.norm == "running":
+            raise UserError(
+                "norm=running keeps averages over all tasks, which an inner loop cannot follow. "
+                "Type norm=support (inductive), norm=transductive, norm=group or norm=none."
+            )
+        self.net = _Network(backbone, way)
+        self.way = way
+        self.inner_lr = inner_lr
+        self.inner_steps = inner_steps
+        self.test_steps = test_steps
+        self.first_order = first_order
+        self.adapted = {name for name, _ in self.net.named_parameters() if not re.search(frozen, name)}
+
+    def adapt(self, support: Examples) -> Classifier:
+        parameters = dict(self.net.named_parameters())
+        if int(support.y.max()) >= self.way:
+            raise UserError(
+                f"This model's head has {self.way} outputs, the episodes have {int(support.y.max()) + 1} classes. "
+                f"Type way={self.way}, or train with way={int(support.y.max()) + 1}."
+            )
+
+        def learn(net: nn.Module, support: Examples) -> Parameters:
+            return self._fast_weights(net, parameters, support)
+
+        def classify(net: nn.Module, fast: Parameters, support_x: Tensor, x: Tensor) -> Tensor:
+            return functional_call(net, fast, (x, support_x))
+
+        fast = for_each_task(self.net, learn, support)
+        return lambda x: for_each_task(self.net, classify, fast, support.x, x)
+
+    def loss(self, episodes: Episodes) -> Tensor:
+        """The base class's loss, computed task by task so that memory does not grow with the meta-batch."""
+
+        def one(net: nn.Module, parameters: Parameters, support: Examples, query: Examples) -> Tensor:
+            fast = self._fast_weights(net, parameters, support)
+            return F.cross_entropy(functional_call(net, fast, (query.x, support.x)), query.y)
+
+        return mean_loss(self.net, one, dict(self.net.named_parameters()), episodes.support, episodes.query)
+
+    def _fast_weights(self, net: nn.Module, parameters: Parameters, support: Examples) -> Parameters:
+        def loss(weights: Parameters) -> Tensor:
+            return F.cross_entropy(functional_call(net, weights, (support.x,)), support.y)
+
+        steps = self.inner_steps if self.training else self.test_steps
+        return adapt(loss, parameters, self.adapted, steps, sgd(self.inner_lr), self.first_order)
+
+
+class _Network(nn.Module):
+    """Backbone and linear head for one task: (n, *item), the support set's images -> (n, way)."""
+
+    def __init__(self, backbone: Backbone, way: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(backbone.out_features, way)
+
+    def forward(self, x: Tensor, support: Tensor | None = None) -> Tensor:
+        return self.head(self.backbone(x[None], None if support is None else support[None])[0])

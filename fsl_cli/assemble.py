@@ -1,0 +1,60 @@
+"""From a configuration to the things it describes: data set, episodes, backbone, algorithm, learner."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+
+from fsl_cli.binding import build
+from fsl_cli.data.datamodule import Episodic, Shape, shape_problems
+from fsl_cli.data.store import DataSet
+from fsl_cli.errors import UserError
+from fsl_cli.learner import Learner
+
+EVALUATION_SPLITS = ("val", "test")
+
+
+class Experiment(NamedTuple):
+    learner: Learner
+    episodes: Episodic
+    data: DataSet
+
+
+def assemble(config: dict[str, Any], data: DataSet | None = None) -> Experiment:
+    """Build what a resolved configuration describes; `data` if it is already open.
+
+    Raises UserError when the data set cannot be had or cannot give such episodes.
+    """
+    data = data or build(config["data"])
+    shapes = {"train": Shape(config["train_way"], config["train_shot"], config["train_query"])}
+    shapes |= {part: Shape(config["way"], config["shot"], config["query"]) for part in EVALUATION_SPLITS}
+    found = [line for part, shape in shapes.items() for line in shape_problems(data, part, shape)]
+    if found:
+        raise UserError("\n".join(dict.fromkeys(found)))
+    channels, size = data.store.images.shape[1:3]
+    episodes = Episodic(
+        data,
+        shapes,
+        channels,
+        seed=config["seed"],
+        meta_batch=config["meta_batch"],
+        steps=config["steps"],
+        val_every=config["val_every"],
+        episodes={"val": config["val_episodes"], "test": config["episodes"]},
+    )
+    return Experiment(learner(config, channels, size), episodes, data)
+
+
+def learner(config: dict[str, Any], channels: int, size: int) -> Learner:
+    """The algorithm on its backbone for images of `channels` x size x size, weights drawn from the run's seed."""
+    torch.manual_seed(config["seed"])
+    backbone = build(config["backbone"], channels=channels, size=size)
+    algorithm = build(config["algo"], backbone=backbone)
+    optimizer = partial(build, config["optim"])
+    return Learner(
+        algorithm,
+        lambda parameters: optimizer(params=parameters),
+        lambda outer: build(config["schedule"], optimizer=outer),
+    )

@@ -1,0 +1,40 @@
+"""What every backbone offers: features of images, normalised as its norm's mode says."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from fsl_cli.backbones.norm import Mode
+
+
+class Backbone(nn.Module, ABC):
+    """Images to feature vectors, with the episode axis: (T, n, C, H, W) -> (T, n, out_features).
+
+    Subclasses set `norm` and `out_features`, and build their norms from `backbones.norm`.
+    """
+
+    norm: Mode
+    out_features: int
+
+    @abstractmethod
+    def features(self, x: Tensor, n_support: int) -> Tensor:
+        """The features of x; of its n images the first n_support are the support set (0: all are one set)."""
+
+    def forward(self, x: Tensor, support: Tensor | None = None) -> Tensor:
+        """The features of x (T, n, C, H, W) alone, of shape (T, n, out_features).
+
+        x is a set of its own, or, where `support` (T, k, C, H, W) is given, the queries that belong to it.
+        """
+        if support is None or self.norm != "support":
+            return self.features(x, 0)
+        k = support.shape[1]
+        return self.features(torch.cat([support, x], 1), k)[:, k:]
+
+    def joint(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+        """The features of both sets in one pass: in training, mode `running` takes its statistics over both."""
+        k = support.shape[1]
+        features = self.features(torch.cat([support, query], 1), k)
+        return features[:, :k], features[:, k:]

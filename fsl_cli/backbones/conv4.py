@@ -1,0 +1,51 @@
+"""The field's Conv4: four blocks of 3 x 3 convolution, norm, ReLU and halving (Vinyals et al. 2016, section 4.1)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fsl_cli.backbones.base import Backbone
+from fsl_cli.backbones.norm import Mode, Norm
+
+
+class Conv4(Backbone):
+    """Four convolution blocks on square images.
+
+    `halve` = "pool": max-pooling after each block, the feature map flattened (Vinyals, Snell).
+    `halve` = "stride": stride 2 instead of pooling, features averaged over what is left of the image
+    (MAML on Omniglot: Finn et al. 2017, appendix A.1, and the authors' code).
+    """
+
+    def __init__(
+        self, channels: int, size: int, norm: Mode, filters: int = 64, halve: Literal["pool", "stride"] = "pool"
+    ) -> None:
+        super().__init__()
+        self.norm = norm
+        self.halve = halve
+        stride = 2 if halve == "stride" else 1
+        # a bias in front of a norm has no effect
+        self.convs = nn.ModuleList(
+            nn.Conv2d(filters if i else channels, filters, 3, stride, padding=1, bias=norm == "none") for i in range(4)
+        )
+        self.norms = nn.ModuleList(Norm(norm, filters) for _ in range(4))
+        for conv in self.convs:
+            nn.init.xavier_uniform_(conv.weight)
+        if halve == "pool":  # a third faster on a CPU, where pooling is slow otherwise; slower with strides
+            self.to(memory_format=torch.channels_last)
+        side = size // 16  # after four times halving, rounded down each time
+        self.out_features = filters if halve == "stride" else filters * side * side
+
+    def features(self, x: Tensor, n_support: int) -> Tensor:
+        episodes = x.shape[:2]  # T, n
+        x = x.flatten(0, 1)  # (T*n, C, H, W)
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = conv(x)
+            x = F.relu(norm(x.unflatten(0, episodes), n_support).flatten(0, 1))
+            if self.halve == "pool":
+                x = F.max_pool2d(x, 2)  # (T*n, filters, H/2, W/2)
+        x = x.mean((2, 3)) if self.halve == "stride" else x.flatten(1)
+        return x.unflatten(0, episodes)  # (T, n, out_features)

@@ -1,0 +1,166 @@
+"""Does a configuration fit the Python it names? Found out by binding signatures, before anything is built."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from fsl_cli.backbones.norm import Mode
+from fsl_cli.config import did_you_mean
+from fsl_cli.errors import UserError
+
+ALLOWED = ("fsl_cli.", "torch.optim.")  # what a run's configuration may name without the user's word
+LATER = {  # what is known only when the data set is there
+    "algo": {"backbone"},
+    "backbone": {"channels", "size"},
+    "optim": {"params"},
+    "schedule": {"optimizer"},
+    "data": set(),
+}
+
+
+class Settings(NamedTuple):
+    """The settings at the root of a configuration."""
+
+    way: int
+    shot: int
+    query: int
+    train_way: int
+    train_shot: int
+    train_query: int
+    seed: int
+    steps: int
+    meta_batch: int
+    norm: Mode
+    val_every: int
+    val_episodes: int
+    patience: int | None
+    episodes: int
+    test: bool
+    out: str
+    trust: list[str]
+
+
+MINIMUM = {"way": 2, "train_way": 2, "seed": 0}  # 1 for all other whole numbers
+
+
+def problems(config: dict[str, Any], trust: list[str] | None = None) -> list[str]:
+    """Everything that is wrong with a resolved configuration, one line each; empty when it fits.
+
+    `trust` limits the packages that `_target_` may name to ours and these; None takes the configuration's own
+    word, as for one that the user has just typed.
+    """
+    trusted = list(config.get("trust") or []) if trust is None else trust
+    return [
+        *_root_problems(config),
+        *(line for part in LATER for line in _part_problems(part, config.get(part), trusted)),
+        *_trainer_problems(config),
+    ]
+
+
+def build(node: dict[str, Any], **later: Any) -> Any:
+    """Call what `_target_` names with the node's other values and `later`; `problems` has vouched for the name."""
+    module, _, attribute = node["_target_"].rpartition(".")
+    values = {key: value for key, value in node.items() if key != "_target_"}
+    return getattr(importlib.import_module(module), attribute)(**values, **later)
+
+
+def _root_problems(config: dict[str, Any]) -> Iterator[str]:
+    for name, kind in get_type_hints(Settings).items():
+        value = config.get(name)
+        if not _fits(value, kind):
+            yield f"{name}={value}: must be {_spell(kind)}, not {type(value).__name__} {value!r}."
+        elif isinstance(value, int) and not isinstance(value, bool) and value < MINIMUM.get(name, 1):
+            yield f"{name}={value}: must be at least {MINIMUM.get(name, 1)}."
+
+
+def _part_problems(part: str, node: Any, trust: list[str]) -> Iterator[str]:
+    if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
+        yield f"{part}: names no Python to build it with (_target_). Choose one of those that fsl ls {part} shows."
+        return
+    try:
+        target = _locate(node["_target_"], trust)
+    except UserError as error:
+        yield f"{part}: {error}"
+        return
+    signature = inspect.signature(target)
+    given = {key: value for key, value in node.items() if not key.startswith("_")}
+    known = [name for name in signature.parameters if name not in LATER[part]]
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    hints = _hints(target)
+    for key, value in given.items():
+        if key not in known and not open_ended:
+            yield f"{part}.{key}: {target.__name__} has no such setting.{did_you_mean(key, known)} It has {known}."
+        elif not _fits(value, hints.get(key, Any)):
+            yield f"{part}.{key}={value}: must be {_spell(hints[key])}, not {type(value).__name__} {value!r}."
+    for name, parameter in signature.parameters.items():
+        needed = parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        if needed and name in known and name not in given:
+            yield f"{part}.{name}: {target.__name__} needs it. Type +{part}.{name}=VALUE."
+
+
+def _trainer_problems(config: dict[str, Any]) -> Iterator[str]:
+    from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator
+
+    trainer = config.get("trainer") or {}
+    gpus = CUDAAccelerator.auto_device_count() or int(MPSAccelerator.is_available())
+    devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
+    if trainer.get("accelerator") in ("gpu", "cuda", "mps") and not gpus:
+        yield "trainer=gpu: this machine has no GPU that torch can use. Type trainer=cpu."
+    for name, value in (("devices", devices), ("num_nodes", nodes)):
+        if not _fits(value, int) or value < 1:
+            yield f"trainer.{name}={value}: must be a whole number of at least 1."
+            return
+    meta_batch = config.get("meta_batch")
+    if _fits(meta_batch, int) and meta_batch % (devices * nodes):
+        yield (
+            f"meta_batch={meta_batch}: its episodes cannot be divided evenly among {devices * nodes} processes. "
+            f"Try meta_batch={devices * nodes}."
+        )
+
+
+def _locate(name: str, trust: list[str]) -> Callable[..., Any]:
+    if not name.startswith((*ALLOWED, *(f"{package}." for package in trust))):
+        raise UserError(f"{name} is not part of fsl. If you trust it, type trust=[{name.split('.')[0]}].")
+    module, _, attribute = name.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{name} cannot be imported: {error}.") from error
+    assert callable(found)
+    return found  # type: ignore[no-any-return]
+
+
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except (NameError, TypeError):  # a library's annotations that only its type checker can read
+        return {}
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value from YAML may stand for an annotated type; types that YAML cannot write always pass."""
+    origin = get_origin(kind)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, option) for option in get_args(kind))
+    if origin is Literal:
+        return value in get_args(kind)
+    if kind in (int, float) and isinstance(value, bool):
+        return False
+    if kind is float:
+        return isinstance(value, int | float)
+    if kind in (int, bool, str, type(None)):
+        return isinstance(value, kind)
+    return not (origin in (list, dict) and not isinstance(value, origin))
+
+
+def _spell(kind: Any) -> str:
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+    if get_origin(kind) in (Union, types.UnionType):
+        return " or ".join(_spell(option) for option in get_args(kind))
+    if get_origin(kind) is Literal:
+        return " | ".join(map(str, get_args(kind)))
+    return names.get(kind, str(kind))

@@ -1,0 +1,173 @@
+"""What happens around training: the record of a run, its progress on the screen, a clean end on Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from fsl_cli.results import write_table
+from fsl_cli.stats import mean_interval
+
+COLUMNS = ["step", "train_loss", "val_accuracy", "val_interval", "val_loss", "learning_rate"]
+
+
+class Record(Callback):
+    """metrics.csv and the checkpoints, written after each validation; must be the last callback.
+
+    Its rows are part of every checkpoint, so a resumed run's metrics file is that of an uninterrupted one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows: list[list[float]] = []
+        self.losses: list[float] = []  # of the meta-iterations since the last validation
+        self.best: tuple[int, float] = (0, -1.0)  # step, validation accuracy
+        self.seconds = 0.0  # of training and validation, over all sessions
+        self._started = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "losses": self.losses, "best": list(self.best), "seconds": self._elapsed()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows, self.losses, self.seconds = state["rows"], state["losses"], state["seconds"]
+        self.best = (state["best"][0], state["best"][1])
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._started = time.monotonic()
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self.seconds, self._started = self._elapsed(), 0.0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.losses.append(float(trainer.strategy.reduce(outputs["loss"].detach(), reduce_op="mean")))
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        scores = module.scores
+        accuracy, interval = mean_interval([score.accuracy for score in scores])
+        loss, _ = mean_interval([score.loss for score in scores])
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        self.rows.append([trainer.global_step, mean_interval(self.losses)[0], accuracy, interval, loss, rate])
+        self.losses = []
+        checkpoints = self.folder / "checkpoints"
+        if accuracy > self.best[1]:
+            self.best = (trainer.global_step, accuracy)
+            trainer.save_checkpoint(checkpoints / "best.ckpt")
+        trainer.save_checkpoint(checkpoints / "last.ckpt")
+        if trainer.is_global_zero:
+            write_table(self.folder / "metrics.csv", COLUMNS, self.rows)
+
+    def _elapsed(self) -> float:
+        return self.seconds + (time.monotonic() - self._started if self._started else 0.0)
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Checkpoints appear whole or not at all, and are read without running code."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        with open(temporary, "wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())  # else a machine that goes down may keep the name and lose the content
+        os.replace(temporary, path)
+
+
+class Stopped(Exception):
+    """Ctrl-C was pressed, and a checkpoint of the step that was just finished is written."""
+
+
+class StopOnCtrlC(Callback):
+    """The first Ctrl-C lets the meta-iteration finish, saves and stops; the second stops at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.pressed = False
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._before = signal.signal(signal.SIGINT, self._press)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.strategy.reduce_boolean_decision(self.pressed, all=False):
+            signal.signal(signal.SIGINT, self._before)
+            trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt")
+            raise Stopped
+
+    def _press(self, number: int, frame: Any) -> None:
+        self.pressed = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class Screen(Callback):
+    """A progress bar with a line for each validation; plain lines where the output is not a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.bar: Progress | None = None
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._first, self._started = trainer.global_step, time.monotonic()
+        if self.console.is_terminal:
+            words = "[cyan]{task.fields[speed]:.1f} steps/s[/]  loss {task.fields[loss]:.3f}  val {task.fields[val]}"
+            columns = (BarColumn(), MofNCompleteColumn(), TextColumn(words), TimeRemainingColumn())
+            self.bar = Progress(*columns, console=self.console)
+            self.task = self.bar.add_task(
+                "", total=trainer.max_steps, completed=trainer.global_step, speed=0.0, loss=0.0, val="-"
+            )
+            self.bar.start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.bar:
+            loss = float(outputs["loss"])
+            self.bar.update(self.task, completed=trainer.global_step, speed=self._speed(trainer), loss=loss)
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        accuracy, interval = mean_interval([score.accuracy for score in module.scores])
+        reached = f"{accuracy:.2%} ± {interval:.2%}"
+        if self.bar:
+            self.bar.update(self.task, val=reached)
+        left = (trainer.max_steps - trainer.global_step) / max(self._speed(trainer), 1e-9)
+        self.console.print(
+            f"step {trainer.global_step:>6} of {trainer.max_steps}   val {reached}   "
+            f"{self._speed(trainer):.2f} steps/s   {_clock(left)} left",
+            highlight=False,
+        )
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._close()
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self.bar:
+            self.bar.stop()
+            self.bar = None
+
+    def _speed(self, trainer: Trainer) -> float:
+        return (trainer.global_step - self._first) / max(time.monotonic() - self._started, 1e-9)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"

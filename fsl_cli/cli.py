@@ -1,0 +1,70 @@
+"""fsl VERB ...: one table of verbs, each a module that is imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+
+from fsl_cli import __version__
+from fsl_cli.errors import Interrupted, UserError
+
+VERBS = {
+    "train": "meta-train an algorithm, validate, and test it once; -m sweeps, resume=DIR goes on",
+    "test": "test a run again: any way, shot, query, episodes or data set",
+    "ls": "list algorithms, data sets, backbones and other choices",
+    "show": "the composed settings, and which file or word each comes from",
+    "check": "find everything that is wrong with settings, run nothing",
+    "bench": "measure speed and memory here, beside a plain loop",
+}
+
+HELP = f"""fsl {__version__}: a command-line laboratory for few-shot learning and meta-learning.
+
+  fsl train                                          the built-in default, two minutes
+  fsl train algo=maml data=omniglot way=5 shot=1     the paper's settings
+  fsl test run=outputs/RUN way=20                    any N and k, with its interval
+
+{chr(10).join(f"  fsl {verb:<7} {text}" for verb, text in VERBS.items())}
+
+fsl VERB --help shows examples and what they print."""
+
+
+def main() -> None:
+    """The console script. Exit code 0, 2 for bad input, 130 after Ctrl-C, 1 with a traceback for a bug of ours."""
+    words = sys.argv[1:]
+    try:
+        run(words)
+    except UserError as error:
+        print(f"fsl: {error}", file=sys.stderr)
+        sys.exit(2)
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(130)
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # such as fsl ls | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception:
+        traceback.print_exc()
+        print("fsl: this is a bug in fsl; please report it with the lines above.", file=sys.stderr)
+        sys.exit(1)
+
+
+def run(words: list[str]) -> None:
+    """Run one command line. Raises UserError for bad input."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP)
+    elif words[0] in ("-V", "--version"):
+        print(f"fsl {__version__}")
+    elif words[0] not in VERBS:
+        from fsl_cli.config import did_you_mean
+
+        raise UserError(f"there is no verb '{words[0]}'.{did_you_mean(words[0], list(VERBS))} See fsl --help.")
+    else:
+        command = importlib.import_module(f"fsl_cli.commands.{words[0]}")
+        if {"-h", "--help"} & set(words[1:]):
+            print(f"fsl {words[0]}: {command.HELP}")
+        else:
+            command.main(words[1:])

@@ -1,0 +1,140 @@
+"""Omniglot: 1,623 handwritten characters of 50 alphabets, each drawn by 20 people (Lake et al., Science 2015).
+
+The 105 x 105 drawings are inverted (ink is 1, paper 0) and resized with antialiased bilinear interpolation.
+Splits are frozen lists: `vinyals` (1028 / 172 / 423 characters, the lists that Snell et al. published) and
+`lake` (background / evaluation; validation takes the last five background alphabets).
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torchvision.datasets import Omniglot
+from torchvision.datasets.utils import download_url
+from torchvision.io import ImageReadMode, decode_image
+from torchvision.transforms.v2.functional import resize
+
+from fsl_cli.data.store import DataSet, Images, Split, cache_folder, open_store, split_hash
+from fsl_cli.errors import UserError
+
+PARTS = ("images_background", "images_evaluation")
+CHARACTERS, DRAWINGS = 1623, 20
+Drawings = dict[str, list[tuple[str, Callable[[], bytes]]]]  # character -> (file name, reader), sorted
+
+
+def omniglot(
+    root: str | None = None,
+    split: Literal["vinyals", "lake"] = "vinyals",
+    rotations: Literal["none", "train", "all"] = "all",
+    size: int = 28,
+    download: bool = True,
+    cache: str | None = None,
+) -> DataSet:
+    """Omniglot at size x size, 1 channel.
+
+    `root` holds images_background.zip and images_evaluation.zip, or both unpacked; None downloads them into
+    the cache folder. `rotations` makes the quarter turns of each character classes of their own, in the
+    training split or in all three. Raises UserError when the drawings are not all there.
+    """
+    folder = cache_folder(cache)
+
+    def drawn() -> Iterable[tuple[str, Images]]:
+        source = Path(root).expanduser() if root else _download(folder / "downloads", download)
+        for name, drawings in sorted(_find(source).items()):
+            yield name, _decode(drawings, size)
+
+    store = open_store(folder, "omniglot", {"size": size, "resize": "bilinear antialias"}, drawn)
+    lists = _splits(split, store.names)
+    number = {name: i for i, name in enumerate(store.names)}
+    turns = {"train": 1 if rotations == "none" else 4, "val": 4 if rotations == "all" else 1}
+    splits = {
+        part: Split(np.array([number[name] for name in names]), turns.get(part, turns["val"]))
+        for part, names in lists.items()
+    }
+    protocol = {"split": split, "split_hash": split_hash(lists), "rotations": rotations}
+    return DataSet("omniglot", store, splits, protocol)
+
+
+def _splits(split: str, names: list[str]) -> dict[str, list[str]]:
+    """Names such as images_background/Greek/character01 of the train, val and test classes."""
+    if split == "vinyals":
+        lists = {}
+        for part in ("train", "val", "test"):
+            frozen = json.loads((Path(__file__).parent.parent / f"splits/omniglot/{part}.json").read_text())
+            lists[part] = [f"images_{s}/{a}/{c}" for s in frozen for a in frozen[s] for c in frozen[s][a]]
+        return lists
+    background = [name for name in names if name.startswith("images_background/")]
+    held_out = set(sorted({name.split("/")[1] for name in background})[-5:])
+    return {
+        "train": [name for name in background if name.split("/")[1] not in held_out],
+        "val": [name for name in background if name.split("/")[1] in held_out],
+        "test": [name for name in names if name.startswith("images_evaluation/")],
+    }
+
+
+def _download(folder: Path, allowed: bool) -> Path:
+    """Fetch both archives with torchvision's downloader, which verifies their MD5."""
+    for part in PARTS:
+        url = f"{Omniglot.download_url_prefix}/{part}.zip"
+        by_hand = f"Put images_background.zip and images_evaluation.zip into a folder and type data.root=FOLDER ({url})"
+        if not allowed:
+            raise UserError(f"Omniglot is not prepared and data.download=false. {by_hand}.")
+        try:
+            download_url(url, str(folder), f"{part}.zip", Omniglot.zips_md5[part])
+        except (OSError, RuntimeError) as error:
+            raise UserError(f"{part}.zip could not be downloaded from {url}: {error}. {by_hand}.") from error
+    return folder
+
+
+def _find(root: Path) -> Drawings:
+    """Every drawing below `root`, verified by content: 1,623 characters, 20 drawings each."""
+    if not root.is_dir():
+        raise UserError(f"data.root={root} is not a folder. Type data.root=FOLDER with {PARTS[0]}.zip and {PARTS[1]}.zip.")
+    found: Drawings = defaultdict(list)
+    for part in PARTS:
+        archive = root / f"{part}.zip"
+        if archive.exists():
+            _find_in_zip(archive, found)
+        elif (root / part).is_dir():
+            for path in sorted((root / part).glob("*/*/*.png")):
+                found[path.parent.relative_to(root).as_posix()].append((path.name, path.read_bytes))
+        else:
+            raise UserError(f"{root} holds neither {part}.zip nor {part}/. It must hold both parts: {', '.join(PARTS)}.")
+    short = [f"{name} has {len(drawings)}" for name, drawings in found.items() if len(drawings) != DRAWINGS]
+    if short or len(found) != CHARACTERS:
+        raise UserError(
+            f"{root} holds {len(found)} characters of Omniglot's {CHARACTERS}"
+            + (f", and not all have {DRAWINGS} drawings: {'; '.join(short[:5])}" if short else "")
+            + ". Unpack or copy the archives again."
+        )
+    return found
+
+
+def _find_in_zip(archive: Path, found: Drawings) -> None:
+    try:
+        opened = zipfile.ZipFile(archive)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise UserError(f"{archive} cannot be read as a zip: {error}. Copy or download it again.") from error
+    for name in sorted(opened.namelist()):
+        if name.endswith(".png"):
+            found[name.rsplit("/", 1)[0]].append((name, lambda name=name: opened.read(name)))  # type: ignore[misc]
+
+
+def _decode(drawings: list[tuple[str, Callable[[], bytes]]], size: int) -> Images:
+    """One character's drawings, (20, 1, size, size), ink 255."""
+    images = []
+    for name, read in drawings:
+        try:
+            data = torch.frombuffer(bytearray(read()), dtype=torch.uint8)
+            images.append(decode_image(data, ImageReadMode.GRAY))
+        except (RuntimeError, ValueError, OSError, zipfile.BadZipFile, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
+            raise UserError(f"{name} is not a readable PNG: {error}. Copy or download Omniglot again.") from error
+    ink = 255 - torch.stack(images)
+    return resize(ink, [size, size], antialias=True).numpy()

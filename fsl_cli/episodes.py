@@ -1,0 +1,31 @@
+"""The shapes that data and algorithms agree on, written down once.
+
+T is the episode axis (T episodes side by side, a meta-batch), n and m count support and query images,
+`item` is the shape of one input: (channels, height, width) for images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Examples(NamedTuple):
+    """Inputs and their labels."""
+
+    x: Tensor  # (T, n, *item) float
+    y: Tensor  # (T, n) labels 0..way-1
+
+
+class Episodes(NamedTuple):
+    """T episodes: learn from `support`, be judged on `query`."""
+
+    support: Examples
+    query: Examples
+    classes: Tensor  # (T, way) the data set's own class numbers behind the labels
+    index: Tensor  # (T,) which episode of (seed, split) each one is
+
+
+Classifier = Callable[[Tensor], Tensor]  # (T, m, *item) -> logits (T, m, way)

@@ -1,0 +1,12 @@
+"""What the user did wrong, as opposed to what we did wrong."""
+
+
+class UserError(Exception):
+    """Bad input: shown as its message alone, no traceback, exit code 2.
+
+    The message says what is wrong, what was found, and what to type instead.
+    """
+
+
+class Interrupted(Exception):
+    """Ctrl-C, after everything worth keeping was saved; the message says how to go on. Exit code 130."""

@@ -1,0 +1,160 @@
+"""Adaptation by gradient steps on dictionaries of parameters, for one task, and its mapping over T tasks.
+
+On a CPU the tasks are taken one by one, as many at once as torch has threads: small convolutions use one core
+each far better than two cores one convolution. On an accelerator `torch.func.vmap` does all tasks in one go.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from queue import SimpleQueue
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import grad, vmap
+from torch.utils._pytree import tree_leaves, tree_map
+
+Parameters = dict[str, Tensor]
+Update = Callable[[Parameters, Parameters], Parameters]  # (fast weights, their gradients) -> fast weights
+
+
+def sgd(lr: float) -> Update:
+    """The update rule of plain gradient descent: w - lr * g."""
+    return lambda fast, gradients: {name: fast[name] - lr * gradients[name] for name in fast}
+
+
+def adapt(
+    loss: Callable[[Parameters], Tensor],
+    parameters: Parameters,
+    names: set[str],
+    steps: int,
+    update: Update,
+    first_order: bool = False,
+) -> Parameters:
+    """`parameters` with those in `names` replaced by fast weights, after `steps` updates on `loss`.
+
+    The result is differentiable with respect to `parameters`, through every step; with `first_order` each
+    step's gradient counts as a constant, and no graph of the steps is kept.
+    """
+    fast = {name: parameters[name] for name in parameters if name in names}
+    rest = {name: parameters[name] for name in parameters if name not in names}
+    fixed = _detach(rest) if first_order else rest
+    for _ in range(steps):
+        start = _detach(fast) if first_order else fast
+        gradients = grad(lambda weights: loss({**fixed, **weights}))(start)
+        fast = update(fast, gradients)
+    return {**rest, **fast}
+
+
+def for_each_task(net: nn.Module, function: Callable[..., Any], *tasks: Any) -> Any:
+    """`function(net, *task)` for each of T tasks, the results stacked along a new first axis.
+
+    `tasks` are tensors, or tuples and dictionaries of tensors, whose first axis is T. The function must use
+    the `net` that it is given, a copy of its own for each thread: `torch.func.functional_call` puts the
+    parameters of a task into the module while it runs.
+    """
+    if _on_accelerator(tasks):
+        return vmap(lambda *task: function(net, *task), randomness="different")(*tasks)
+    results = list(_one_by_one(net, function, tasks))
+    return tree_map(lambda *parts: torch.stack(parts), *results)
+
+
+def mean_loss(net: nn.Module, function: Callable[..., Tensor], parameters: Parameters, *tasks: Any) -> Tensor:
+    """The mean over T tasks of the scalar `function(net, parameters, *task)`, differentiable in `parameters`.
+
+    On a CPU each task's gradient is taken as soon as its loss is known and its graph is freed, so memory does
+    not grow with T.
+    """
+    if _on_accelerator(tasks):
+        return vmap(lambda *task: function(net, parameters, *task), randomness="different")(*tasks).mean()
+    if not torch.is_grad_enabled():
+        return for_each_task(net, lambda own, *task: function(own, parameters, *task), *tasks).mean()
+    return _MeanLoss.apply(net, function, list(parameters), tasks, *parameters.values())
+
+
+class _MeanLoss(torch.autograd.Function):
+    """Losses and gradients of all tasks, computed in `forward`, handed out in `backward`."""
+
+    @staticmethod
+    def forward(ctx, net, function, names, tasks, *values):  # type: ignore[override]
+        def one(own: nn.Module, *task: Any) -> tuple[Tensor, ...]:
+            with torch.enable_grad():
+                leaves = [value.detach().requires_grad_() for value in values]
+                loss = function(own, dict(zip(names, leaves, strict=True)), *task)
+                return loss.detach(), *torch.autograd.grad(loss, leaves, materialize_grads=True)
+
+        results = _one_by_one(net, one, tasks)
+        total = [part.clone() for part in next(results)]
+        count = 1
+        for parts in results:  # in the order of the tasks, so that the sum is always the same to the last bit
+            count += 1
+            for whole, part in zip(total, parts, strict=True):
+                whole += part
+        loss, *ctx.gradients = [whole / count for whole in total]
+        return loss
+
+    @staticmethod
+    def backward(ctx, upstream):  # type: ignore[override]
+        return None, None, None, None, *(upstream * gradient for gradient in ctx.gradients)
+
+
+def _one_by_one(net: nn.Module, function: Callable[..., Any], tasks: Any) -> Iterator[Any]:
+    """Results in the order of the tasks, computed by as many threads as torch would use for one operation."""
+    count = len(tree_leaves(tasks)[0])
+    threads = min(torch.get_num_threads(), count)
+    take = [tree_map(lambda tensor, i=i: tensor[i], tasks) for i in range(count)]
+    if threads == 1:
+        return (function(net, *task) for task in take)
+    shared = {id(tensor): tensor for tensor in [*net.parameters(), *net.buffers()]}
+    copies: SimpleQueue[nn.Module] = SimpleQueue()
+    for _ in range(threads):
+        copies.put(copy.deepcopy(net, dict(shared)))
+    state = _thread_state()
+
+    def run(task: Any) -> Any:
+        own = copies.get()
+        try:
+            with state():
+                return function(own, *task)
+        finally:
+            copies.put(own)
+
+    return _pool(threads).map(run, take)
+
+
+def _thread_state() -> Callable[[], Any]:
+    """The caller's gradient and autocast modes, which torch keeps per thread, for use in another thread."""
+    gradients, autocast = torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
+    dtype = torch.get_autocast_dtype("cpu")
+
+    @contextmanager
+    def state() -> Iterator[None]:
+        with torch.set_grad_enabled(gradients), torch.autocast("cpu", dtype, enabled=autocast):
+            yield
+
+    return state
+
+
+_pools: dict[int, ThreadPoolExecutor] = {}
+_lock = threading.Lock()
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Worker threads that leave each operation to one core; kept, as starting them costs more than a task."""
+    with _lock:
+        if threads not in _pools:
+            _pools[threads] = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+        return _pools[threads]
+
+
+def _on_accelerator(tasks: Any) -> bool:
+    return tree_leaves(tasks)[0].device.type != "cpu"
+
+
+def _detach(parameters: Parameters) -> Parameters:
+    return {name: value.detach() for name, value in parameters.items()}

@@ -1,0 +1,99 @@
+"""The LightningModule: meta-trains an algorithm and scores it episode by episode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from pytorch_lightning import LightningModule
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.episodes import Episodes
+from fsl_cli.stats import mean_interval
+
+
+class Score(NamedTuple):
+    """How one evaluation episode went."""
+
+    index: int
+    accuracy: float  # share of the queries, 0..1
+    loss: float  # cross-entropy
+
+
+class Learner(LightningModule):
+    """One training step is one meta-iteration: a meta-batch of episodes and one step of the outer optimizer."""
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        optimizer: Callable[..., Optimizer] | None = None,
+        schedule: Callable[[Optimizer], LRScheduler] | None = None,
+    ) -> None:
+        super().__init__()
+        self.algorithm = algorithm
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.scores: list[Score] = []  # of the last validation or test, all episodes, in the order of their index
+
+    def configure_optimizers(self) -> Any:
+        assert self.optimizer is not None
+        optimizer = self.optimizer([p for p in self.algorithm.parameters() if p.requires_grad])
+        if self.schedule is None:
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.schedule(optimizer), "interval": "step"},
+        }
+
+    def training_step(self, episodes: Episodes, step: int) -> Tensor:
+        loss = self.algorithm.loss(episodes)
+        if self.trainer.world_size > 1:
+            self._average_buffers()
+        return loss
+
+    def validation_step(self, episodes: Episodes, step: int) -> None:
+        self._score(episodes)
+
+    def test_step(self, episodes: Episodes, step: int) -> None:
+        self._score(episodes)
+
+    def on_validation_epoch_start(self) -> None:
+        self.scores = []
+
+    def on_test_epoch_start(self) -> None:
+        self.scores = []
+
+    def on_validation_epoch_end(self) -> None:
+        self._gather()
+        self.log("val_accuracy", mean_interval([score.accuracy for score in self.scores])[0])
+        self.log("val_loss", mean_interval([score.loss for score in self.scores])[0])
+
+    def on_test_epoch_end(self) -> None:
+        self._gather()
+
+    def _score(self, episodes: Episodes) -> None:
+        logits = self.algorithm.adapt(episodes.support)(episodes.query.x)  # (T, m, way)
+        correct = (logits.argmax(-1) == episodes.query.y).double().mean(-1)  # (T,)
+        loss = F.cross_entropy(logits.mT, episodes.query.y, reduction="none").double().mean(-1)  # (T,)
+        rows = zip(episodes.index.tolist(), correct.tolist(), loss.tolist(), strict=True)
+        self.scores += [Score(*row) for row in rows]
+
+    def _average_buffers(self) -> None:
+        """Running statistics become those of one process that has seen all episodes of the step."""
+        for buffer in self.algorithm.buffers():
+            if buffer.is_floating_point():
+                torch.distributed.all_reduce(buffer)
+                buffer /= self.trainer.world_size
+
+    def _gather(self) -> None:
+        """Every process's scores, the same list on each."""
+        if self.trainer.world_size > 1:
+            parts: list[list[Score]] = [[] for _ in range(self.trainer.world_size)]
+            torch.distributed.all_gather_object(parts, self.scores)
+            self.scores = [score for part in parts for score in part]
+        self.scores.sort()

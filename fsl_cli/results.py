@@ -1,0 +1,143 @@
+"""What a run leaves behind: its folder, and the schema of what is written there.
+
+    config.yaml overrides.txt environment.json      what was asked for, and where it ran
+    checkpoints/best.ckpt checkpoints/last.ckpt     by validation accuracy; for resuming
+    metrics.csv curves.png                          one row a validation
+    training.json                                   written when training is over
+    result.json episodes.csv                        the test; those of later `fsl test` in tests/NAME/
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fsl_cli.errors import UserError
+
+
+@dataclass(frozen=True)
+class Result:
+    """A test, with everything that tells whether two numbers may stand in one column."""
+
+    algorithm: str
+    data: str
+    images: str  # hash of the store
+    split: str
+    split_hash: str
+    rotations: str
+    part: str  # which split was tested
+    way: int
+    shot: int
+    query: int  # images a class
+    episodes: int
+    seed: int  # of the run: weights and training episodes
+    episode_seed: int  # of the test episodes
+    norm: str  # whose statistics normalised
+    inference: str  # inductive | transductive
+    trained_on: str  # data set
+    checkpoint: str
+    step: int  # meta-iterations behind the checkpoint
+    accuracy: float  # mean over the episodes, 0..1
+    interval: float  # half the width of its 95% interval
+    loss: float
+    seconds: float  # of the test
+    training_seconds: float
+    version: str
+
+
+def new_folder(out: str, name: str) -> Path:
+    """A fresh folder `out`/`name`/<time>. Raises UserError when it cannot be made."""
+    parent = Path(out).expanduser() / name
+    stem = time.strftime("%Y-%m-%d_%H-%M-%S")
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for number in range(1, 1000):
+            folder = parent / (stem if number == 1 else f"{stem}-{number}")
+            try:
+                folder.mkdir()
+                return folder
+            except FileExistsError:  # another run began within this second
+                continue
+    except OSError as error:
+        raise UserError(f"{parent} cannot be written: {error.strerror}. Choose another folder with out=FOLDER.") from error
+    raise UserError(f"{parent} already holds a thousand runs of this second. Choose another folder with out=FOLDER.")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises UserError when the file is missing or no JSON."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error
+    assert isinstance(content, dict)
+    return content
+
+
+def write_table(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    """A CSV file, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    os.replace(temporary, path)
+
+
+def write_result(folder: Path, result: Result, scores: Iterable[tuple[int, float, float]]) -> None:
+    """result.json, and episodes.csv with the accuracy and loss of each test episode."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_table(folder / "episodes.csv", ["index", "accuracy", "loss"], scores)
+    write_json(folder / "result.json", asdict(result))
+
+
+def environment() -> dict[str, Any]:
+    """Where a run ran: versions, device, threads, commit."""
+    import torch
+
+    packages = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "numpy")
+    return {
+        "fsl": _own_version(),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+        "platform": platform.platform(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _own_version() -> str:
+    from fsl_cli import __version__
+
+    return __version__
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that fsl runs from, with `+` when files differ from it; None outside one."""
+    here = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", here, *words], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", here, "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

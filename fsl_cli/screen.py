@@ -1,0 +1,72 @@
+"""What people look at: the console, the last screen of a run, its curves."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.panel import Panel
+
+from fsl_cli.results import read_json
+
+
+def console() -> Console:
+    """Standard output; silent in all but the first of several processes."""
+    return Console(quiet=os.environ.get("LOCAL_RANK", "0") != "0" or os.environ.get("NODE_RANK", "0") != "0")
+
+
+def protocol_line(result: dict[str, Any]) -> str:
+    """What an accuracy was reached under, in one line."""
+    return (
+        f"{result['data']} {result['split']} split ({result['split_hash']}), rotations={result['rotations']}, "
+        f"{result['query']} queries a class, {result['episodes']} episodes, {result['inference']} (norm={result['norm']})"
+    )
+
+
+def accuracy_line(result: dict[str, Any]) -> str:
+    return (
+        f"{result['way']}-way {result['shot']}-shot {result['part']} accuracy  "
+        f"{result['accuracy']:.2%} ± {result['interval']:.2%}"
+    )
+
+
+def last_screen(folder: Path, tested: bool) -> None:
+    """What was reached, under which protocol, where it lies and what to type next."""
+    training = read_json(folder / "training.json")
+    lines = [
+        f"best validation accuracy {training['best_val_accuracy']:.2%} at step {training['best_step']} "
+        f"of {training['steps']}, trained for {training['seconds'] / 60:.1f} minutes"
+    ]
+    if tested:
+        result = read_json(folder / "result.json")
+        lines = [f"[bold]{accuracy_line(result)}[/]", protocol_line(result), *lines]
+    lines += ["", f"files  {folder}", f"next   fsl test run={folder} way=20"]
+    console().print(Panel("\n".join(lines), expand=False), highlight=False)
+
+
+def curves(folder: Path) -> None:
+    """curves.png from metrics.csv: training loss and validation accuracy over the meta-iterations."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    with open(folder / "metrics.csv") as file:
+        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    steps = [row["step"] for row in rows]
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    left.plot(steps, [row["train_loss"] for row in rows], label="training")
+    left.plot(steps, [row["val_loss"] for row in rows], label="validation")
+    left.set(xlabel="meta-iterations", ylabel="loss")
+    left.legend()
+    accuracy = [100 * row["val_accuracy"] for row in rows]
+    interval = [100 * row["val_interval"] for row in rows]
+    right.plot(steps, accuracy)
+    low, high = zip(*((a - i, a + i) for a, i in zip(accuracy, interval, strict=True)), strict=True)
+    right.fill_between(steps, low, high, alpha=0.2)
+    right.set(xlabel="meta-iterations", ylabel="validation accuracy (%), 95% interval")
+    figure.savefig(folder / "curves.png", dpi=120)
+    pyplot.close(figure)
