@@ -20,11 +20,13 @@ class Experiment(NamedTuple):
     learner: Learner
     episodes: Episodic
     data: DataSet
+    image: dict[str, Any]  # what the backbone sees: channels, size, and the mean and std that pixels are scaled by
 
 
 def assemble(config: dict[str, Any], data: DataSet | None = None) -> Experiment:
     """Build what a resolved configuration describes; `data` if it is already open.
 
+    A finished run's configuration says what its backbone sees (`image`), and other data sets are brought to that.
     Raises UserError when the data set cannot be had or cannot give such episodes.
     """
     data = data or build(config["data"])
@@ -34,17 +36,19 @@ def assemble(config: dict[str, Any], data: DataSet | None = None) -> Experiment:
     if found:
         raise UserError("\n".join(dict.fromkeys(found)))
     channels, size = data.store.images.shape[1:3]
+    own = {"channels": channels, "size": size, "mean": list(data.mean), "std": list(data.std)}
+    image = config.get("image") or own
     episodes = Episodic(
-        data,
+        data._replace(mean=tuple(image["mean"]), std=tuple(image["std"])),
         shapes,
-        channels,
+        image["channels"],
         seed=config["seed"],
         meta_batch=config["meta_batch"],
         steps=config["steps"],
         val_every=config["val_every"],
         episodes={"val": config["val_episodes"], "test": config["episodes"]},
     )
-    return Experiment(learner(config, channels, size), episodes, data)
+    return Experiment(learner(config, image["channels"], image["size"]), episodes, data, image)
 
 
 def learner(config: dict[str, Any], channels: int, size: int) -> Learner:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from fsl_cli.backbones.norm import Mode
 from fsl_cli.config import did_you_mean
 from fsl_cli.errors import UserError
 
-ALLOWED = ("fsl_cli.", "torch.optim.")  # what a run's configuration may name without the user's word
+ROOMS = {  # where each part lives: what a run's configuration may name without the user's word
+    "algo": ("fsl_cli.algorithms",),
+    "backbone": ("fsl_cli.backbones",),
+    "optim": ("torch.optim",),
+    "schedule": ("fsl_cli.schedule", "torch.optim"),
+    "data": ("fsl_cli.data.sources",),
+}
 LATER = {  # what is known only when the data set is there
     "algo": {"backbone"},
     "backbone": {"channels", "size"},
@@ -44,7 +51,7 @@ class Settings(NamedTuple):
     trust: list[str]
 
 
-MINIMUM = {"way": 2, "train_way": 2, "seed": 0}  # 1 for all other whole numbers
+MINIMUM = {"way": 2, "train_way": 2, "seed": 0, "split_seed": 0, "inner_steps": 0, "test_steps": 0}  # others: 1
 
 
 def problems(config: dict[str, Any], trust: list[str] | None = None) -> list[str]:
@@ -65,7 +72,10 @@ def build(node: dict[str, Any], **later: Any) -> Any:
     """Call what `_target_` names with the node's other values and `later`; `problems` has vouched for the name."""
     module, _, attribute = node["_target_"].rpartition(".")
     values = {key: value for key, value in node.items() if key != "_target_"}
-    return getattr(importlib.import_module(module), attribute)(**values, **later)
+    try:
+        return getattr(importlib.import_module(module), attribute)(**values, **later)
+    except (ValueError, re.error) as error:
+        raise UserError(f"{attribute} cannot be built with {values}: {error}.") from error
 
 
 def _root_problems(config: dict[str, Any]) -> Iterator[str]:
@@ -82,7 +92,7 @@ def _part_problems(part: str, node: Any, trust: list[str]) -> Iterator[str]:
         yield f"{part}: names no Python to build it with (_target_). Choose one of those that fsl ls {part} shows."
         return
     try:
-        target = _locate(node["_target_"], trust)
+        target = _locate(node["_target_"], ROOMS[part], trust)
     except UserError as error:
         yield f"{part}: {error}"
         return
@@ -96,6 +106,8 @@ def _part_problems(part: str, node: Any, trust: list[str]) -> Iterator[str]:
             yield f"{part}.{key}: {target.__name__} has no such setting.{did_you_mean(key, known)} It has {known}."
         elif not _fits(value, hints.get(key, Any)):
             yield f"{part}.{key}={value}: must be {_spell(hints[key])}, not {type(value).__name__} {value!r}."
+        elif hints.get(key) is int and value < MINIMUM.get(key, 1):
+            yield f"{part}.{key}={value}: must be at least {MINIMUM.get(key, 1)}."
     for name, parameter in signature.parameters.items():
         needed = parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
         if needed and name in known and name not in given:
@@ -122,16 +134,22 @@ def _trainer_problems(config: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _locate(name: str, trust: list[str]) -> Callable[..., Any]:
-    if not name.startswith((*ALLOWED, *(f"{package}." for package in trust))):
+def _locate(name: str, rooms: tuple[str, ...], trust: list[str]) -> Callable[..., Any]:
+    """What `name` names: something of our own rooms, written there, or of a package that the user trusts."""
+
+    def inside(path: str, packages: Iterable[str]) -> bool:
+        return f"{path}.".startswith(tuple(f"{package}." for package in packages))
+
+    if not inside(name, (*rooms, *trust)):
         raise UserError(f"{name} is not part of fsl. If you trust it, type trust=[{name.split('.')[0]}].")
     module, _, attribute = name.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise UserError(f"{name} cannot be imported: {error}.") from error
-    assert callable(found)
-    return found  # type: ignore[no-any-return]
+    if not callable(found) or not (inside(name, trust) or inside(found.__module__, rooms)):
+        raise UserError(f"{name} is not a class or function of {' or '.join(rooms)}.")
+    return found
 
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:
@@ -145,7 +163,7 @@ def _fits(value: Any, kind: Any) -> bool:
     """Whether a value from YAML may stand for an annotated type; types that YAML cannot write always pass."""
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
-        return any(_fits(value, option) for option in get_args(kind))
+        return any(_fits(value, option) for option in _options(kind))
     if origin is Literal:
         return value in get_args(kind)
     if kind in (int, float) and isinstance(value, bool):
@@ -157,10 +175,16 @@ def _fits(value: Any, kind: Any) -> bool:
     return not (origin in (list, dict) and not isinstance(value, origin))
 
 
+def _options(kind: Any) -> list[Any]:
+    """Those members of a union that YAML can write, such as float of `float | Tensor`; all when there are none."""
+    plain = [option for option in get_args(kind) if option in (int, float, bool, str, type(None)) or get_origin(option)]
+    return plain or list(get_args(kind))
+
+
 def _spell(kind: Any) -> str:
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
     if get_origin(kind) in (Union, types.UnionType):
-        return " or ".join(_spell(option) for option in get_args(kind))
+        return " or ".join(_spell(option) for option in _options(kind))
     if get_origin(kind) is Literal:
         return " | ".join(map(str, get_args(kind)))
     return names.get(kind, str(kind))

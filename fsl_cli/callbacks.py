@@ -14,7 +14,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fsl_cli.results import write_table
+from fsl_cli.results import whole, write_table
 from fsl_cli.stats import mean_interval
 
 COLUMNS = ["step", "train_loss", "val_accuracy", "val_interval", "val_loss", "learning_rate"]
@@ -77,12 +77,10 @@ class WholeFiles(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        with open(temporary, "wb") as file:
+        with whole(path) as temporary, open(temporary, "wb") as file:
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())  # else a machine that goes down may keep the name and lose the content
-        os.replace(temporary, path)
 
 
 class Stopped(Exception):

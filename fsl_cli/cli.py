@@ -58,6 +58,10 @@ def run(words: list[str]) -> None:
         print(HELP)
     elif words[0] in ("-V", "--version"):
         print(f"fsl {__version__}")
+    elif words[0] in ("-sc", "--shell-completion"):
+        from fsl_cli.completion import complete
+
+        complete(words, list(VERBS))
     elif words[0] not in VERBS:
         from fsl_cli.config import did_you_mean
 

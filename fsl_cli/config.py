@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,20 +61,49 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("by", by, replace=True)
 
 
-def compose(overrides: Sequence[str], user_dir: str | None = None, name: str = "train") -> Config:
-    """The configuration that these overrides make of conf/{name}.yaml. Raises UserError with what to type instead."""
+def take_user_dir(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Split `--config-dir FOLDER`, Hydra's option for the user's own files, from the other words."""
+    rest = list(words)
+    for option in ("--config-dir", "-cd"):
+        if option in rest[:-1]:
+            at = rest.index(option)
+            return rest[at + 1], rest[:at] + rest[at + 2 :]
+    return None, rest
+
+
+def compose(overrides: Sequence[str], user_dir: str | None = None) -> Config:
+    """The configuration that these overrides make of conf/train.yaml. Raises UserError with what to type instead."""
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    register_resolvers()
-    path = [f"hydra.searchpath=[file://{Path(user_dir).resolve()}]"] if user_dir else []
     try:
-        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            composed = hydra.compose(name, [*path, *overrides], return_hydra_config=True)
+        with _hydra_at_conf():
+            composed = hydra.compose("train", [*_search(user_dir), *overrides], return_hydra_config=True)
         return from_hydra(composed, composed.hydra.runtime.choices, overrides)
     except (HydraException, OmegaConfBaseException) as error:
-        raise explain(error, overrides, user_dir, name) from error
+        raise explain(error, overrides, user_dir) from error
+
+
+def provenance(overrides: Sequence[str], user_dir: str | None = None) -> dict[str, str]:
+    """For each dotted key of what `compose` returns, the file that set it last, or that it was typed."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
+    with _hydra_at_conf():
+        loader = GlobalHydra.instance().config_loader()
+        files = loader.compute_defaults_list("train", [*_search(user_dir), *overrides], RunMode.RUN).defaults
+    sources: dict[str, str] = {}
+    for file in files:
+        for folder in _folders(user_dir):
+            path = folder / f"{file.config_path}.yaml"
+            if path.exists():
+                prefix = f"{file.package}." if file.package and file.package != "_global_" else ""
+                name = path.relative_to(folder.parent)
+                sources |= {prefix + key: str(name) for key in _dotted(OmegaConf.load(path))}
+    typed = [re.sub(r"^[+~]+", "", word).partition("=")[0] for word in overrides]
+    return sources | dict.fromkeys(typed, "your command line")
 
 
 def from_hydra(composed: Any, chosen: Any, overrides: Sequence[str]) -> Config:
@@ -87,10 +117,12 @@ def from_hydra(composed: Any, chosen: Any, overrides: Sequence[str]) -> Config:
     return Config({str(key): value for key, value in values.items()}, names, list(overrides))
 
 
-def explain(error: Exception, overrides: Sequence[str], user_dir: str | None = None, name: str = "train") -> UserError:
+def explain(error: Exception, overrides: Sequence[str], user_dir: str | None = None) -> UserError:
     """What is wrong with these overrides, in our words; Hydra's own where we have none."""
+    from hydra.errors import OverrideParseException
+
     known = groups(user_dir)
-    keys = list(_keys(conf_dir() / f"{name}.yaml", user_dir))
+    keys = list(_keys(user_dir))
     problems = []
     for override in overrides:
         match = re.fullmatch(r"[+~]{0,2}([\w./@-]+)=?(.*)", override, re.DOTALL)
@@ -102,14 +134,30 @@ def explain(error: Exception, overrides: Sequence[str], user_dir: str | None = N
             there = choices(key, user_dir)
             wrong = [v for v in value.split(",") if v.strip() not in there and v != "null" and not v.startswith("$")]
             problems += [
-                f"{key}={v}: there is no {key} of that name.{did_you_mean(v, list(there))} There are {', '.join(there)}."
+                f"{key}={v}: there is no such {key}.{did_you_mean(v, list(there))} There are {', '.join(there)}."
                 for v in wrong
             ]
         elif key not in keys and not key.startswith("hydra") and not override.startswith("+"):
             problems.append(f"'{key}' is not a setting.{did_you_mean(key, [*keys, *known])} See fsl show.")
+    if not problems and isinstance(error, OverrideParseException):
+        return UserError(f"'{error.override}' cannot be read as key=value. Quote what is special: \"key='a, b'\".")
     if not problems:
         problems = [" ".join(str(error).split("\n    full_key")[0].split())]
     return UserError("\n".join(problems))
+
+
+@contextmanager
+def _hydra_at_conf() -> Iterator[None]:
+    """Hydra, looking into conf/."""
+    import hydra
+
+    register_resolvers()
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        yield
+
+
+def _search(user_dir: str | None) -> list[str]:
+    return [f"hydra.searchpath=[file://{Path(user_dir).resolve()}]"] if user_dir else []
 
 
 def _folders(user_dir: str | None) -> list[Path]:
@@ -119,20 +167,26 @@ def _folders(user_dir: str | None) -> list[Path]:
     return folders
 
 
-def _keys(main: Path, user_dir: str | None) -> Iterator[str]:
+def _keys(user_dir: str | None) -> Iterator[str]:
     """Every dotted key that some choice of groups offers."""
-    from omegaconf import DictConfig, OmegaConf
+    from omegaconf import OmegaConf
+
+    yield from _dotted(OmegaConf.load(conf_dir() / "train.yaml"))
+    for path in (path for folder in _folders(user_dir) for path in sorted(folder.glob("*/*.yaml"))):
+        in_package = "@package _global_" not in path.read_text()
+        yield from (f"{path.parent.name}.{key}" if in_package else key for key in _dotted(OmegaConf.load(path)))
+
+
+def _dotted(loaded: Any) -> Iterator[str]:
+    """The dotted keys of a loaded YAML, inner ones too, without what is for Hydra."""
+    from omegaconf import OmegaConf
 
     def walk(node: Any, prefix: str) -> Iterator[str]:
-        for key in node:
-            if key not in ("defaults", "hydra"):
-                yield prefix + str(key)
-                if isinstance(OmegaConf.to_container(node)[key], dict):  # type: ignore[call-overload,index]
-                    yield from walk(node._get_node(key), f"{prefix}{key}.")
+        for key, value in node.items():
+            yield f"{prefix}{key}"
+            if isinstance(value, dict):
+                yield from walk(value, f"{prefix}{key}.")
 
-    for folder in _folders(user_dir):
-        for path in [main, *sorted(folder.glob("*/*.yaml"))]:
-            loaded = OmegaConf.load(path)
-            if isinstance(loaded, DictConfig):
-                in_package = path is not main and "@package _global_" not in path.read_text()
-                yield from walk(loaded, f"{path.parent.name}." if in_package else "")
+    content = OmegaConf.to_container(loaded)
+    if isinstance(content, dict):
+        yield from walk({key: value for key, value in content.items() if key not in ("defaults", "hydra")}, "")

@@ -25,7 +25,7 @@ class Episodes(NamedTuple):
     support: Examples
     query: Examples
     classes: Tensor  # (T, way) the data set's own class numbers behind the labels
-    index: Tensor  # (T,) which episode of (seed, split) each one is
+    index: Tensor  # type: ignore[assignment]  # (T,) which episode of (seed, split) each one is
 
 
 Classifier = Callable[[Tensor], Tensor]  # (T, m, *item) -> logits (T, m, way)

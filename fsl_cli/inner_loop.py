@@ -81,7 +81,7 @@ class _MeanLoss(torch.autograd.Function):
     """Losses and gradients of all tasks, computed in `forward`, handed out in `backward`."""
 
     @staticmethod
-    def forward(ctx, net, function, names, tasks, *values):  # type: ignore[override]
+    def forward(ctx: Any, net: nn.Module, function: Any, names: list[str], tasks: Any, *values: Tensor) -> Tensor:
         def one(own: nn.Module, *task: Any) -> tuple[Tensor, ...]:
             with torch.enable_grad():
                 leaves = [value.detach().requires_grad_() for value in values]
@@ -99,7 +99,7 @@ class _MeanLoss(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx, upstream):  # type: ignore[override]
+    def backward(ctx: Any, upstream: Tensor) -> Any:
         return None, None, None, None, *(upstream * gradient for gradient in ctx.gradients)
 
 

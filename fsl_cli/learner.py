@@ -20,7 +20,7 @@ from fsl_cli.stats import mean_interval
 class Score(NamedTuple):
     """How one evaluation episode went."""
 
-    index: int
+    index: int  # type: ignore[assignment]
     accuracy: float  # share of the queries, 0..1
     loss: float  # cross-entropy
 

@@ -1,10 +1,10 @@
 """What a run leaves behind: its folder, and the schema of what is written there.
 
-    config.yaml overrides.txt environment.json      what was asked for, and where it ran
-    checkpoints/best.ckpt checkpoints/last.ckpt     by validation accuracy; for resuming
-    metrics.csv curves.png                          one row a validation
-    training.json                                   written when training is over
-    result.json episodes.csv                        the test; those of later `fsl test` in tests/NAME/
+config.yaml overrides.txt environment.json      what was asked for, and where it ran
+checkpoints/best.ckpt checkpoints/last.ckpt     by validation accuracy; for resuming
+metrics.csv curves.png                          one row a validation
+training.json                                   written when training is over
+result.json episodes.csv                        the test; those of later `fsl test` in tests/NAME/
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -68,15 +69,27 @@ def new_folder(out: str, name: str) -> Path:
             except FileExistsError:  # another run began within this second
                 continue
     except OSError as error:
-        raise UserError(f"{parent} cannot be written: {error.strerror}. Choose another folder with out=FOLDER.") from error
+        raise UserError(
+            f"{parent} cannot be written: {error.strerror}. Choose another folder with out=FOLDER."
+        ) from error
     raise UserError(f"{parent} already holds a thousand runs of this second. Choose another folder with out=FOLDER.")
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A temporary name that becomes `path` when all is written, and is removed when it is not."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    with whole(path) as temporary:
+        temporary.write_text(text)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -95,10 +108,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_table(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
     """A CSV file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "w", newline="") as file:
+    with whole(path) as temporary, open(temporary, "w", newline="") as file:
         csv.writer(file).writerows([header, *rows])
-    os.replace(temporary, path)
 
 
 def write_result(folder: Path, result: Result, scores: Iterable[tuple[int, float, float]]) -> None:
@@ -135,9 +146,11 @@ def _commit() -> str | None:
     here = Path(__file__).resolve().parent
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", here, *words], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(here), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
-        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", here, "-uno") else "")
+        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", str(here), "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -22,7 +22,8 @@ def protocol_line(result: dict[str, Any]) -> str:
     """What an accuracy was reached under, in one line."""
     return (
         f"{result['data']} {result['split']} split ({result['split_hash']}), rotations={result['rotations']}, "
-        f"{result['query']} queries a class, {result['episodes']} episodes, {result['inference']} (norm={result['norm']})"
+        f"{result['query']} queries a class, {result['episodes']} episodes, "
+        f"{result['inference']} (norm={result['norm']})"
     )
 
 

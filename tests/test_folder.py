@@ -64,6 +64,7 @@ def test_folders_train_val_test_are_the_splits(tmp_path: Path) -> None:
     root = zoo(tmp_path / "zoo", "train/z", "train/b", "val/c", "test/a")
     data = opened(root)
     assert names(data) == {"train": ["b", "z"], "val": ["c"], "test": ["a"]}
+    assert data.store.names == ["a", "b", "c", "z"]
     assert data.protocol["split"] == "folders"
 
 
@@ -79,12 +80,20 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 
 def test_which_files_count_and_in_which_order(tmp_path: Path) -> None:
     root = zoo(tmp_path / "zoo", "b", "c", ".git")
-    for value, name in enumerate(["it/9.png", "it/10.PNG", "it/deep/er/1.jpg", "it/.hidden.png", "it/.trash/1.png"]):
-        paint(root / name, 50 * value)
+    order = [
+        "it/.hidden.png",
+        "it/.trash/1.png",
+        *[f"it/{n}.png" for n in (5, 2, 9, 7, 3, 8)],
+        "it/10.PNG",
+        "it/a/b/1.jpg",
+    ]
+    for value, name in enumerate(order):
+        paint(root / name, 20 * value)
     (root / "it" / "notes.txt").write_text("not an image")
     store = opened(root).store
-    assert store.names == ["b", "c", "it"] and store.starts.tolist() == [0, 1, 2, 5]
-    assert store.images[2:].mean((1, 2, 3)).tolist() == [50, 0, 100]  # 10.PNG, 9.png, deep/er/1.jpg
+    assert store.names == ["b", "c", "it"] and store.starts.tolist() == [0, 1, 2, 10]
+    counted = [order[int(value) // 20] for value in store.images[2:].mean((1, 2, 3))]
+    assert counted == ["it/10.PNG", *[f"it/{n}.png" for n in (2, 3, 5, 7, 8, 9)], "it/a/b/1.jpg"]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -141,6 +150,14 @@ def test_resizing_is_antialiased(tmp_path: Path) -> None:
     assert np.abs(one_image(tmp_path / "zoo")[:, :, 1:-1].astype(int) - 127).max() <= 3
 
 
+def test_large_jpegs_stay_sharp(tmp_path: Path) -> None:
+    stripes = np.zeros((256, 256), np.uint8)
+    stripes[:, np.arange(256) % 16 < 8] = 255
+    paint(tmp_path / "zoo/it/1.jpg", stripes)
+    image = one_image(tmp_path / "zoo", size=64)[0]  # stripes of 2 pixels
+    assert image[:, 1::4].min() > 210 and image[:, 2::4].max() < 45
+
+
 def test_the_cache_is_used_until_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = zoo(tmp_path / "zoo", "a", "b", "c")
     before = opened(root).store.hash
@@ -151,8 +168,9 @@ def test_the_cache_is_used_until_a_file_changes(tmp_path: Path, monkeypatch: pyt
     paint(root / "b/1.png", 7)
     changed = opened(root).store
     assert changed.hash != before and (changed.images[1] == 7).all()
-    (root / "b/1.png").rename(root / "c/2.png")
-    paint(root / "b/1.png", 9)
+    paint(root / "b/2.png", 9)
+    assert opened(root).store.starts.tolist() == [0, 1, 3, 4]
+    (root / "b/2.png").rename(root / "c/0.png")  # sizes, times and their order stay
     assert opened(root).store.starts.tolist() == [0, 1, 2, 4]
     assert opened(root, size=4).store.images.shape == (4, 1, 4, 4)
 
@@ -192,6 +210,12 @@ def test_folders_that_are_no_data_set(tmp_path: Path, files: list[str], messages
 def test_the_root_is_no_folder(tmp_path: Path, root: str | None, message: str) -> None:
     with pytest.raises(UserError, match=message):
         folder(root, cache=str(tmp_path))
+
+
+def test_the_root_may_be_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zoo(tmp_path / "zoo", "a", "b", "c")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert folder("~/zoo", cache=str(tmp_path / "cache")).store.images.shape == (3, 3, 84, 84)
 
 
 def test_bad_values_are_one_error(tmp_path: Path) -> None:

@@ -43,9 +43,10 @@ def test_ink_on_paper(tmp_path: Path) -> None:
 
 
 def test_more_classes_and_more_drawings_contain_the_fewer(tmp_path: Path) -> None:
-    few, more = small(tmp_path).store.images, small(tmp_path, train_classes=9, drawings=6).store.images
-    assert np.array_equal(few.reshape(10, 4, -1), more.reshape(14, 6, -1)[:10, :4])
-    assert not np.array_equal(few, small(tmp_path, seed=1).store.images)
+    few = small(tmp_path).store.images.reshape(10, 4, -1)
+    assert np.array_equal(few, small(tmp_path, train_classes=9).store.images.reshape(14, 4, -1)[:10])
+    assert np.array_equal(few, small(tmp_path, drawings=6).store.images.reshape(10, 6, -1)[:, :4])
+    assert not np.array_equal(few, small(tmp_path, seed=1).store.images.reshape(10, 4, -1))
 
 
 def test_drawings_of_a_class_differ_and_resemble_each_other() -> None:

@@ -52,8 +52,8 @@ class MAML(Algorithm):
         self.adapted = {name for name, _ in self.net.named_parameters() if not re.search(frozen, name)}
 
     def adapt(self, support: Examples) -> Classifier:
-        parameters = dict(self.net.named_parameters())
-        if int(support.y.max()) >= self.way:
+        parameters: Parameters = dict(self.net.named_parameters())
+        if int(support.y.max()) + 1 != self.way:
             raise UserError(
                 f"This model's head has {self.way} outputs, the episodes have {int(support.y.max()) + 1} classes. "
                 f"Type way={self.way}, or train with way={int(support.y.max()) + 1}."

@@ -28,15 +28,18 @@ class Conv4(Backbone):
         self.halve = halve
         stride = 2 if halve == "stride" else 1
         # a bias in front of a norm has no effect
-        self.convs = nn.ModuleList(
+        convs = [
             nn.Conv2d(filters if i else channels, filters, 3, stride, padding=1, bias=norm == "none") for i in range(4)
-        )
-        self.norms = nn.ModuleList(Norm(norm, filters) for _ in range(4))
-        for conv in self.convs:
+        ]
+        for conv in convs:
             nn.init.xavier_uniform_(conv.weight)
+        self.convs = nn.ModuleList(convs)
+        self.norms = nn.ModuleList(Norm(norm, filters) for _ in range(4))
         if halve == "pool":  # a third faster on a CPU, where pooling is slow otherwise; slower with strides
             self.to(memory_format=torch.channels_last)
         side = size // 16  # after four times halving, rounded down each time
+        if halve == "pool" and not side:
+            raise ValueError(f"size={size} is too small to be halved four times; it takes 16 pixels")
         self.out_features = filters if halve == "stride" else filters * side * side
 
     def features(self, x: Tensor, n_support: int) -> Tensor:

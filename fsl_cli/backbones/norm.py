@@ -16,6 +16,7 @@ wrong meta-gradients without a word; an explicit scale and shift after it does n
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -32,11 +33,17 @@ CHANNELS_A_GROUP = 8
 class Norm(nn.Module):
     """Normalise (T, n, channels, H, W); the first `n_support` of the n are the support set."""
 
+    weight: Tensor  # absent in mode none
+    bias: Tensor
+    mean: Tensor  # in mode running
+    var: Tensor
+
     def __init__(self, mode: Mode, channels: int) -> None:
         super().__init__()
         self.mode = mode
-        self.weight = nn.Parameter(torch.ones(channels)) if mode != "none" else None
-        self.bias = nn.Parameter(torch.zeros(channels)) if mode != "none" else None
+        if mode != "none":
+            self.weight = nn.Parameter(torch.ones(channels))
+            self.bias = nn.Parameter(torch.zeros(channels))
         if mode == "running":
             self.register_buffer("mean", torch.zeros(channels))
             self.register_buffer("var", torch.ones(channels))
@@ -83,6 +90,6 @@ class Norm(nn.Module):
         return torch.addcmul((self.bias - mean * scale).view(-1, 1, 1), x, scale.view(-1, 1, 1))
 
 
-def _each_episode(function, x: Tensor) -> Tensor:
+def _each_episode(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Apply `function` to each of the T episodes; a single one is not copied."""
     return function(x[0])[None] if len(x) == 1 else torch.stack([function(episode) for episode in x])

@@ -45,12 +45,14 @@ def main(words: Sequence[str]) -> None:
     found = problems(values, trust)
     if found:
         raise UserError("\n".join(found))
+    if not (folder / "training.json").exists():
+        raise UserError(f"{folder} is not trained to its end. Type fsl train resume={folder} first.")
     keep_memory()
     name = _test_name(values, given)
     with quiet():
         settings = trainer_settings({**values["trainer"], "strategy": "auto", "devices": 1, "num_nodes": 1})
         trainer = lightning.Trainer(**settings)
-        run_test(folder, values, assemble(_at_the_runs_size(saved, values)), trainer, folder / "tests" / name)
+        run_test(folder, values, assemble(values), trainer, folder / "tests" / name)
     result = read_json(folder / "tests" / name / "result.json")
     console().print(f"[bold]{accuracy_line(result)}[/]\n{protocol_line(result)}", highlight=False)
     console().print(f"files  {folder / 'tests' / name}", highlight=False, soft_wrap=True)
@@ -81,7 +83,7 @@ def run_test(folder: Path, values: dict[str, Any], experiment: Any, trainer: Any
         **{key: values[key] for key in ("way", "shot", "query", "episodes", "seed", "norm")},
         episode_seed=EVALUATION_SEED,
         inference="transductive" if values["norm"] == "transductive" else "inductive",
-        trained_on=values["choices"]["data"] if "trained_on" not in values else values["trained_on"],
+        trained_on=saved_config(folder)["choices"]["data"],
         checkpoint=path.name,
         step=step,
         accuracy=accuracy,
@@ -91,7 +93,12 @@ def run_test(folder: Path, values: dict[str, Any], experiment: Any, trainer: Any
         training_seconds=read_json(folder / "training.json")["seconds"],
         version=__version__,
     )
-    write_result(destination, result, scores)
+    try:
+        write_result(destination, result, scores)
+    except OSError as error:
+        raise UserError(
+            f"{destination} cannot be written: {error.strerror}. Free some space and test again."
+        ) from error
 
 
 def saved_config(folder: Path) -> dict[str, Any]:
@@ -102,9 +109,11 @@ def saved_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder}: there is no such folder. Type run=FOLDER with one that fsl train made.")
     try:
         values = yaml.safe_load((folder / "config.yaml").read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{folder} holds no run: config.yaml cannot be read ({error}).") from error
-    if not isinstance(values, dict) or "choices" not in values:
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{folder} holds no run: config.yaml cannot be read ({reason}).") from error
+    chosen = values.get("choices") if isinstance(values, dict) else None
+    if not isinstance(chosen, dict) or not {"algo", "data"} <= chosen.keys():
         raise UserError(f"{folder / 'config.yaml'} is not the configuration of a run.")
     return values
 
@@ -117,23 +126,43 @@ def changed(saved: dict[str, Any], given: dict[str, str]) -> dict[str, Any]:
     if "data" in given:
         values["data"] = compose([f"data={given['data']}"]).values["data"]
         values["choices"]["data"] = given["data"]
+        if "size" in values["data"]:  # brought to the size that the run's backbone was built for
+            values["data"]["size"] = saved["image"]["size"]
     for key, text in given.items():
         if key == "data":
             continue
         node, *path = values, *key.split(".")
         for part in path[:-1]:
             node = node.get(part) if isinstance(node, dict) else None
-        if not isinstance(node, dict) or path[-1] not in node or isinstance(node[path[-1]], dict):
+        if not isinstance(node, dict) or path[-1] not in node or path[0] == "choices":
             raise UserError(f"'{key}' is not a setting of this run.{did_you_mean(key, list(_leaves(values)))}")
-        node[path[-1]] = yaml.safe_load(text)
+        if isinstance(node[path[-1]], dict):
+            raise UserError(f"{key}={text}: a run keeps its {key}. Train another: fsl train {key}={text}")
+        node[path[-1]] = _value(key, text)
+    backbone = values.get("backbone")
+    if isinstance(backbone, dict) and "norm" in backbone:  # what result.json says is what was used
+        if "norm" in given:
+            backbone["norm"] = values["norm"]
+        values["norm"] = backbone["norm"]
     return values
 
 
 def load_weights(path: Path, learner: Any) -> int:
     """Put a checkpoint's weights into `learner` and return its step.
 
-    Raises UserError when it is missing, damaged, of another algorithm or network, or holds more than data.
+    Raises UserError when it cannot be read, or is of another algorithm or network.
     """
+    checkpoint = read_checkpoint(path)
+    try:
+        learner.load_state_dict(checkpoint["state_dict"])
+    except (RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} does not fit this algorithm and backbone: {reason[:300]}") from error
+    return int(checkpoint["global_step"])
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds. Raises UserError when it is missing, damaged, or holds more than data."""
     import pickle
 
     import torch
@@ -142,16 +171,14 @@ def load_weights(path: Path, learner: Any) -> int:
         raise UserError(f"{path} is missing: the run has not been validated yet. Resume it, or choose another run.")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError) as error:
-        raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}. Copy it again, or train again.") from error
     except pickle.UnpicklingError as error:
         raise UserError(f"{path} is refused: it is damaged, or holds more than data and could run code.") from error
-    try:
-        learner.load_state_dict(checkpoint["state_dict"])
-    except (RuntimeError, KeyError, TypeError) as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:4]]
-        raise UserError(f"{path} does not fit this algorithm and backbone: {' '.join(lines)}") from error
-    return int(checkpoint["global_step"])
+    except Exception as error:  # damaged files make torch raise nearly anything: KeyError, IndexError, ...
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} is damaged: {reason}. Copy it again, or train again.") from error
+    if not isinstance(checkpoint, dict) or not {"state_dict", "global_step"} <= checkpoint.keys():
+        raise UserError(f"{path} is not a checkpoint of fsl. Copy it again, or train again.")
+    return checkpoint
 
 
 def _split(word: str) -> tuple[str, str]:
@@ -161,16 +188,22 @@ def _split(word: str) -> tuple[str, str]:
     return key, value
 
 
+def _value(key: str, text: str) -> Any:
+    """A typed value, read as `fsl train` does: 1e-3 is a number."""
+    from omegaconf import OmegaConf
+    from yaml import YAMLError
+
+    try:
+        return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[call-overload,index]
+    except YAMLError as error:
+        raise UserError(f"{key}={text} cannot be read as a value. Put it into quotes: \"{key}='{text}'\".") from error
+
+
 def _leaves(node: dict[str, Any], prefix: str = "") -> list[str]:
     here = [prefix + key for key in node]
-    return here + [leaf for key, sub in node.items() if isinstance(sub, dict) for leaf in _leaves(sub, f"{prefix}{key}.")]
-
-
-def _at_the_runs_size(saved: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """Another data set is brought to the image size that the run's backbone was built for."""
-    if "size" in saved["data"]:
-        values["data"]["size"] = saved["data"]["size"]
-    return {**values, "channels": saved.get("channels")}
+    return here + [
+        leaf for key, sub in node.items() if isinstance(sub, dict) for leaf in _leaves(sub, f"{prefix}{key}.")
+    ]
 
 
 def _test_name(values: dict[str, Any], given: dict[str, str]) -> str:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fsl_cli.config import Config, conf_dir, explain, from_hydra, register_resolvers
+from fsl_cli.config import Config, conf_dir, explain, from_hydra, register_resolvers, take_user_dir
 from fsl_cli.errors import Interrupted, UserError
 
 HELP = """Meta-train an algorithm, keep the best checkpoint by validation, and test it once.
@@ -25,7 +25,7 @@ HELP = """Meta-train an algorithm, keep the best checkpoint by validation, and t
 Prints one line a validation and ends with, for example:
   5-way 1-shot test accuracy  96.92% ± 0.29%  (1000 episodes, inductive, norm=running)
 
-All settings: fsl show. What can be chosen: fsl ls. Completion: eval "$(fsl train -sc install=bash)"."""
+All settings: fsl show. What can be chosen: fsl ls. Completion: eval "$(fsl -sc install=bash)"."""
 
 
 def main(words: Sequence[str]) -> None:
@@ -62,11 +62,17 @@ def _through_hydra(words: Sequence[str]) -> None:
     register_resolvers()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: we tell the user what to type
     before = sys.argv
-    sys.argv = [before[0], *words]
+    sweep = [word for word in words if word in ("-m", "--multirun")]  # argparse wants it before the first key=value
+    user_dir, rest = take_user_dir([word for word in words if word not in sweep])
+    sys.argv = [before[0], *sweep, *(["--config-dir", user_dir] if user_dir else []), *rest]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
     except (HydraException, OmegaConfBaseException) as error:
-        raise explain(error, [word for word in words if not word.startswith("-")]) from error
+        raise explain(error, [word for word in rest if not word.startswith("-")], user_dir) from error
+    except OSError as error:  # Hydra makes a sweep's folder
+        raise UserError(
+            f"{error.filename} cannot be written: {error.strerror}. Choose another with out=FOLDER."
+        ) from error
     finally:
         sys.argv = before
     if failed:
@@ -88,6 +94,7 @@ def start(config: Config) -> Path:
     if found:
         raise UserError("\n".join(found))
     experiment = assemble(values)
+    experiment.learner.configure_optimizers()  # raises UserError for what the optimizer cannot do
     with torch.no_grad():  # one validation episode shows whether this algorithm can do what is asked
         episode = experiment.episodes.gather(Batch("val", 0, [0]), torch.device("cpu"))
         experiment.learner.eval().algorithm.adapt(episode.support)(episode.query.x[:, :1])
@@ -95,15 +102,14 @@ def start(config: Config) -> Path:
     name = f"{config.choices['algo']}-{config.choices['data']}-{values['way']}w{values['shot']}s"
     folder = new_folder(values["out"], name)
     try:
-        saved = {**values, "choices": config.choices}
-        write_text(folder / "config.yaml", yaml.safe_dump(saved, sort_keys=False))
-        write_text(folder / "overrides.txt", "".join(f"{word}\n" for word in config.overrides))
-        write_json(folder / "environment.json", environment())
-        train(folder, saved, experiment)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error.strerror}. Free some space, or type out=FOLDER.") from error
+        with disk(folder):
+            saved = {**values, "choices": config.choices, "image": experiment.image}
+            write_text(folder / "config.yaml", yaml.safe_dump(saved, sort_keys=False))
+            write_text(folder / "overrides.txt", "".join(f"{word}\n" for word in config.overrides))
+            write_json(folder / "environment.json", environment())
+            train(folder, saved, experiment)
     except UserError:
-        if not (folder / "checkpoints").exists():
+        if not list(folder.glob("checkpoints/*.ckpt")):
             shutil.rmtree(folder, ignore_errors=True)
         raise
     return folder
@@ -118,7 +124,7 @@ def resume(folder: Path, trust: list[str]) -> None:
     """Go on with a run from its last checkpoint, or say that it is finished; `trust` as in `binding.problems`."""
     from fsl_cli.assemble import assemble
     from fsl_cli.binding import problems
-    from fsl_cli.commands.test import saved_config
+    from fsl_cli.commands.test import read_checkpoint, saved_config
 
     values = saved_config(folder)
     done = (folder / "training.json").exists() and ((folder / "result.json").exists() or not values["test"])
@@ -128,16 +134,32 @@ def resume(folder: Path, trust: list[str]) -> None:
     found = problems(values, trust)
     if found:
         raise UserError("\n".join(found))
-    train(folder, values, assemble(values))
+    last = folder / "checkpoints" / "last.ckpt"
+    if last.exists():
+        read_checkpoint(last)  # raises UserError where Lightning would raise anything
+    with disk(folder):
+        train(folder, values, assemble(values))
+
+
+@contextmanager
+def disk(folder: Path) -> Iterator[None]:
+    """While inside, a full or read-only disk is the user's to mend."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be written: {error.strerror}. Free some space, or type out=FOLDER."
+        ) from error
 
 
 def train(folder: Path, values: dict[str, Any], experiment: Any) -> None:
     """Fit from the last checkpoint if there is one, then test the best; writes the run's folder."""
     import pytorch_lightning as lightning
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
     from pytorch_lightning.callbacks import EarlyStopping
 
     from fsl_cli.allocator import keep_memory
-    from fsl_cli.callbacks import Record, Screen, Stopped, StopOnCtrlC, WholeFiles
+    from fsl_cli.callbacks import Record, Screen, StopOnCtrlC, Stopped, WholeFiles
     from fsl_cli.commands.test import run_test
     from fsl_cli.results import write_json
     from fsl_cli.screen import console, curves, last_screen
@@ -148,12 +170,15 @@ def train(folder: Path, values: dict[str, Any], experiment: Any) -> None:
     screen = console()
     last = folder / "checkpoints" / "last.ckpt"
     with quiet(), one_job(folder, values["trust"]):
-        trainer = lightning.Trainer(
-            **trainer_settings(values["trainer"]),
-            max_steps=values["steps"],
-            callbacks=[*patience, Screen(screen), StopOnCtrlC(folder), record],
-            plugins=[WholeFiles()],
-        )
+        try:
+            trainer = lightning.Trainer(
+                **trainer_settings(values["trainer"]),
+                max_steps=values["steps"],
+                callbacks=[*patience, Screen(screen), StopOnCtrlC(folder), record],
+                plugins=[WholeFiles()],
+            )
+        except (TypeError, ValueError, MisconfigurationException) as error:
+            raise UserError(f"trainer: {' '.join(str(error).split())} See fsl ls trainer.") from error
         screen.print(f"Training in {folder}", highlight=False, soft_wrap=True)
         try:
             if not (folder / "training.json").exists():
@@ -205,11 +230,15 @@ def one_job(folder: Path, trust: list[str]) -> Iterator[None]:
     They would otherwise repeat a whole sweep; and what Lightning leaves in the environment would
     make the sweep's next job believe that it is one of them.
     """
+    import torch.distributed as processes
+
     argv, environment = sys.argv, dict(os.environ)
     sys.argv = [argv[0], "train", f"resume={folder.resolve()}", f"trust=[{','.join(trust)}]"]
     try:
         yield
     finally:
+        if processes.is_available() and processes.is_initialized():
+            processes.destroy_process_group()
         sys.argv = argv
         os.environ.clear()
         os.environ.update(environment)
@@ -222,7 +251,5 @@ def quiet() -> Iterator[None]:
 
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=UserWarning, module="pytorch_lightning|lightning_fabric")
+        warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
         yield
-
-

@@ -34,7 +34,7 @@ class Batch(NamedTuple):
 
     split: str
     seed: int
-    index: list[int]
+    index: list[int]  # type: ignore[assignment]
 
 
 class Episodic(LightningDataModule):
@@ -91,27 +91,27 @@ class Episodic(LightningDataModule):
             yield Batch(part, EVALUATION_SEED, mine[start : start + EVALUATION_BATCH])
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Episodes:
-        return self.gather(batch, device)
+        return self.gather(batch, device, self.trainer.lightning_module.dtype)
 
-    def gather(self, batch: Batch, device: torch.device) -> Episodes:
-        """The episodes of `batch`, images scaled by the data set's constants, on `device`."""
+    def gather(self, batch: Batch, device: torch.device, dtype: torch.dtype | None = None) -> Episodes:
+        """The episodes of `batch` on `device`, images scaled by the data set's constants (default: torch's dtype)."""
         way, shot, query = self.shapes[batch.split]
         drawn = [self.samplers[batch.split].episode(batch.seed, batch.split, index) for index in batch.index]
         classes = np.stack([episode.classes for episode in drawn])  # (T, way)
         return Episodes(
-            self._examples(batch.split, classes, np.stack([e.support for e in drawn]), device),
-            self._examples(batch.split, classes, np.stack([e.query for e in drawn]), device),
+            self._examples(batch.split, classes, np.stack([e.support for e in drawn]), device, dtype),
+            self._examples(batch.split, classes, np.stack([e.query for e in drawn]), device, dtype),
             torch.from_numpy(classes).to(device),
             torch.tensor(batch.index, device=device),
         )
 
-    def _examples(self, part: str, classes: Any, images: Any, device: torch.device) -> Examples:
+    def _examples(self, part: str, classes: Any, images: Any, device: torch.device, dtype: Any) -> Examples:
         """classes (T, way), images (T, way, n): pixels (T, way*n, C, H, W) and labels (T, way*n)."""
         split: Split = self.data.splits[part]
         episodes, way, n = images.shape
         base, turn = split.classes[classes // split.turns], classes % split.turns
         rows = (self.data.store.starts[base][:, :, None] + images).reshape(-1)
-        pixels = self._pixels(rows, device)  # (T*way*n, C, H, W)
+        pixels = self._pixels(rows, device, dtype or torch.get_default_dtype())  # (T*way*n, C, H, W)
         turns = torch.from_numpy(np.repeat(turn.reshape(-1), n))
         for quarter in range(1, split.turns):
             chosen = (turns == quarter).nonzero().squeeze(1).to(device)
@@ -119,7 +119,7 @@ class Episodic(LightningDataModule):
         labels = torch.arange(way, device=device).repeat_interleave(n).expand(episodes, -1)
         return Examples(pixels.unflatten(0, (episodes, way * n)), labels)
 
-    def _pixels(self, rows: Any, device: torch.device) -> Tensor:
+    def _pixels(self, rows: Any, device: torch.device, dtype: torch.dtype) -> Tensor:
         store = self.data.store.images
         if device.type == "cpu" or store.nbytes > ON_DEVICE_LIMIT:
             raw = torch.from_numpy(store[rows]).to(device)
@@ -130,10 +130,10 @@ class Episodic(LightningDataModule):
         if raw.shape[1] != self.channels:
             raw = grayscale_to_rgb(raw) if self.channels == 3 else rgb_to_grayscale(raw)
         mean, std = (
-            torch.tensor(values, device=device).expand(self.channels).view(-1, 1, 1)
+            torch.tensor(values, device=device, dtype=dtype).expand(self.channels).view(-1, 1, 1)
             for values in (self.data.mean, self.data.std)
         )
-        return (raw.to(torch.get_default_dtype()) / 255 - mean) / std
+        return (raw.to(dtype) / 255 - mean) / std
 
 
 class _Meta:

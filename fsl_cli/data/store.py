@@ -82,29 +82,31 @@ def open_store(
     recipe = {"name": name, "version": VERSION, **recipe}
     digest = hashlib.blake2b(json.dumps(recipe, sort_keys=True).encode(), digest_size=6).hexdigest()
     folder = cache / f"{name}-{digest}"
-    if folder.exists():
+    if os.path.exists(folder):  # False where we may not look
         try:
             return _read(folder)
-        except (OSError, ValueError, KeyError) as reason:
+        except (OSError, ValueError, KeyError, TypeError) as reason:
             print(f"The cache {folder} cannot be used ({reason}); building it again.")
             shutil.rmtree(folder, ignore_errors=True)
+    temporary = None
     try:
         cache.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=cache))
-    except OSError as error:
-        raise UserError(
-            f"The cache folder {cache} cannot be written: {error.strerror}. Choose another with data.cache=FOLDER."
-        ) from error
-    try:
         _write(temporary, recipe, classes())
+        temporary.chmod(0o755)  # mkdtemp's folders are for their maker alone
         try:
             temporary.rename(folder)
         except OSError:  # another process built it meanwhile: the same images, so its copy is as good
             if not folder.exists():
                 raise
+        return _read(folder)
+    except OSError as error:
+        raise UserError(
+            f"The cache folder {cache} cannot be written: {error.strerror}. Choose another with data.cache=FOLDER."
+        ) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return _read(folder)
+        if temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write(folder: Path, recipe: dict[str, Any], classes: Iterable[tuple[str, Images]]) -> None:
@@ -136,5 +138,3 @@ def _read(folder: Path) -> ImageStore:
         raise ValueError(f"images.bin has {size} bytes instead of {int(np.prod(shape))}")
     images = np.memmap(folder / "images.bin", dtype=np.uint8, mode="r", shape=shape)
     return ImageStore(images, np.array(about["starts"], dtype=np.int64), about["names"], about["hash"])
-
-

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +29,8 @@ from fsl_cli.errors import UserError
 
 PARTS = ("images_background", "images_evaluation")
 CHARACTERS, DRAWINGS = 1623, 20
+SIDE = 105  # pixels
+AGAIN = "Copy or download Omniglot again."
 Drawings = dict[str, list[tuple[str, Callable[[], bytes]]]]  # character -> (file name, reader), sorted
 
 
@@ -88,15 +93,19 @@ def _download(folder: Path, allowed: bool) -> Path:
             raise UserError(f"Omniglot is not prepared and data.download=false. {by_hand}.")
         try:
             download_url(url, str(folder), f"{part}.zip", Omniglot.zips_md5[part])
-        except (OSError, RuntimeError) as error:
-            raise UserError(f"{part}.zip could not be downloaded from {url}: {error}. {by_hand}.") from error
+        except (OSError, RuntimeError, HTTPException) as error:
+            (folder / f"{part}.zip").unlink(missing_ok=True)  # what came is cut short, or something else
+            reason = "what came has another MD5" if isinstance(error, RuntimeError) else error
+            raise UserError(f"{part}.zip could not be downloaded from {url}: {reason}. {by_hand}.") from error
     return folder
 
 
 def _find(root: Path) -> Drawings:
     """Every drawing below `root`, verified by content: 1,623 characters, 20 drawings each."""
     if not root.is_dir():
-        raise UserError(f"data.root={root} is not a folder. Type data.root=FOLDER with {PARTS[0]}.zip and {PARTS[1]}.zip.")
+        raise UserError(
+            f"data.root={root} is not a folder. Type data.root=FOLDER with {PARTS[0]}.zip and {PARTS[1]}.zip."
+        )
     found: Drawings = defaultdict(list)
     for part in PARTS:
         archive = root / f"{part}.zip"
@@ -104,9 +113,11 @@ def _find(root: Path) -> Drawings:
             _find_in_zip(archive, found)
         elif (root / part).is_dir():
             for path in sorted((root / part).glob("*/*/*.png")):
-                found[path.parent.relative_to(root).as_posix()].append((path.name, path.read_bytes))
+                found[path.parent.relative_to(root).as_posix()].append((str(path), path.read_bytes))
         else:
-            raise UserError(f"{root} holds neither {part}.zip nor {part}/. It must hold both parts: {', '.join(PARTS)}.")
+            raise UserError(
+                f"{root} holds neither {part}.zip nor {part}/. It must hold both parts: {', '.join(PARTS)}."
+            )
     short = [f"{name} has {len(drawings)}" for name, drawings in found.items() if len(drawings) != DRAWINGS]
     if short or len(found) != CHARACTERS:
         raise UserError(
@@ -124,7 +135,7 @@ def _find_in_zip(archive: Path, found: Drawings) -> None:
         raise UserError(f"{archive} cannot be read as a zip: {error}. Copy or download it again.") from error
     for name in sorted(opened.namelist()):
         if name.endswith(".png"):
-            found[name.rsplit("/", 1)[0]].append((name, lambda name=name: opened.read(name)))  # type: ignore[misc]
+            found[name.rsplit("/", 1)[0]].append((f"{archive}: {name}", partial(opened.read, name)))
 
 
 def _decode(drawings: list[tuple[str, Callable[[], bytes]]], size: int) -> Images:
@@ -132,9 +143,15 @@ def _decode(drawings: list[tuple[str, Callable[[], bytes]]], size: int) -> Image
     images = []
     for name, read in drawings:
         try:
-            data = torch.frombuffer(bytearray(read()), dtype=torch.uint8)
-            images.append(decode_image(data, ImageReadMode.GRAY))
-        except (RuntimeError, ValueError, OSError, zipfile.BadZipFile, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
-            raise UserError(f"{name} is not a readable PNG: {error}. Copy or download Omniglot again.") from error
+            content = read()
+        except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+            raise UserError(f"{name} cannot be read: {error}. {AGAIN}") from error
+        try:
+            image = decode_image(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.GRAY)
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"{name} is not a readable PNG. {AGAIN}") from error
+        if image.shape != (1, SIDE, SIDE):
+            raise UserError(f"{name} has {image.shape[2]} x {image.shape[1]} pixels, not {SIDE} x {SIDE}. {AGAIN}")
+        images.append(image)
     ink = 255 - torch.stack(images)
     return resize(ink, [size, size], antialias=True).numpy()

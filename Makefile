@@ -1,0 +1,40 @@
+# make help shows what there is. Every target creates .venv and installs what is missing.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: help install train test test-slow checks format lint types clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(INSTALLED)  ## create .venv and install fsl with what its development needs
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@
+
+train: $(INSTALLED)  ## meta-train the built-in default, about two minutes
+	$(BIN)/fsl train
+
+test: $(INSTALLED)  ## the fast tests, under four minutes on two cores
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
+
+test-slow: $(INSTALLED)  ## trainings, processes, kills, the wheel, real data
+	$(BIN)/pytest -m slow
+
+checks: format lint types test  ## all that a commit must pass
+
+format: $(INSTALLED)  ## put the code into ruff's format
+	$(BIN)/ruff format --quiet .
+
+lint: $(INSTALLED)  ## ruff's findings
+	$(BIN)/ruff check .
+
+types: $(INSTALLED)  ## mypy's findings
+	$(BIN)/mypy fsl_cli
+
+clean:  ## remove what was built, not what was trained
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,133 @@
+"""fsl bench: speed and memory of a training step on this machine, beside a plain loop on the same work."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from fsl_cli.config import compose
+from fsl_cli.errors import UserError
+
+HELP = """Time training steps here, beside a plain hand-written loop on the same episodes, alternating.
+
+  fsl bench                                  MAML (5w1s, 15 queries, meta-batch 32) and ProtoNet
+  fsl bench algo=maml rounds=20              one of them, more rounds
+  fsl bench algo=maml algo.inner_steps=5     other settings, of both
+
+Prints, for each algorithm, for example:
+  maml      fsl 2.9 steps/s (410 MB)   plain loop 1.6 steps/s (1350 MB)   1.8 times as fast   episodes 0.8% of a step"""
+
+WORK = {
+    "maml": (
+        "meta_batch=32", "norm=transductive", "backbone.halve=stride", "train_query=15",
+        "algo.inner_lr=0.4", "algo.inner_steps=1",
+    ),
+    "protonet": ("meta_batch=1", "train_way=5", "train_query=15"),
+}  # fmt: skip
+Step = Callable[[Any], None]  # takes Episodes
+
+
+def main(words: Sequence[str]) -> None:
+    """Run the command line after `fsl bench`. Raises UserError for an algorithm that has no plain loop here."""
+    given = dict(word.partition("=")[::2] for word in words)
+    wanted = given.pop("algo", "maml,protonet").split(",")
+    rounds = int(given.pop("rounds", "10"))
+    for algo in wanted:
+        if algo not in WORK:
+            raise UserError(f"algo={algo}: fsl bench has a plain loop for {', '.join(WORK)}.")
+        overrides = [f"{key}={value}" for key, value in given.items()]
+        print(_line(algo, overrides, rounds), flush=True)
+
+
+def _line(algo: str, overrides: list[str], rounds: int) -> str:
+    from multiprocessing import get_context
+
+    peaks = []
+    for name in ("fsl", "plain"):  # in a process of its own each: memory once taken is kept
+        with get_context("spawn").Pool(1) as pool:
+            peaks.append(pool.apply(peak_memory, (algo, overrides, name)))
+    ours, plain, share = _speeds(algo, overrides, rounds)
+    return (
+        f"{algo:<9} fsl {ours:.2f} steps/s ({peaks[0]:.0f} MB)   plain loop {plain:.2f} steps/s ({peaks[1]:.0f} MB)   "
+        f"{ours / plain:.2f} times as fast   episodes {share:.2%} of a step"
+    )
+
+
+def _speeds(algo: str, overrides: list[str], rounds: int) -> tuple[float, float, float]:
+    """Steps per second of ours and of the plain loop, and the share of a step that finding its episodes takes."""
+    steps, gather = workbench(algo, overrides)
+    seconds: dict[str, list[float]] = {"fsl": [], "plain": [], "gather": []}
+    for index in range(rounds + 2):  # the first two warm up
+        started = time.perf_counter()
+        episodes = gather(index)
+        seconds["gather"].append(time.perf_counter() - started)
+        for name, step in steps.items():
+            started = time.perf_counter()
+            step(episodes)
+            seconds[name].append(time.perf_counter() - started)
+    typical = {name: median(values[2:]) for name, values in seconds.items()}
+    whole = typical["fsl"] + typical["gather"]
+    return 1 / whole, 1 / (typical["plain"] + typical["gather"]), typical["gather"] / whole
+
+
+def peak_memory(algo: str, overrides: list[str], name: str) -> float:
+    """MB that training steps add to this process at their peak; nan where the system does not tell."""
+    steps, gather = workbench(algo, overrides)
+    episodes = gather(0)
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak so far, of drawing the data set, is forgotten
+    except OSError:
+        return math.nan
+    before = _status("VmRSS")
+    for _ in range(3):
+        steps[name](episodes)
+    return (_status("VmHWM") - before) / 1024
+
+
+def _status(field: str) -> int:
+    """A field of Linux's /proc/self/status, in kB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+
+def workbench(algo: str, overrides: Sequence[str]) -> tuple[dict[str, Step], Callable[[int], Any]]:
+    """One training step of ours and of the plain loop, from the same weights, and what gives both their episodes."""
+    import torch
+
+    from fsl_cli.allocator import keep_memory
+    from fsl_cli.assemble import assemble
+    from fsl_cli.commands.plain import PlainConv4, plain_maml, plain_protonet
+    from fsl_cli.data.datamodule import Batch
+
+    keep_memory()
+    values = compose([f"algo={algo}", "data=glyphs", "trainer=cpu", *WORK[algo], *overrides]).values
+    experiment = assemble(values)
+    algorithm = experiment.learner.algorithm
+    stride = values["backbone"]["halve"] == "stride"
+    network = PlainConv4(values["backbone"]["filters"], stride, values["train_way"] if algo == "maml" else None)
+    if algo == "maml":
+        inner = values["algo"]
+        plain = plain_maml(network, inner["inner_lr"], inner["inner_steps"])
+    else:
+        plain = plain_protonet(network)
+
+    def trained(loss: Callable[[Any], Any], module: torch.nn.Module) -> Step:
+        optimizer = torch.optim.Adam(module.parameters(), 1e-3)
+
+        def step(episodes: Any) -> None:
+            optimizer.zero_grad()
+            loss(episodes).backward()
+            optimizer.step()
+
+        return step
+
+    def gather(index: int) -> Any:
+        first = index * values["meta_batch"]
+        batch = Batch("train", 0, list(range(first, first + values["meta_batch"])))
+        return experiment.episodes.gather(batch, torch.device("cpu"))
+
+    return {"fsl": trained(algorithm.loss, algorithm), "plain": trained(plain, network)}, gather

@@ -1,0 +1,28 @@
+"""fsl check: find what is wrong with settings without running anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fsl_cli.config import compose, take_user_dir
+from fsl_cli.errors import UserError
+
+HELP = """Bind every component's signature to the settings and report all problems at once; builds and runs nothing.
+
+  fsl check algo=maml data=omniglot way=20
+  fsl check algo=maml meta_batch=0 algo.inner_lr=fast
+
+Prints "These settings fit together." or, for example:
+  fsl: meta_batch=0: must be at least 1.
+  algo.inner_lr=fast: must be a number, not str 'fast'."""
+
+
+def main(words: Sequence[str]) -> None:
+    """Run the command line after `fsl check`. Raises UserError with every problem."""
+    from fsl_cli.binding import problems
+
+    user_dir, overrides = take_user_dir(words)
+    found = problems(compose(overrides, user_dir).values)
+    if found:
+        raise UserError("\n".join(found))
+    print("These settings fit together.")

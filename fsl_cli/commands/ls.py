@@ -1,0 +1,37 @@
+"""fsl ls: what can be chosen, read off the files of conf/."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fsl_cli.config import choices, did_you_mean, groups, take_user_dir
+from fsl_cli.errors import UserError
+
+HELP = """List what can be chosen, with the first line of each file in conf/.
+
+  fsl ls                       every group
+  fsl ls algo                  algorithms
+  fsl ls data                  data sets
+  fsl ls --config-dir my_conf  your own as well
+
+Prints, for example:
+  algo
+    maml      MAML: a learned initialisation, a few gradient steps away from any task (Finn et al. 2017)
+    protonet  Prototypical networks: nearest class mean in a learned embedding (Snell et al. 2017)"""
+
+
+def main(words: Sequence[str]) -> None:
+    """Run the command line after `fsl ls`. Raises UserError for an unknown group."""
+    user_dir, wanted = take_user_dir(words)
+    known = groups(user_dir)
+    for group in wanted:
+        if group not in known:
+            raise UserError(f"there is no group '{group}'.{did_you_mean(group, known)} There are {', '.join(known)}.")
+    for group in wanted or known:
+        entries = choices(group, user_dir)
+        if not entries:
+            continue
+        width = max(map(len, entries))
+        print(group)
+        for name, text in entries.items():
+            print(f"  {name:<{width}}  {text}")

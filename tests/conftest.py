@@ -1,0 +1,64 @@
+"""What the tests share: a tiny data set in memory, real Omniglot where it is there, one thread, no real cache."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fsl_cli.data.store import DataSet, ImageStore, Split
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's cache; glyphs are drawn once a session."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def omniglot_root() -> Path:
+    root = REAL / "omniglot"
+    if not root.exists():
+        pytest.skip(f"needs real Omniglot in {root}")
+    return root
+
+
+@pytest.fixture
+def cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def tiny_data(classes: int = 200, images: int = 8, turns: int = 1) -> DataSet:
+    """16 x 16 images that a network must learn to see: a faint pattern of the class under a strong, shared one."""
+    size, rng = 16, np.random.default_rng(0)
+
+    def patterns(count: int) -> np.ndarray:
+        return np.kron(rng.random((count, 1, 4, 4)) > 0.5, np.ones((4, 4)))
+
+    own, shared = patterns(classes)[:, None], patterns(6)
+    pixels = (
+        60 * own + 140 * shared[rng.integers(6, size=(classes, images))] + 30 * rng.random((classes, images, 1, 1, 1))
+    )
+    store = ImageStore(
+        pixels.astype(np.uint8).reshape(-1, 1, size, size),
+        np.arange(classes + 1) * images,
+        [f"class {i}" for i in range(classes)],
+        "tiny",
+    )
+    edges = [0, classes // 2, 3 * classes // 4, classes]
+    parts = zip(("train", "val", "test"), edges, edges[1:], strict=False)
+    splits = {part: Split(np.arange(start, stop), turns) for part, start, stop in parts}
+    return DataSet("tiny", store, splits, {"split": "seeded", "split_hash": "0", "rotations": "none"})

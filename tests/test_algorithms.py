@@ -1,0 +1,198 @@
+"""Every algorithm in conf/algo, one row each: the same tests for all of them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+import torch
+from conftest import tiny_data
+from torch import Tensor
+
+import fsl_cli.inner_loop
+from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.binding import build
+from fsl_cli.config import choices, compose
+from fsl_cli.data.datamodule import Batch, Episodic, Shape
+from fsl_cli.episodes import Episodes, Examples
+
+GRADIENT_NORMS = ("support", "transductive", "group", "none")
+
+
+class Row(NamedTuple):
+    """What is special about an algorithm."""
+
+    norms: tuple[str, ...]  # that it is offered with; the first is its default
+    overrides: tuple[str, ...] = ()  # to make it small
+    exact: bool = True  # its gradient is that of its loss (first order's is not)
+    lr: float = 0.01  # for learning the tiny data in 150 steps
+
+
+SMALL_MAML = ("algo.inner_lr=0.4", "algo.inner_steps=2", "algo.test_steps=3")
+ROWS = {
+    "protonet": Row(("running", *GRADIENT_NORMS)),
+    "maml": Row(GRADIENT_NORMS, SMALL_MAML),
+    "fomaml": Row(GRADIENT_NORMS, SMALL_MAML, exact=False),
+}
+WAY, SHOT, QUERY = 3, 2, 3
+
+
+def algorithm(name: str, norm: str, halve: str = "pool") -> Algorithm:
+    torch.manual_seed(0)
+    row = ROWS[name]
+    words = [
+        f"algo={name}",
+        f"norm={norm}",
+        f"way={WAY}",
+        "backbone.filters=8",
+        f"backbone.halve={halve}",
+        *row.overrides,
+    ]
+    config = compose(words).values
+    built = build(config["algo"], backbone=build(config["backbone"], channels=1, size=16))
+    assert isinstance(built, Algorithm)
+    return built
+
+
+def episodes(count: int = 2, part: str = "train", first: int = 0) -> Episodes:
+    shapes = dict.fromkeys(("train", "val", "test"), Shape(WAY, SHOT, QUERY))
+    module = Episodic(tiny_data(), shapes, 1, episodes={"val": 1, "test": 1})
+    return module.gather(Batch(part, 0, list(range(first, first + count))), torch.device("cpu"))
+
+
+def every(*fields: str) -> pytest.MarkDecorator:
+    """Parametrise over algorithms, with each norm where asked."""
+    if fields == ("name",):
+        return pytest.mark.parametrize("name", ROWS)
+    pairs = [(name, norm) for name, row in ROWS.items() for norm in row.norms]
+    return pytest.mark.parametrize(("name", "norm"), pairs)
+
+
+def test_every_algorithm_has_a_row() -> None:
+    assert set(choices("algo")) == set(ROWS)
+
+
+@every("name", "norm")
+def test_logits_have_a_column_for_each_class(name: str, norm: str) -> None:
+    some = episodes()
+    assert algorithm(name, norm).adapt(some.support)(some.query.x).shape == (2, WAY * QUERY, WAY)
+
+
+@every("name", "norm")
+def test_the_gradient_reaches_every_parameter(name: str, norm: str) -> None:
+    built = algorithm(name, norm)
+    built.loss(episodes()).backward()
+    for label, parameter in built.named_parameters():
+        assert parameter.grad is not None, label
+        assert parameter.grad.abs().sum() > 0, label
+
+
+@every("name", "norm")
+def test_adapting_in_evaluation_leaves_parameters_and_buffers_alone(name: str, norm: str) -> None:
+    built = algorithm(name, norm).eval()
+    before = {key: value.clone() for key, value in built.state_dict().items()}
+    some = episodes()
+    built.adapt(some.support)(some.query.x)
+    assert all(torch.equal(value, before[key]) for key, value in built.state_dict().items())
+
+
+@every("name", "norm")
+def test_the_same_support_gives_the_same_logits(name: str, norm: str) -> None:
+    built, some = algorithm(name, norm).eval(), episodes()
+    assert torch.equal(built.adapt(some.support)(some.query.x), built.adapt(some.support)(some.query.x))
+
+
+@every("name", "norm")
+def test_the_order_of_support_and_query_does_not_matter(name: str, norm: str, float64: None) -> None:
+    built, some = algorithm(name, norm).eval(), episodes()
+    expected = built.adapt(some.support)(some.query.x)
+    support_order = torch.randperm(WAY * SHOT)
+    query_order = torch.randperm(WAY * QUERY)
+    shuffled = Examples(some.support.x[:, support_order], some.support.y[:, support_order])
+    torch.testing.assert_close(built.adapt(shuffled)(some.query.x[:, query_order]), expected[:, query_order])
+
+
+@every("name", "norm")
+def test_a_query_is_judged_alone_unless_transductive(name: str, norm: str, float64: None) -> None:
+    built, some = algorithm(name, norm).eval(), episodes()
+    classify = built.adapt(some.support)
+    together, alone = classify(some.query.x)[:, :1], classify(some.query.x[:, :1])
+    assert torch.allclose(together, alone, rtol=1e-9) == (norm != "transductive")
+
+
+@every("name", "norm")
+def test_an_episode_does_not_depend_on_its_neighbours(name: str, norm: str, float64: None) -> None:
+    built = algorithm(name, norm)
+    both = built.loss(episodes(2))
+    one_by_one = torch.stack([built.loss(episodes(1, first=i)) for i in range(2)]).mean()
+    torch.testing.assert_close(both, one_by_one)
+
+
+@pytest.mark.parametrize("halve", ["pool", "stride"])
+@every("name", "norm")
+def test_the_gradient_equals_finite_differences(name: str, norm: str, halve: str, float64: None) -> None:
+    if not ROWS[name].exact:
+        pytest.skip("its gradient leaves out terms on purpose")
+    built, some = algorithm(name, norm, halve), episodes()
+    gradient = flat(torch.autograd.grad(built.loss(some), list(built.parameters())))
+    direction = torch.randn_like(gradient)
+    step = 1e-8  # small enough not to step over the kinks of ReLU
+    values = []
+    for sign in (1, -1):
+        shift(built, sign * step * direction)
+        values.append(built.loss(some).item())
+        shift(built, -sign * step * direction)
+    measured = (values[0] - values[1]) / (2 * step)
+    assert measured == pytest.approx(float(gradient @ direction), rel=1e-5)
+
+
+@every("name", "norm")
+def test_tasks_one_by_one_equal_tasks_side_by_side(
+    name: str, norm: str, float64: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built, some = algorithm(name, norm), episodes(3)
+    parameters = list(built.parameters())
+    looped = built.loss(some), flat(torch.autograd.grad(built.loss(some), parameters))
+    monkeypatch.setattr(fsl_cli.inner_loop, "_on_accelerator", lambda tasks: True)  # vmap, as on a GPU
+    vectorised = built.loss(some), flat(torch.autograd.grad(built.loss(some), parameters))
+    torch.testing.assert_close(vectorised, looped, rtol=1e-9, atol=1e-12)
+
+
+@every("name", "norm")
+def test_the_loss_has_the_gradient_of_the_contract(name: str, norm: str, float64: None) -> None:
+    if norm == "running":
+        pytest.skip("in training, statistics of support and query together")
+    built, some = algorithm(name, norm), episodes()
+    own = torch.autograd.grad(built.loss(some), list(built.parameters()))
+    contract = torch.autograd.grad(Algorithm.loss(built, some), list(built.parameters()))
+    torch.testing.assert_close(flat(own), flat(contract), rtol=1e-9, atol=1e-12)
+
+
+@every("name")
+def test_it_learns(name: str) -> None:
+    built = algorithm(name, ROWS[name].norms[0])
+    before = accuracy(built)
+    optimizer = torch.optim.Adam(built.parameters(), ROWS[name].lr)
+    for step in range(150):
+        optimizer.zero_grad()
+        built.train().loss(episodes(4, first=4 * step)).backward()
+        optimizer.step()
+    assert before < 0.65
+    assert accuracy(built) > 0.8
+
+
+def accuracy(built: Algorithm) -> float:
+    some = episodes(30, "test")
+    with torch.no_grad():
+        logits = built.eval().adapt(some.support)(some.query.x)
+    return float((logits.argmax(-1) == some.query.y).double().mean())
+
+
+def flat(tensors: tuple[Tensor, ...]) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors])
+
+
+def shift(built: Algorithm, by: Tensor) -> None:
+    with torch.no_grad():
+        for parameter, part in zip(built.parameters(), by.split([p.numel() for p in built.parameters()]), strict=True):
+            parameter += part.view_as(parameter)

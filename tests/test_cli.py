@@ -1,0 +1,73 @@
+"""The command line as a user meets it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fsl_cli import __version__
+from fsl_cli.cli import VERBS, run
+
+FAST = ("--help", "--version", "ls", "ls algo", "train --help", "trian")
+
+
+@pytest.mark.parametrize("line", FAST)
+def test_quick_words_never_import_torch(line: str) -> None:
+    code = (
+        f"import sys; sys.argv = ['fsl', *{line.split()!r}]\nfrom fsl_cli.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'pytorch_lightning', 'hydra'} & set(sys.modules)\nassert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_examples_and_what_they_print(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run([verb, "--help"])
+    shown = capsys.readouterr().out
+    assert f"  fsl {verb}" in shown
+    assert "rints" in shown
+
+
+def test_version_and_module(capsys: pytest.CaptureFixture[str]) -> None:
+    done = subprocess.run([sys.executable, "-m", "fsl_cli", "--version"], capture_output=True, text=True)
+    assert done.stdout == f"fsl {__version__}\n"
+
+
+def test_ls_shows_each_file_with_its_first_line(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["ls", "algo"])
+    shown = capsys.readouterr().out
+    assert "  maml      MAML: a learned initialisation" in shown
+    assert "data" not in shown.splitlines()
+
+
+def test_show_says_where_each_value_comes_from(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["show", "algo=maml", "data=omniglot", "way=20"])
+    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
+    assert rows["way"][0] == "20"
+    assert rows["inner_lr"] == ["0.1", "conf/recipe/maml_omniglot.yaml"]
+
+
+def test_check_runs_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(["check", "algo=maml", "data=omniglot"])
+    assert capsys.readouterr().out == "These settings fit together.\n"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [("fsl train algo=ma", "algo=maml"), ("fsl show data=om", "data=omniglot"), ("fsl tr", "train")],
+)
+def test_completion_answers_what_the_shell_asks_when_tab_is_pressed(line: str, offered: str) -> None:
+    environment = {"COMP_LINE": line, "COMP_POINT": str(len(line)), "PATH": os.environ["PATH"]}
+    command = [sys.executable, "-m", "fsl_cli", "-sc", "query=bash"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == [offered], done.stderr

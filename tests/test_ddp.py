@@ -1,0 +1,55 @@
+"""Two processes reach the weights of one, started by `fsl train trainer=ddp`, inside a sweep."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.slow
+
+SMALL = [
+    "data.train_classes=40", "data.val_classes=10", "data.test_classes=10", "train_way=5", "train_query=2", "query=2",
+    "meta_batch=4", "backbone.filters=8", "steps=10", "val_every=5", "val_episodes=7", "episodes=9",
+    "trainer.precision=64-true", "trainer.accelerator=cpu",
+]  # fmt: skip
+
+
+def sweep(out: Path, *words: str) -> dict[str, Path]:
+    """Runs MAML and ProtoNet in one command; the folder of each."""
+    command = [sys.executable, "-m", "fsl_cli", "train", "-m", "algo=maml,protonet", f"out={out}", *SMALL, *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(out.parent / "cache")}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, cwd=out.parent)
+    assert done.returncode == 0, done.stderr
+    return {path.parent.parent.name.split("-")[0]: path.parent for path in out.glob("*/*/config.yaml")}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], dict[str, Path]]:
+    base = tmp_path_factory.mktemp("ddp")
+    one = sweep(base / "one", "trainer=cpu")
+    two = sweep(base / "two", "trainer=ddp", "trainer.devices=2")
+    return one, two
+
+
+@pytest.mark.parametrize("algo", ["maml", "protonet"])
+def test_two_processes_train_to_the_weights_of_one(runs: tuple[dict[str, Path], dict[str, Path]], algo: str) -> None:
+    one, two = (torch.load(run[algo] / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for run in runs)
+    assert one.keys() == two.keys()
+    for name in one:  # running statistics too
+        torch.testing.assert_close(two[name], one[name], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("algo", ["maml", "protonet"])
+def test_two_processes_score_the_same_episodes_and_only_one_writes(
+    runs: tuple[dict[str, Path], dict[str, Path]], algo: str
+) -> None:
+    one, two = (run[algo] for run in runs)
+    rows = [[line.split(",")[:2] for line in (run / "episodes.csv").read_text().splitlines()] for run in (one, two)]
+    assert rows[0] == rows[1]
+    assert sorted(path.name for path in two.iterdir()) == sorted(path.name for path in one.iterdir())
+    assert len(list(two.parent.iterdir())) == 1

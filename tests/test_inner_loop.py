@@ -1,0 +1,113 @@
+"""The inner loop's mathematics on problems with a closed form, and ProtoNet's logits by hand."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fsl_cli.algorithms.protonet import logits, prototypes
+from fsl_cli.inner_loop import Parameters, adapt, for_each_task, mean_loss, sgd
+
+LR, STEPS = 0.1, 3
+A = torch.diag(
+    torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64)
+)  # loss (w - c)' A (w - c) / 2 of a task with target c
+
+
+def quadratic(target: Tensor):
+    return lambda p: 0.5 * (p["w"] - target) @ A @ (p["w"] - target)
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+def test_mamls_meta_gradient_on_a_quadratic_has_its_closed_form(first_order: bool) -> None:
+    w = torch.tensor([1.0, -1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    support, query = torch.randn(2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    fast = adapt(quadratic(support), {"w": w}, {"w"}, STEPS, sgd(LR), first_order)
+    shrink = torch.linalg.matrix_power(torch.eye(3, dtype=torch.float64) - LR * A, STEPS)
+    torch.testing.assert_close(fast["w"], support + shrink @ (w - support))
+    quadratic(query)(fast).backward()
+    at_fast = A @ (fast["w"] - query).detach()
+    torch.testing.assert_close(w.grad, at_fast if first_order else shrink.T @ at_fast)
+
+
+def test_only_the_named_parameters_adapt_and_all_receive_gradients() -> None:
+    w, b = (torch.ones(3, requires_grad=True) for _ in range(2))
+    fast = adapt(lambda p: (p["w"] * p["b"]).square().sum(), {"w": w, "b": b}, {"w"}, 2, sgd(LR))
+    assert fast["b"] is b
+    assert not torch.equal(fast["w"], w)
+    (gradient,) = torch.autograd.grad(fast["w"].sum(), b)
+    assert gradient.abs().sum() > 0  # through the inner steps
+
+
+def test_first_order_keeps_no_graph_of_the_steps() -> None:
+    w = torch.ones(3, requires_grad=True)
+    seen = []
+
+    def loss(p: Parameters) -> Tensor:
+        seen.append(p["w"].requires_grad)
+        return p["w"].square().sum()
+
+    adapt(loss, {"w": w}, {"w"}, 3, sgd(LR), first_order=True)
+    assert len(seen) == 3
+    fast = adapt(loss, {"w": w}, {"w"}, 3, sgd(LR), first_order=True)
+    assert fast["w"].grad_fn.next_functions[0][0].next_functions[0][0].next_functions[0][0].variable is w
+
+
+def test_tasks_run_in_several_threads_without_mixing_their_weights() -> None:
+    net = nn.Linear(4, 4, bias=False)
+    weights = torch.randn(64, 4, 4)
+    x = torch.randn(64, 4)
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        out = for_each_task(net, lambda own, w, x: functional_call(own, {"weight": w}, (x,)), weights, x)
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(out, torch.einsum("toi,ti->to", weights, x))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_autocast_and_gradient_mode_reach_every_thread(threads: int) -> None:
+    net, x = nn.Linear(4, 4), torch.randn(6, 2, 4)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+            out = for_each_task(net, lambda own, x: own(x), x)
+    finally:
+        torch.set_num_threads(before)
+    assert out.dtype == torch.bfloat16
+    assert not out.requires_grad
+
+
+def test_each_tasks_graph_is_freed_before_the_next() -> None:
+    net = nn.Linear(4, 4)
+    alive: list[weakref.ref[Tensor]] = []
+
+    def loss(own: nn.Module, parameters: Parameters, x: Tensor) -> Tensor:
+        gc.collect()
+        assert sum(ref() is not None for ref in alive) == 0
+        hidden = functional_call(own, parameters, (x,))
+        alive.append(weakref.ref(hidden))
+        return hidden.square().mean()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        mean_loss(net, loss, dict(net.named_parameters()), torch.randn(5, 2, 4)).backward()
+    finally:
+        torch.set_num_threads(before)
+    assert len(alive) == 5
+    assert net.weight.grad is not None
+
+
+def test_prototypes_and_logits_by_hand() -> None:
+    features = torch.tensor([[[0.0, 0.0], [2.0, 0.0], [1.0, 3.0]]])
+    centres = prototypes(features, torch.tensor([[0, 0, 1]]))  # unequal shots
+    assert centres.tolist() == [[[1.0, 0.0], [1.0, 3.0]]]
+    assert logits(torch.tensor([[[1.0, 1.0], [4.0, 4.0]]]), centres).tolist() == [[[-1.0, -4.0], [-25.0, -10.0]]]

@@ -1,0 +1,72 @@
+"""The norm's modes against torch's own batch normalisation and by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from fsl_cli.backbones.conv4 import Conv4
+from fsl_cli.backbones.norm import MOMENTUM, Norm
+
+X = torch.randn(3, 10, 16, 5, 5, generator=torch.Generator().manual_seed(0)) * 2 + 1  # T, n, C, H, W
+
+
+def norm(mode: str) -> Norm:
+    built = Norm(mode, 16)  # type: ignore[arg-type]
+    with torch.no_grad():
+        built.weight.uniform_(0.5, 2)
+        built.bias.uniform_(-1, 1)
+    return built
+
+
+def reference(built: Norm) -> nn.BatchNorm2d:
+    batch_norm = nn.BatchNorm2d(16)
+    batch_norm.load_state_dict({"weight": built.weight, "bias": built.bias}, strict=False)
+    return batch_norm.train()
+
+
+def test_transductive_takes_each_set_by_itself() -> None:
+    built = norm("transductive")
+    expected = torch.stack([torch.cat([reference(built)(x[:4]), reference(built)(x[4:])]) for x in X])
+    torch.testing.assert_close(built(X, 4), expected)
+
+
+def test_support_normalises_the_query_by_the_support_set() -> None:
+    built = norm("support")
+    out = built(X, 4)
+    for episode, result in zip(X, out, strict=True):
+        mean = episode[:4].mean((0, 2, 3)).view(-1, 1, 1)
+        std = (episode[:4].var((0, 2, 3), correction=0).view(-1, 1, 1) + 1e-5).sqrt()
+        expected = (episode - mean) / std * built.weight.view(-1, 1, 1) + built.bias.view(-1, 1, 1)
+        torch.testing.assert_close(result, expected)
+    torch.testing.assert_close(out[:, :4], built(X[:, :4], 0))
+
+
+def test_running_averages_each_episodes_statistics_while_training_and_uses_them_afterwards() -> None:
+    built = norm("running").train()
+    out = built(X)
+    torch.testing.assert_close(out, torch.stack([reference(built)(x) for x in X]))
+    mean = torch.stack([x.mean((0, 2, 3)) for x in X]).mean(0)
+    var = torch.stack([x.var((0, 2, 3)) for x in X]).mean(0)
+    torch.testing.assert_close(built.mean, MOMENTUM * mean)
+    torch.testing.assert_close(built.var, (1 - MOMENTUM) + MOMENTUM * var)
+    before = built.mean.clone()
+    out = built.eval()(X)
+    torch.testing.assert_close(out[1, 2], built(X[1:2, 2:3])[0, 0])
+    assert torch.equal(built.mean, before)
+
+
+def test_group_and_none_take_each_image_by_itself() -> None:
+    built = norm("group")
+    torch.testing.assert_close(built(X)[1, 2], built(X[1:2, 2:3])[0, 0])
+    first = built(X)[0, 0].sub(built.bias.view(-1, 1, 1)).div(built.weight.view(-1, 1, 1))
+    torch.testing.assert_close(first[:8].mean(), torch.tensor(0.0), atol=1e-5, rtol=0)
+    assert torch.equal(Norm("none", 16)(X), X)
+
+
+@pytest.mark.parametrize(("halve", "size", "features"), [("pool", 28, 64), ("pool", 84, 1600), ("stride", 28, 64)])
+def test_conv4_has_the_fields_feature_sizes(halve: str, size: int, features: int) -> None:
+    backbone = Conv4(1, size, "running", halve=halve)  # type: ignore[arg-type]
+    assert backbone.out_features == features
+    assert backbone(torch.zeros(2, 3, 1, size, size)).shape == (2, 3, features)
