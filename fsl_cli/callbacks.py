@@ -21,7 +21,7 @@ COLUMNS = ["step", "train_loss", "val_accuracy", "val_interval", "val_loss", "le
 
 
 class Record(Callback):
-    """metrics.csv and the checkpoints, written after each validation; must be the last callback.
+    """metrics.csv and the checkpoints, written after each validation; comes after all that changes with it.
 
     Its rows are part of every checkpoint, so a resumed run's metrics file is that of an uninterrupted one.
     """
@@ -88,7 +88,7 @@ class Stopped(Exception):
 
 
 class StopOnCtrlC(Callback):
-    """The first Ctrl-C lets the meta-iteration finish, saves and stops; the second stops at once."""
+    """The first Ctrl-C lets the meta-iteration finish, saves and stops; the second stops at once. Comes last."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

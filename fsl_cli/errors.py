@@ -8,5 +8,5 @@ class UserError(Exception):
     """
 
 
-class Interrupted(Exception):
+class Interrupted(KeyboardInterrupt):
     """Ctrl-C, after everything worth keeping was saved; the message says how to go on. Exit code 130."""

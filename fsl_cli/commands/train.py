@@ -174,7 +174,7 @@ def train(folder: Path, values: dict[str, Any], experiment: Any) -> None:
             trainer = lightning.Trainer(
                 **trainer_settings(values["trainer"]),
                 max_steps=values["steps"],
-                callbacks=[*patience, Screen(screen), StopOnCtrlC(folder), record],
+                callbacks=[*patience, Screen(screen), record, StopOnCtrlC(folder)],
                 plugins=[WholeFiles()],
             )
         except (TypeError, ValueError, MisconfigurationException) as error:
