@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,8 +14,6 @@ from fsl_cli.data.store import DataSet
 from fsl_cli.errors import UserError
 from fsl_cli.learner import Learner
 
-EVALUATION_SPLITS = ("val", "test")
-
 
 class Experiment(NamedTuple):
     learner: Learner
@@ -23,15 +22,16 @@ class Experiment(NamedTuple):
     image: dict[str, Any]  # what the backbone sees: channels, size, and the mean and std that pixels are scaled by
 
 
-def assemble(config: dict[str, Any], data: DataSet | None = None) -> Experiment:
-    """Build what a resolved configuration describes; `data` if it is already open.
+def assemble(config: dict[str, Any], parts: Sequence[str] = ("train", "val", "test")) -> Experiment:
+    """Build what a resolved configuration describes, with episodes of these splits.
 
     A finished run's configuration says what its backbone sees (`image`), and other data sets are brought to that.
     Raises UserError when the data set cannot be had or cannot give such episodes.
     """
-    data = data or build(config["data"])
-    shapes = {"train": Shape(config["train_way"], config["train_shot"], config["train_query"])}
-    shapes |= {part: Shape(config["way"], config["shot"], config["query"]) for part in EVALUATION_SPLITS}
+    data = build(config["data"])
+    train = Shape(config["train_way"], config["train_shot"], config["train_query"])
+    evaluation = Shape(config["way"], config["shot"], config["query"])
+    shapes = {part: train if part == "train" else evaluation for part in parts}
     found = [line for part, shape in shapes.items() for line in shape_problems(data, part, shape)]
     if found:
         raise UserError("\n".join(dict.fromkeys(found)))

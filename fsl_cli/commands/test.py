@@ -52,7 +52,7 @@ def main(words: Sequence[str]) -> None:
     with quiet():
         settings = trainer_settings({**values["trainer"], "strategy": "auto", "devices": 1, "num_nodes": 1})
         trainer = lightning.Trainer(**settings)
-        run_test(folder, values, assemble(values), trainer, folder / "tests" / name)
+        run_test(folder, values, assemble(values, ["test"]), trainer, folder / "tests" / name)
     result = read_json(folder / "tests" / name / "result.json")
     console().print(f"[bold]{accuracy_line(result)}[/]\n{protocol_line(result)}", highlight=False)
     console().print(f"files  {folder / 'tests' / name}", highlight=False, soft_wrap=True)

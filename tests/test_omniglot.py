@@ -1,0 +1,93 @@
+"""Real Omniglot, where it is there; its frozen lists everywhere."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fsl_cli.cli import run
+from fsl_cli.data.sources.omniglot import _splits, omniglot
+from fsl_cli.data.store import DataSet, split_hash
+
+
+def test_the_vinyals_lists_are_frozen() -> None:
+    lists = _splits("vinyals", [])
+    assert {part: len(names) for part, names in lists.items()} == {"train": 1028, "val": 172, "test": 423}
+    assert len(set().union(*lists.values())) == 1623
+    assert all(name.startswith("images_evaluation/") for name in lists["test"])
+    assert split_hash(lists) == "66d5ce15b8"
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., DataSet]:
+    cache = tmp_path_factory.mktemp("cache")
+    return lambda **settings: omniglot(cache=str(cache), **settings)
+
+
+@pytest.mark.real
+def test_real_omniglot_is_whole_and_its_ink_is_1(omniglot_root: Path, load: Callable[..., DataSet]) -> None:
+    data = load(root=str(omniglot_root))
+    assert data.store.images.shape == (32460, 1, 28, 28)
+    assert set(np.diff(data.store.starts)) == {20}
+    assert 0.05 < (data.store.images > 127).mean() < 0.1
+    sizes = {part: len(split.classes) * split.turns for part, split in data.splits.items()}
+    assert sizes == {"train": 4112, "val": 688, "test": 1692}
+    braille = data.store.names.index("images_background/Braille/character01")
+    first = int(data.store.starts[braille])
+    assert np.array_equal(data.store.images[first + 2], data.store.images[first + 18])  # known to be identical
+    assert data.protocol == {"split": "vinyals", "split_hash": "66d5ce15b8", "rotations": "all"}
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("rotations", "sizes"), [("none", (1028, 172, 423)), ("train", (4112, 172, 423))])
+def test_rotations_are_a_setting(
+    omniglot_root: Path, load: Callable[..., DataSet], rotations: str, sizes: tuple[int, ...]
+) -> None:
+    splits = load(root=str(omniglot_root), rotations=rotations).splits
+    assert tuple(len(splits[part].classes) * splits[part].turns for part in ("train", "val", "test")) == sizes
+
+
+@pytest.mark.real
+def test_lakes_split_is_background_and_evaluation(omniglot_root: Path, load: Callable[..., DataSet]) -> None:
+    data = load(root=str(omniglot_root), split="lake", rotations="none")
+    names = {part: [data.store.names[c] for c in split.classes] for part, split in data.splits.items()}
+    assert len(names["test"]) == 659
+    assert len(names["train"]) + len(names["val"]) == 964
+    assert all(name.startswith("images_evaluation/") == (part == "test") for part in names for name in names[part])
+    alphabets = {part: {name.split("/")[1] for name in names[part]} for part in names}
+    assert not alphabets["train"] & alphabets["val"]
+
+
+@pytest.mark.real
+def test_unpacked_folders_give_the_same_store(
+    omniglot_root: Path, load: Callable[..., DataSet], tmp_path: Path
+) -> None:
+    for part in ("images_background", "images_evaluation"):
+        zipfile.ZipFile(omniglot_root / f"{part}.zip").extractall(tmp_path)
+    unpacked = omniglot(root=str(tmp_path), cache=str(tmp_path / "cache"))
+    assert unpacked.store.hash == load(root=str(omniglot_root)).store.hash
+
+
+@pytest.mark.slow
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("algo", "floor", "words"),
+    [
+        ("protonet", 0.93, ["train_way=20", "steps=300"]),
+        ("maml", 0.80, ["norm=support", "meta_batch=16", "steps=300"]),
+    ],
+)
+def test_it_learns_real_omniglot(
+    omniglot_root: Path, tmp_path: Path, algo: str, floor: float, words: list[str]
+) -> None:
+    common = [f"data.root={omniglot_root}", f"out={tmp_path}", "val_every=100", "val_episodes=50", "episodes=200"]
+    run(["train", f"algo={algo}", "data=omniglot", *common, *words])
+    (path,) = tmp_path.glob("*/*/result.json")
+    result = json.loads(path.read_text())
+    assert result["inference"] == "inductive"
+    assert result["accuracy"] - result["interval"] > floor

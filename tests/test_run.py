@@ -1,0 +1,133 @@
+"""What a run leaves behind, and testing it again."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from fsl_cli.cli import run
+from fsl_cli.stats import mean_interval
+
+SMALL = [
+    "data.train_classes=40", "data.val_classes=25", "data.test_classes=25", "train_way=5", "train_query=2", "query=3",
+    "backbone.filters=8", "steps=5", "val_every=2", "val_episodes=6", "episodes=8", "trainer=cpu",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+        run(["train", "seed=3", f"out={out}", *SMALL])
+    (path,) = out.glob("*/*/")
+    return path
+
+
+def result(path: Path) -> dict:
+    return json.loads((path / "result.json").read_text())
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_folder_holds_what_the_design_says(folder: Path) -> None:
+    assert folder.parent.name == "protonet-glyphs-5w1s"
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert names == {
+        "config.yaml", "overrides.txt", "environment.json", "metrics.csv", "curves.png", "training.json",
+        "result.json", "episodes.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt",
+    }  # fmt: skip
+    assert "seed=3" in (folder / "overrides.txt").read_text().splitlines()
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_validation_comes_every_so_many_steps_and_at_the_end(folder: Path) -> None:
+    assert [row["step"] for row in rows(folder / "metrics.csv")] == ["2", "4", "5"]
+
+
+def test_the_best_checkpoint_is_the_best_by_validation(folder: Path) -> None:
+    best = max(rows(folder / "metrics.csv"), key=lambda row: float(row["val_accuracy"]))
+    saved = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    assert saved["global_step"] == int(best["step"]) == result(folder)["step"]
+    training = json.loads((folder / "training.json").read_text())
+    assert training["best_val_accuracy"] == pytest.approx(float(best["val_accuracy"]))
+    assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 5
+
+
+def test_the_result_is_the_mean_over_the_episodes_with_its_interval(folder: Path) -> None:
+    accuracy = [float(row["accuracy"]) for row in rows(folder / "episodes.csv")]
+    assert [int(row["index"]) for row in rows(folder / "episodes.csv")] == list(range(8))
+    assert (result(folder)["accuracy"], result(folder)["interval"]) == pytest.approx(mean_interval(accuracy))
+    assert {key: result(folder)[key] for key in ("way", "shot", "query", "episodes", "norm", "inference", "seed")} == {
+        "way": 5, "shot": 1, "query": 3, "episodes": 8, "norm": "running", "inference": "inductive", "seed": 3,
+    }  # fmt: skip
+
+
+def test_testing_again_reaches_the_same_number(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(["test", f"run={folder}"])
+    again = folder / "tests" / "glyphs-5w1s"
+    assert (again / "episodes.csv").read_text() == (folder / "episodes.csv").read_text()
+    assert f"{result(folder)['accuracy']:.2%}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["way=20", "shot=2"], "glyphs-20w2s"),
+        (["episodes=5", "query=2"], "glyphs-5w1s-episodes=5-query=2"),
+        (["data=glyphs", "data.seed=9", "data.test_classes=12"], "glyphs-5w1s-data.seed=9-data.test_classes=12"),
+    ],
+)
+def test_a_run_can_be_tested_under_another_protocol(folder: Path, words: list[str], name: str) -> None:
+    run(["test", f"run={folder}", *words])
+    tested = result(folder / "tests" / name)
+    for word in words:
+        key, value = word.split("=")
+        assert "." in key or str(tested[key]) == value
+    assert tested["trained_on"] == "glyphs"
+    assert len(rows(folder / "tests" / name / "episodes.csv")) == tested["episodes"]
+
+
+def test_another_data_set_is_brought_to_the_runs_images(folder: Path, tmp_path: Path) -> None:
+    """A model of 28 x 28 grey glyphs meets a folder of colour pictures of other sizes."""
+    from PIL import Image
+
+    for label in range(8):
+        (tmp_path / f"class {label}").mkdir()
+        for number in range(4):
+            Image.new("RGB", (40, 50), (30 * label, 9 * number, 99)).save(tmp_path / f"class {label}" / f"{number}.png")
+    test = ["way=2", "data=folder", f"data.root={tmp_path}", "data.test_fraction=0.5", "episodes=3"]
+    run(["test", f"run={folder}", *test])
+    (path,) = folder.glob("tests/folder-2w1s*/result.json")
+    assert json.loads(path.read_text())["data"] == "folder"
+
+
+def test_mean_and_interval_by_hand() -> None:
+    mean, half = mean_interval([0.2, 0.4, 0.9])
+    assert mean == pytest.approx(0.5)
+    assert half == pytest.approx(1.96 * 0.36055512754639896 / 3**0.5)
+
+
+def test_early_stopping_ends_a_run_that_no_longer_improves(tmp_path: Path) -> None:
+    run(["train", f"out={tmp_path}", *SMALL, "steps=40", "val_every=1", "patience=2", "optim.lr=0.0", "norm=group", "test=false"])
+    (training,) = tmp_path.glob("*/*/training.json")
+    assert json.loads(training.read_text())["steps"] == 3
+    assert not list(tmp_path.glob("*/*/result.json"))
+
+
+def test_learning_rates_fall_as_asked(tmp_path: Path) -> None:
+    common = ["train", *SMALL, "steps=4", "val_every=1", "test=false"]
+    run([*common, f"out={tmp_path / 'a'}", "schedule.kind=step", "schedule.every=2", "schedule.factor=0.1"])
+    run([*common, f"out={tmp_path / 'b'}", "schedule.kind=cosine", "optim=sgd"])
+    rates = [
+        [float(row["learning_rate"]) for row in rows(next((tmp_path / out).glob("*/*/metrics.csv")))] for out in "ab"
+    ]
+    assert rates[0] == pytest.approx([1e-3, 1e-4, 1e-4, 1e-5])
+    assert rates[1] == pytest.approx([0.1 * (0.5 + 0.5 * c) for c in (2**-0.5, 0, -(2**-0.5), -1)])
