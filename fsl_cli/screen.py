@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,19 @@ def last_screen(folder: Path, tested: bool) -> None:
     if tested:
         result = read_json(folder / "result.json")
         lines = [f"[bold]{accuracy_line(result)}[/]", protocol_line(result), *lines]
-    lines += ["", f"files  {folder}", f"next   fsl test run={folder} way=20"]
     console().print(Panel("\n".join(lines), expand=False), highlight=False)
+    paths = f"files  {folder}\nnext   fsl test run={folder} shot=5"  # outside the panel: whole lines to copy
+    console().print(paths, highlight=False, soft_wrap=True)
+
+
+def sweep_screen(folders: Sequence[Path]) -> None:
+    """A line for each run of a sweep: what it reached and where it lies."""
+    for folder in folders:
+        training = read_json(folder / "training.json")
+        reached = f"best validation accuracy {training['best_val_accuracy']:.2%}"
+        if (folder / "result.json").exists():
+            reached = accuracy_line(read_json(folder / "result.json"))
+        console().print(f"{reached}   {folder}", highlight=False, soft_wrap=True)
 
 
 def curves(folder: Path) -> None:

@@ -116,7 +116,19 @@ def test_mean_and_interval_by_hand() -> None:
 
 
 def test_early_stopping_ends_a_run_that_no_longer_improves(tmp_path: Path) -> None:
-    run(["train", f"out={tmp_path}", *SMALL, "steps=40", "val_every=1", "patience=2", "optim.lr=0.0", "norm=group", "test=false"])
+    run(
+        [
+            "train",
+            f"out={tmp_path}",
+            *SMALL,
+            "steps=40",
+            "val_every=1",
+            "patience=2",
+            "optim.lr=0.0",
+            "norm=group",
+            "test=false",
+        ]
+    )
     (training,) = tmp_path.glob("*/*/training.json")
     assert json.loads(training.read_text())["steps"] == 3
     assert not list(tmp_path.glob("*/*/result.json"))

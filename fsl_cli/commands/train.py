@@ -49,20 +49,20 @@ def _through_hydra(words: Sequence[str]) -> None:
 
     failed: list[str] = []
     jobs: list[Path] = []
+    sweep = [word for word in words if word in ("-m", "--multirun")]  # argparse wants it before the first key=value
 
     def job(composed: Any) -> None:
         chosen, typed = HydraConfig.get().runtime.choices, HydraConfig.get().overrides.task
         try:
             jobs.append(start(from_hydra(composed, chosen, typed)))
         except UserError as error:
-            failed.append(str(error))
+            failed.append(f"{' '.join(typed)}: {error}" if sweep else str(error))
         except OmegaConfBaseException as error:
             failed.append(str(explain(error, typed)))
 
     register_resolvers()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: we tell the user what to type
     before = sys.argv
-    sweep = [word for word in words if word in ("-m", "--multirun")]  # argparse wants it before the first key=value
     user_dir, rest = take_user_dir([word for word in words if word not in sweep])
     sys.argv = [before[0], *sweep, *(["--config-dir", user_dir] if user_dir else []), *rest]
     try:
@@ -75,6 +75,10 @@ def _through_hydra(words: Sequence[str]) -> None:
         ) from error
     finally:
         sys.argv = before
+    if sweep:
+        from fsl_cli.screen import sweep_screen
+
+        sweep_screen(jobs)
     if failed:
         raise UserError("\n".join(failed))
 

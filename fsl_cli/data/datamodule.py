@@ -162,7 +162,7 @@ def shape_problems(data: DataSet, part: str, shape: Shape) -> list[str]:
     if shape.way > len(sizes):
         problems.append(
             f"{prefix}way={shape.way} needs {shape.way} classes; the {part} split of {data.name} has {len(sizes)}. "
-            f"Try {prefix}way={len(sizes)}."
+            + (f"Try {prefix}way={len(sizes)}." if len(sizes) > 1 else "Give it more classes.")
         )
     short = int(np.argmin(sizes)) if len(sizes) else 0
     if len(sizes) and shape.shot + shape.query > sizes[short]:
