@@ -71,6 +71,11 @@ def take_user_dir(words: Sequence[str]) -> tuple[str | None, list[str]]:
     return None, rest
 
 
+def names(text: str) -> list[str]:
+    """The names in `[a,b]`, as Hydra writes a list."""
+    return [name for name in text.strip("[]").split(",") if name]
+
+
 def compose(overrides: Sequence[str], user_dir: str | None = None) -> Config:
     """The configuration that these overrides make of conf/train.yaml. Raises UserError with what to type instead."""
     import hydra

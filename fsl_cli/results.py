@@ -22,6 +22,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from fsl_cli.errors import UserError
 
 
@@ -84,6 +86,21 @@ def whole(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def saved_config(folder: Path) -> dict[str, Any]:
+    """The configuration that a run was started with. Raises UserError when the folder holds no run."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder. Type run=FOLDER with one that fsl train made.")
+    try:
+        values = yaml.safe_load((folder / "config.yaml").read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{folder} holds no run: config.yaml cannot be read ({reason}).") from error
+    chosen = values.get("choices") if isinstance(values, dict) else None
+    if not isinstance(chosen, dict) or not {"algo", "data"} <= chosen.keys():
+        raise UserError(f"{folder / 'config.yaml'} is not the configuration of a run.")
+    return values
 
 
 def write_text(path: Path, text: str) -> None:

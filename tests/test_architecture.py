@@ -28,9 +28,11 @@ ROOMS = {  # room -> the rooms of ours that it may import
     "assemble": {"binding", "data", "learner", "errors"},
     "callbacks": {"results", "stats"},
     "screen": {"results"},
+    "testing": {"assemble", "data", "errors", "learner", "results", "stats", "__init__"},
+    "training": {"allocator", "assemble", "callbacks", "errors", "results", "screen", "testing"},
     "commands": {
         "commands", "config", "binding", "assemble", "learner", "data", "results", "stats", "callbacks", "screen",
-        "allocator", "errors", "episodes", "inner_loop", "__init__",
+        "allocator", "errors", "episodes", "inner_loop", "testing", "training", "__init__",
     },
     "completion": {"commands"},
     "cli": {"commands", "completion", "config", "errors", "__init__"},
@@ -40,7 +42,7 @@ ROOMS = {  # room -> the rooms of ours that it may import
 LIBRARIES = {  # library -> the rooms that may import it
     "hydra": {"config", "commands"},
     "omegaconf": {"config", "commands"},
-    "pytorch_lightning": {"learner", "data", "commands", "callbacks", "binding"},
+    "pytorch_lightning": {"learner", "data", "callbacks", "training", "testing", "binding"},
     "rich": {"screen", "callbacks", "commands"},
     "matplotlib": {"screen", "commands"},
 }

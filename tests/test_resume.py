@@ -18,7 +18,7 @@ from fsl_cli.errors import Interrupted
 pytestmark = pytest.mark.slow
 
 CONTEXT = get_context("forkserver")  # forks of a process that has imported torch once: a kill costs no new import
-CONTEXT.set_forkserver_preload(["pytorch_lightning", "fsl_cli.commands.train", "fsl_cli.assemble", "fsl_cli.callbacks"])
+CONTEXT.set_forkserver_preload(["pytorch_lightning", "fsl_cli.commands.train", "fsl_cli.training"])
 KILLS = 10  # for each algorithm
 SMALL = [
     "data.train_classes=40", "data.val_classes=10", "data.test_classes=10", "train_way=5", "train_query=2", "query=2",

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fsl_cli.config import Config, conf_dir, explain, from_hydra, register_resolvers, take_user_dir
-from fsl_cli.errors import Interrupted, UserError
+from fsl_cli.config import Config, conf_dir, explain, from_hydra, names, register_resolvers, take_user_dir
+from fsl_cli.errors import UserError
 
 HELP = """Meta-train an algorithm, keep the best checkpoint by validation, and test it once.
 
@@ -92,6 +91,7 @@ def start(config: Config) -> Path:
     from fsl_cli.binding import problems
     from fsl_cli.data.datamodule import Batch
     from fsl_cli.results import environment, new_folder, write_json, write_text
+    from fsl_cli.training import train
 
     values = config.values
     found = problems(values)
@@ -119,16 +119,13 @@ def start(config: Config) -> Path:
     return folder
 
 
-def names(text: str) -> list[str]:
-    """The names in `[a,b]`, as Hydra writes a list."""
-    return [name for name in text.strip("[]").split(",") if name]
-
-
 def resume(folder: Path, trust: list[str]) -> None:
     """Go on with a run from its last checkpoint, or say that it is finished; `trust` as in `binding.problems`."""
     from fsl_cli.assemble import assemble
     from fsl_cli.binding import problems
-    from fsl_cli.commands.test import read_checkpoint, saved_config
+    from fsl_cli.results import saved_config
+    from fsl_cli.testing import read_checkpoint
+    from fsl_cli.training import train
 
     values = saved_config(folder)
     done = (folder / "training.json").exists() and ((folder / "result.json").exists() or not values["test"])
@@ -154,106 +151,3 @@ def disk(folder: Path) -> Iterator[None]:
         raise UserError(
             f"{folder} cannot be written: {error.strerror}. Free some space, or type out=FOLDER."
         ) from error
-
-
-def train(folder: Path, values: dict[str, Any], experiment: Any) -> None:
-    """Fit from the last checkpoint if there is one, then test the best; writes the run's folder."""
-    import pytorch_lightning as lightning
-    from lightning_fabric.utilities.exceptions import MisconfigurationException
-    from pytorch_lightning.callbacks import EarlyStopping
-
-    from fsl_cli.allocator import keep_memory
-    from fsl_cli.callbacks import Record, Screen, StopOnCtrlC, Stopped, WholeFiles
-    from fsl_cli.commands.test import run_test
-    from fsl_cli.results import write_json
-    from fsl_cli.screen import console, curves, last_screen
-
-    keep_memory()
-    record = Record(folder)
-    patience = [EarlyStopping("val_accuracy", mode="max", patience=values["patience"])] if values["patience"] else []
-    screen = console()
-    last = folder / "checkpoints" / "last.ckpt"
-    with quiet(), one_job(folder, values["trust"]):
-        try:
-            trainer = lightning.Trainer(
-                **trainer_settings(values["trainer"]),
-                max_steps=values["steps"],
-                callbacks=[*patience, Screen(screen), record, StopOnCtrlC(folder)],
-                plugins=[WholeFiles()],
-            )
-        except (TypeError, ValueError, MisconfigurationException) as error:
-            raise UserError(f"trainer: {' '.join(str(error).split())} See fsl ls trainer.") from error
-        screen.print(f"Training in {folder}", highlight=False, soft_wrap=True)
-        try:
-            if not (folder / "training.json").exists():
-                trainer.fit(
-                    experiment.learner,
-                    datamodule=experiment.episodes,
-                    ckpt_path=str(last) if last.exists() else None,
-                    weights_only=True,
-                )
-        except Stopped:
-            raise Interrupted(f"\nStopped and saved. To go on: fsl train resume={folder}") from None
-        if trainer.is_global_zero and not (folder / "training.json").exists():
-            step, accuracy = record.best
-            summary = {"steps": trainer.global_step, "best_step": step, "best_val_accuracy": accuracy}
-            write_json(folder / "training.json", {**summary, "seconds": round(record.seconds, 1)})
-            curves(folder)
-        if values["test"]:
-            run_test(folder, values, experiment, trainer, folder)
-        if trainer.is_global_zero:
-            last_screen(folder, values["test"])
-
-
-def trainer_settings(trainer: dict[str, Any]) -> dict[str, Any]:
-    """What every Trainer of ours is given: fsl writes its own record, and inner loops need gradients in evaluation."""
-    strategy = trainer["strategy"]
-    if strategy == "ddp":
-        from pytorch_lightning.strategies import DDPStrategy
-
-        strategy = DDPStrategy(broadcast_buffers=False)  # the learner averages them
-    return {
-        **trainer,
-        "strategy": strategy,
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-        "inference_mode": False,
-        "use_distributed_sampler": False,
-        "max_epochs": -1,
-        "check_val_every_n_epoch": 1,
-    }
-
-
-@contextmanager
-def one_job(folder: Path, trust: list[str]) -> Iterator[None]:
-    """While inside, the command line is that of this run alone, for the processes that Lightning starts.
-
-    They would otherwise repeat a whole sweep; and what Lightning leaves in the environment would
-    make the sweep's next job believe that it is one of them.
-    """
-    import torch.distributed as processes
-
-    argv, environment = sys.argv, dict(os.environ)
-    sys.argv = [argv[0], "train", f"resume={folder.resolve()}", f"trust=[{','.join(trust)}]"]
-    try:
-        yield
-    finally:
-        if processes.is_available() and processes.is_initialized():
-            processes.destroy_process_group()
-        sys.argv = argv
-        os.environ.clear()
-        os.environ.update(environment)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Leave out Lightning's remarks on hardware, tips and worker counts."""
-    import logging
-
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
-        yield

@@ -1,0 +1,91 @@
+"""Testing a run's best checkpoint."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as lightning
+import torch
+
+from fsl_cli import __version__
+from fsl_cli.assemble import Experiment
+from fsl_cli.data.datamodule import EVALUATION_SEED
+from fsl_cli.errors import UserError
+from fsl_cli.learner import Learner
+from fsl_cli.results import Result, read_json, saved_config, write_result
+from fsl_cli.stats import mean_interval
+
+
+def run_test(
+    folder: Path, values: dict[str, Any], experiment: Experiment, trainer: lightning.Trainer, destination: Path
+) -> None:
+    """Read the test split with the best checkpoint of the run in `folder`; writes result.json and episodes.csv."""
+    path = folder / "checkpoints" / "best.ckpt"
+    step = load_weights(path, experiment.learner)
+    started = time.monotonic()
+    trainer.test(experiment.learner, datamodule=experiment.episodes, verbose=False)
+    scores = experiment.learner.scores
+    accuracy, interval = mean_interval([score.accuracy for score in scores])
+    if not trainer.is_global_zero:
+        return
+    data = experiment.data
+    stated: dict[str, Any] = {key: values[key] for key in ("way", "shot", "query", "episodes", "seed", "norm")}
+    stated |= data.protocol
+    result = Result(
+        algorithm=values["choices"]["algo"],
+        data=data.name,
+        images=data.store.hash,
+        part="test",
+        **stated,
+        episode_seed=EVALUATION_SEED,
+        inference="transductive" if values["norm"] == "transductive" else "inductive",
+        trained_on=saved_config(folder)["choices"]["data"],
+        checkpoint=path.name,
+        step=step,
+        accuracy=accuracy,
+        interval=interval,
+        loss=mean_interval([score.loss for score in scores])[0],
+        seconds=round(time.monotonic() - started, 2),
+        training_seconds=read_json(folder / "training.json")["seconds"],
+        version=__version__,
+    )
+    try:
+        write_result(destination, result, scores)
+    except OSError as error:
+        raise UserError(
+            f"{destination} cannot be written: {error.strerror}. Free some space and test again."
+        ) from error
+
+
+def load_weights(path: Path, learner: Learner) -> int:
+    """Put a checkpoint's weights into `learner` and return its step.
+
+    Raises UserError when it cannot be read, or is of another algorithm or network.
+    """
+    checkpoint = read_checkpoint(path)
+    try:
+        learner.load_state_dict(checkpoint["state_dict"])
+    except (RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} does not fit this algorithm and backbone: {reason[:300]}") from error
+    return int(checkpoint["global_step"])
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds. Raises UserError when it is missing, damaged, or holds more than data."""
+
+    if not path.exists():
+        raise UserError(f"{path} is missing: the run has not been validated yet. Resume it, or choose another run.")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path} is refused: it is damaged, or holds more than data and could run code.") from error
+    except Exception as error:  # damaged files make torch raise nearly anything: KeyError, IndexError, ...
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} is damaged: {reason}. Copy it again, or train again.") from error
+    if not isinstance(checkpoint, dict) or not {"state_dict", "global_step"} <= checkpoint.keys():
+        raise UserError(f"{path} is not a checkpoint of fsl. Copy it again, or train again.")
+    return checkpoint

@@ -1,0 +1,113 @@
+"""Training a run in its folder, and what every Trainer of ours has in common."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as lightning
+import torch.distributed as processes
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.strategies import DDPStrategy
+
+from fsl_cli.allocator import keep_memory
+from fsl_cli.assemble import Experiment
+from fsl_cli.callbacks import Record, Screen, StopOnCtrlC, Stopped, WholeFiles
+from fsl_cli.errors import Interrupted, UserError
+from fsl_cli.results import write_json
+from fsl_cli.screen import console, curves, last_screen
+from fsl_cli.testing import run_test
+
+
+def train(folder: Path, values: dict[str, Any], experiment: Experiment) -> None:
+    """Fit from the last checkpoint if there is one, then test the best; writes the run's folder.
+
+    Raises UserError when the trainer's settings do not work, and Interrupted after Ctrl-C.
+    """
+    keep_memory()
+    record = Record(folder)
+    patience = [EarlyStopping("val_accuracy", mode="max", patience=values["patience"])] if values["patience"] else []
+    with quiet(), one_job(folder, values["trust"]):
+        callbacks = [*patience, Screen(console()), record, StopOnCtrlC(folder)]
+        trainer = new_trainer(values["trainer"], max_steps=values["steps"], callbacks=callbacks, plugins=[WholeFiles()])
+        if not (folder / "training.json").exists():
+            console().print(f"Training in {folder}", highlight=False, soft_wrap=True)
+            _fit(trainer, experiment, folder)
+            if trainer.is_global_zero:
+                curves(folder)
+                step, accuracy = record.best
+                summary = {"steps": trainer.global_step, "best_step": step, "best_val_accuracy": accuracy}
+                write_json(folder / "training.json", {**summary, "seconds": round(record.seconds, 1)})
+        if values["test"]:
+            run_test(folder, values, experiment, trainer, folder)
+        if trainer.is_global_zero:
+            last_screen(folder, values["test"])
+
+
+def _fit(trainer: lightning.Trainer, experiment: Experiment, folder: Path) -> None:
+    last = folder / "checkpoints" / "last.ckpt"
+    checkpoint = str(last) if last.exists() else None
+    try:
+        trainer.fit(experiment.learner, datamodule=experiment.episodes, ckpt_path=checkpoint, weights_only=True)
+    except Stopped:
+        raise Interrupted(f"\nStopped and saved. To go on: fsl train resume={folder}") from None
+
+
+def new_trainer(settings: dict[str, Any], **more: Any) -> lightning.Trainer:
+    """A Trainer that leaves the record to us, and gradients on in evaluation: inner loops need them.
+
+    Raises UserError when Lightning refuses the settings.
+    """
+    strategy = settings["strategy"]
+    if strategy == "ddp":
+        strategy = DDPStrategy(broadcast_buffers=False)  # the learner averages them
+    try:
+        return lightning.Trainer(
+            **{**settings, "strategy": strategy},
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            inference_mode=False,
+            use_distributed_sampler=False,
+            max_epochs=-1,
+            **more,
+        )
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        raise UserError(f"trainer: {' '.join(str(error).split())} See fsl ls trainer.") from error
+
+
+@contextmanager
+def one_job(folder: Path, trust: list[str]) -> Iterator[None]:
+    """While inside, the command line is that of this run alone, for the processes that Lightning starts.
+
+    They would otherwise repeat a whole sweep; and what Lightning leaves in the environment would
+    make the sweep's next job believe that it is one of them.
+    """
+    argv, environment = sys.argv, dict(os.environ)
+    sys.argv = [argv[0], "train", f"resume={folder.resolve()}", f"trust=[{','.join(trust)}]"]
+    try:
+        yield
+    finally:
+        if processes.is_available() and processes.is_initialized():
+            processes.destroy_process_group()
+        sys.argv = argv
+        os.environ.clear()
+        os.environ.update(environment)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Leave out Lightning's remarks on hardware, tips and worker counts."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+        yield
