@@ -143,3 +143,18 @@ def test_learning_rates_fall_as_asked(tmp_path: Path) -> None:
     ]
     assert rates[0] == pytest.approx([1e-3, 1e-4, 1e-4, 1e-5])
     assert rates[1] == pytest.approx([0.1 * (0.5 + 0.5 * c) for c in (2**-0.5, 0, -(2**-0.5), -1)])
+
+
+def test_gradients_are_clipped_as_asked(tmp_path: Path) -> None:
+    """SGD with rate 1 moves each weight by its clipped gradient: at most 1e-3 a step."""
+    clip = ["trainer.gradient_clip_val=0.001", "trainer.gradient_clip_algorithm=value"]
+    sgd = ["optim=sgd", "optim.lr=1", "optim.momentum=0", "optim.nesterov=false", "optim.weight_decay=0"]
+    moved = []
+    for name, words in (("free", []), ("clipped", clip)):
+        steps = [*SMALL, "steps=2", "val_every=1", "test=false", f"out={tmp_path / name}"]
+        run(["train", *steps, *sgd, *words])
+        (folder,) = (tmp_path / name).glob("*/*/")
+        moved.append(torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"])
+    norms = [key for key in moved[0] if key.endswith("norms.0.bias")]  # zero at first
+    assert moved[0][norms[0]].abs().max() > 0.01
+    assert 0 < moved[1][norms[0]].abs().max() <= 0.002

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +21,8 @@ HELP = """Time training steps here, beside a plain hand-written loop on the same
   fsl bench algo=maml algo.inner_steps=5     other settings, of both
 
 Prints, for each algorithm, for example:
-  maml      fsl 2.9 steps/s (410 MB)   plain loop 1.6 steps/s (1350 MB)   1.8 times as fast   episodes 0.8% of a step"""
+  maml      fsl 2.9 steps/s (410 MB)   plain loop 1.6 steps/s (1350 MB)   1.8 times as fast   episodes 0.8% of a step
+and how long fsl takes to answer words that need no torch."""
 
 WORK = {
     "maml": (
@@ -41,6 +44,20 @@ def main(words: Sequence[str]) -> None:
             raise UserError(f"algo={algo}: fsl bench has a plain loop for {', '.join(WORK)}.")
         overrides = [f"{key}={value}" for key, value in given.items()]
         print(_line(algo, overrides, rounds), flush=True)
+    print(_start_up(rounds))
+
+
+def _start_up(rounds: int) -> str:
+    """How long the words take that need no torch."""
+    taken = []
+    for line in ("--help", "ls", "trian"):
+        seconds = []
+        for _ in range(rounds):
+            started = time.perf_counter()
+            subprocess.run([sys.executable, "-m", "fsl_cli", line], capture_output=True)
+            seconds.append(time.perf_counter() - started)
+        taken.append(f"fsl {line} {median(seconds):.2f} s")
+    return "start-up  " + "   ".join(taken)
 
 
 def _line(algo: str, overrides: list[str], rounds: int) -> str:
