@@ -109,7 +109,8 @@ def _one_by_one(net: nn.Module, function: Callable[..., Any], tasks: Any) -> Ite
     threads = min(torch.get_num_threads(), count)
     take = [tree_map(lambda tensor, i=i: tensor[i], tasks) for i in range(count)]
     if threads == 1:
-        return (function(net, *task) for task in take)
+        yield from (function(net, *task) for task in take)
+        return
     shared = {id(tensor): tensor for tensor in [*net.parameters(), *net.buffers()]}
     copies: SimpleQueue[nn.Module] = SimpleQueue()
     for _ in range(threads):
@@ -124,7 +125,12 @@ def _one_by_one(net: nn.Module, function: Callable[..., Any], tasks: Any) -> Ite
         finally:
             copies.put(own)
 
-    return _pool(threads).map(run, take)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # whoever sums the results up meanwhile must not wait for a second core
+    try:
+        yield from _pool(threads).map(run, take)
+    finally:
+        torch.set_num_threads(before)
 
 
 def _thread_state() -> Callable[[], Any]:

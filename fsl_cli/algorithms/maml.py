@@ -94,4 +94,5 @@ class _Network(nn.Module):
         self.head = nn.Linear(backbone.out_features, way)
 
     def forward(self, x: Tensor, support: Tensor | None = None) -> Tensor:
-        return self.head(self.backbone(x[None], None if support is None else support[None])[0])
+        features = self.backbone(x.unsqueeze(0), None if support is None else support.unsqueeze(0))
+        return self.head(features.squeeze(0))

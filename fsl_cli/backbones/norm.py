@@ -78,9 +78,10 @@ class Norm(nn.Module):
         return out
 
     def _by_set(self, x: Tensor, n_support: int) -> Tensor:
-        sets = [x[:n_support], x[n_support:]] if n_support else [x]
-        normal = torch.cat([F.batch_norm(s, None, None, training=True, eps=EPS) for s in sets])
-        return normal * self.weight.view(-1, 1, 1) + self.bias.view(-1, 1, 1)
+        if n_support:
+            return torch.cat([self._by_set(x[:n_support], 0), self._by_set(x[n_support:], 0)])
+        normal = F.batch_norm(x, None, None, training=True, eps=EPS)
+        return torch.addcmul(self.bias.view(-1, 1, 1), normal, self.weight.view(-1, 1, 1))
 
     def _by_support(self, x: Tensor, n_support: int) -> Tensor:
         if not n_support:
@@ -91,5 +92,5 @@ class Norm(nn.Module):
 
 
 def _each_episode(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Apply `function` to each of the T episodes; a single one is not copied."""
-    return function(x[0])[None] if len(x) == 1 else torch.stack([function(episode) for episode in x])
+    """Apply `function` to each of the T episodes; a single one is not copied, not even in the backward pass."""
+    return function(x.squeeze(0)).unsqueeze(0) if len(x) == 1 else torch.stack([function(episode) for episode in x])
