@@ -51,7 +51,16 @@ class Settings(NamedTuple):
     trust: list[str]
 
 
-MINIMUM = {"way": 2, "train_way": 2, "seed": 0, "split_seed": 0, "inner_steps": 0, "test_steps": 0}  # others: 1
+MINIMUM = {
+    "way": 2,
+    "episodes": 2,
+    "val_episodes": 2,
+    "train_way": 2,
+    "seed": 0,
+    "split_seed": 0,
+    "inner_steps": 0,
+    "test_steps": 0,
+}  # others: 1
 
 
 def problems(config: dict[str, Any], trust: list[str] | None = None) -> list[str]:
@@ -79,6 +88,11 @@ def build(node: dict[str, Any], **later: Any) -> Any:
 
 
 def _root_problems(config: dict[str, Any]) -> Iterator[str]:
+    for name in config.keys() - get_type_hints(Settings).keys() - LATER.keys() - {"trainer", "choices", "image"}:
+        yield f"{name}: nothing reads it. See fsl show for the settings there are."
+    inner = (config.get("backbone") or {}).get("norm", config.get("norm"))
+    if inner != config.get("norm"):
+        yield f"backbone.norm={inner}: differs from norm={config.get('norm')}, which results report. Type norm={inner}."
     for name, kind in get_type_hints(Settings).items():
         value = config.get(name)
         if not _fits(value, kind):
@@ -119,6 +133,8 @@ def _trainer_problems(config: dict[str, Any]) -> Iterator[str]:
 
     trainer = config.get("trainer") or {}
     gpus = CUDAAccelerator.auto_device_count() or int(MPSAccelerator.is_available())
+    if trainer.get("accumulate_grad_batches", 1) != 1:
+        yield "trainer.accumulate_grad_batches: a meta-iteration is one batch. Raise meta_batch instead."
     devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
     if trainer.get("accelerator") in ("gpu", "cuda", "mps") and not gpus:
         yield "trainer=gpu: this machine has no GPU that torch can use. Type trainer=cpu."

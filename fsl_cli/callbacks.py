@@ -21,9 +21,10 @@ COLUMNS = ["step", "train_loss", "val_accuracy", "val_interval", "val_loss", "le
 
 
 class Record(Callback):
-    """metrics.csv and the checkpoints, written after each validation; comes after all that changes with it.
+    """metrics.csv and the checkpoints, written after each validation.
 
-    Its rows are part of every checkpoint, so a resumed run's metrics file is that of an uninterrupted one.
+    Comes after early stopping, whose state is saved too. Its rows are part of every checkpoint, so a resumed run's
+    metrics file is that of an uninterrupted one.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -59,13 +60,13 @@ class Record(Callback):
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         self.rows.append([trainer.global_step, mean_interval(self.losses)[0], accuracy, interval, loss, rate])
         self.losses = []
+        if trainer.is_global_zero:  # before the checkpoint, after which nothing may be missing
+            write_table(self.folder / "metrics.csv", COLUMNS, self.rows)
         checkpoints = self.folder / "checkpoints"
         if accuracy > self.best[1]:
             self.best = (trainer.global_step, accuracy)
             trainer.save_checkpoint(checkpoints / "best.ckpt")
         trainer.save_checkpoint(checkpoints / "last.ckpt")
-        if trainer.is_global_zero:
-            write_table(self.folder / "metrics.csv", COLUMNS, self.rows)
 
     def _elapsed(self) -> float:
         return self.seconds + (time.monotonic() - self._started if self._started else 0.0)
@@ -88,10 +89,14 @@ class Stopped(Exception):
 
 
 class StopOnCtrlC(Callback):
-    """The first Ctrl-C lets the meta-iteration finish, saves and stops; the second stops at once. Comes last."""
+    """The first Ctrl-C lets the meta-iteration finish, saves and stops; the second stops at once.
 
-    def __init__(self, folder: Path) -> None:
+    Comes after the record, which notes the losses of the step and saves at a validation.
+    """
+
+    def __init__(self, folder: Path, val_every: int) -> None:
         self.folder = folder
+        self.val_every = val_every
         self.pressed = False
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -103,10 +108,20 @@ class StopOnCtrlC(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.strategy.reduce_boolean_decision(self.pressed, all=False):
-            signal.signal(signal.SIGINT, self._before)
+        validates = trainer.global_step % self.val_every == 0 or trainer.global_step == trainer.max_steps
+        if not validates and self._asked(trainer):  # else the validation that is due comes first
             trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt")
             raise Stopped
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if self._asked(trainer):  # the record has just saved
+            raise Stopped
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _asked(self, trainer: Trainer) -> bool:
+        return bool(trainer.strategy.reduce_boolean_decision(self.pressed, all=False))
 
     def _press(self, number: int, frame: Any) -> None:
         self.pressed = True

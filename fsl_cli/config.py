@@ -55,7 +55,9 @@ def register_resolvers() -> None:
     """`${by:${way},{5: 32, 20: 16}}`: the entry of the largest key that is not above the value, else the first."""
     from omegaconf import OmegaConf
 
-    def by(value: int, table: dict[int, Any]) -> Any:
+    def by(value: Any, table: dict[int, Any]) -> Any:
+        if not isinstance(value, int):
+            return next(iter(table.values()))  # what is wrong with the value is said elsewhere
         return table[max((key for key in table if key <= value), default=min(table))]
 
     OmegaConf.register_new_resolver("by", by, replace=True)
@@ -63,7 +65,7 @@ def register_resolvers() -> None:
 
 def take_user_dir(words: Sequence[str]) -> tuple[str | None, list[str]]:
     """Split `--config-dir FOLDER`, Hydra's option for the user's own files, from the other words."""
-    rest = list(words)
+    rest = [part for word in words for part in (word.split("=", 1) if word.startswith("--config-dir=") else [word])]
     for option in ("--config-dir", "-cd"):
         if option in rest[:-1]:
             at = rest.index(option)

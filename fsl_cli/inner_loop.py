@@ -7,6 +7,7 @@ each far better than two cores one convolution. On an accelerator `torch.func.vm
 from __future__ import annotations
 
 import copy
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -148,6 +149,8 @@ def _thread_state() -> Callable[[], Any]:
 
 _pools: dict[int, ThreadPoolExecutor] = {}
 _lock = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pools.clear)  # a forked process has the pools, but not their threads
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:

@@ -31,8 +31,8 @@ class Learner(LightningModule):
     def __init__(
         self,
         algorithm: Algorithm,
-        optimizer: Callable[..., Optimizer] | None = None,
-        schedule: Callable[[Optimizer], LRScheduler] | None = None,
+        optimizer: Callable[[list[Tensor]], Optimizer],
+        schedule: Callable[[Optimizer], LRScheduler],
     ) -> None:
         super().__init__()
         self.algorithm = algorithm
@@ -41,10 +41,7 @@ class Learner(LightningModule):
         self.scores: list[Score] = []  # of the last validation or test, all episodes, in the order of their index
 
     def configure_optimizers(self) -> Any:
-        assert self.optimizer is not None
         optimizer = self.optimizer([p for p in self.algorithm.parameters() if p.requires_grad])
-        if self.schedule is None:
-            return optimizer
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": self.schedule(optimizer), "interval": "step"},
@@ -71,7 +68,6 @@ class Learner(LightningModule):
     def on_validation_epoch_end(self) -> None:
         self._gather()
         self.log("val_accuracy", mean_interval([score.accuracy for score in self.scores])[0])
-        self.log("val_loss", mean_interval([score.loss for score in self.scores])[0])
 
     def on_test_epoch_end(self) -> None:
         self._gather()

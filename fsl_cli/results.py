@@ -1,6 +1,7 @@
 """What a run leaves behind: its folder, and the schema of what is written there.
 
 config.yaml overrides.txt environment.json      what was asked for, and where it ran
+classes.json                                    which classes each split holds
 checkpoints/best.ckpt checkpoints/last.ckpt     by validation accuracy; for resuming
 metrics.csv curves.png                          one row a validation
 training.json                                   written when training is over
@@ -54,6 +55,7 @@ class Result:
     loss: float
     seconds: float  # of the test
     training_seconds: float
+    changes: list[str]  # settings of the run that were changed for this test
     version: str
 
 

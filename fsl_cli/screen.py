@@ -56,7 +56,7 @@ def sweep_screen(folders: Sequence[Path]) -> None:
         training = read_json(folder / "training.json")
         reached = f"best validation accuracy {training['best_val_accuracy']:.2%}"
         if (folder / "result.json").exists():
-            reached = accuracy_line(read_json(folder / "result.json"))
+            reached += f"   {accuracy_line(read_json(folder / 'result.json'))}"
         console().print(f"{reached}   {folder}", highlight=False, soft_wrap=True)
 
 

@@ -13,6 +13,7 @@ import torch
 from fsl_cli import __version__
 from fsl_cli.assemble import Experiment
 from fsl_cli.data.datamodule import EVALUATION_SEED
+from fsl_cli.data.store import DataSet, fingerprints
 from fsl_cli.errors import UserError
 from fsl_cli.learner import Learner
 from fsl_cli.results import Result, read_json, saved_config, write_result
@@ -20,9 +21,19 @@ from fsl_cli.stats import mean_interval
 
 
 def run_test(
-    folder: Path, values: dict[str, Any], experiment: Experiment, trainer: lightning.Trainer, destination: Path
+    folder: Path,
+    values: dict[str, Any],
+    experiment: Experiment,
+    trainer: lightning.Trainer,
+    destination: Path,
+    changes: list[str],
 ) -> None:
-    """Read the test split with the best checkpoint of the run in `folder`; writes result.json and episodes.csv."""
+    """Read the test split with the best checkpoint of the run in `folder`; writes result.json and episodes.csv.
+
+    `changes` are the settings of the run that were changed for this test. Raises UserError when the checkpoint
+    does not fit, or when a class of the test was trained on or used for choosing the checkpoint.
+    """
+    _refuse_seen_classes(folder, experiment.data)
     path = folder / "checkpoints" / "best.ckpt"
     step = load_weights(path, experiment.learner)
     started = time.monotonic()
@@ -49,6 +60,7 @@ def run_test(
         interval=interval,
         loss=mean_interval([score.loss for score in scores])[0],
         seconds=round(time.monotonic() - started, 2),
+        changes=changes,
         training_seconds=read_json(folder / "training.json")["seconds"],
         version=__version__,
     )
@@ -58,6 +70,19 @@ def run_test(
         raise UserError(
             f"{destination} cannot be written: {error.strerror}. Free some space and test again."
         ) from error
+
+
+def _refuse_seen_classes(folder: Path, data: DataSet) -> None:
+    if not (folder / "classes.json").exists():
+        return
+    splits = read_json(folder / "classes.json")
+    seen = {digest for part in ("train", "val") for digest in splits[part].values()}
+    known = [name for name, digest in fingerprints(data, "test").items() if digest in seen]
+    if known:
+        raise UserError(
+            f"{len(known)} of the {len(data.splits['test'].classes)} test classes, such as {known[0]}, are among those "
+            f"that {folder} was trained or validated on. Test it with the split of its training."
+        )
 
 
 def load_weights(path: Path, learner: Learner) -> int:

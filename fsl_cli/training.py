@@ -33,9 +33,12 @@ def train(folder: Path, values: dict[str, Any], experiment: Experiment) -> None:
     """
     keep_memory()
     record = Record(folder)
-    patience = [EarlyStopping("val_accuracy", mode="max", patience=values["patience"])] if values["patience"] else []
+    patience = []
+    if values["patience"]:  # checked after each validation; Lightning's default comes too late to be saved
+        settings = {"patience": values["patience"], "mode": "max", "check_on_train_epoch_end": False}
+        patience = [EarlyStopping("val_accuracy", **settings)]
     with quiet(), one_job(folder, values["trust"]):
-        callbacks = [*patience, Screen(console()), record, StopOnCtrlC(folder)]
+        callbacks = [*patience, Screen(console()), record, StopOnCtrlC(folder, values["val_every"])]
         trainer = new_trainer(values["trainer"], max_steps=values["steps"], callbacks=callbacks, plugins=[WholeFiles()])
         if not (folder / "training.json").exists():
             console().print(f"Training in {folder}", highlight=False, soft_wrap=True)
@@ -46,7 +49,7 @@ def train(folder: Path, values: dict[str, Any], experiment: Experiment) -> None:
                 summary = {"steps": trainer.global_step, "best_step": step, "best_val_accuracy": accuracy}
                 write_json(folder / "training.json", {**summary, "seconds": round(record.seconds, 1)})
         if values["test"]:
-            run_test(folder, values, experiment, trainer, folder)
+            run_test(folder, values, experiment, trainer, folder, changes=[])
         if trainer.is_global_zero:
             last_screen(folder, values["test"])
 

@@ -150,12 +150,41 @@ def test_the_gradient_equals_finite_differences(name: str, norm: str, halve: str
 def test_tasks_one_by_one_equal_tasks_side_by_side(
     name: str, norm: str, float64: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    compare_one_by_one_with_side_by_side(name, norm, monkeypatch)
+
+
+def compare_one_by_one_with_side_by_side(name: str, norm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     built, some = algorithm(name, norm), episodes(3)
     parameters = list(built.parameters())
     looped = built.loss(some), flat(torch.autograd.grad(built.loss(some), parameters))
     monkeypatch.setattr(fsl_cli.inner_loop, "_on_accelerator", lambda tasks: True)  # vmap, as on a GPU
     vectorised = built.loss(some), flat(torch.autograd.grad(built.loss(some), parameters))
     torch.testing.assert_close(vectorised, looped, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", GRADIENT_NORMS)
+def test_side_by_side_is_right_for_norms_that_adapt_too(
+    norm: str, float64: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vmap over batch_norm with weights gives wrong gradients, which show where the inner loop adapts them."""
+    monkeypatch.setitem(ROWS, "maml", ROWS["maml"]._replace(overrides=(*SMALL_MAML, "algo.frozen=nothing")))
+    compare_one_by_one_with_side_by_side("maml", norm, monkeypatch)
+
+
+def test_first_order_leaves_second_derivatives_out(float64: None) -> None:
+    some = episodes()
+    first, second = (algorithm(name, "support") for name in ("fomaml", "maml"))
+    assert torch.equal(first.loss(some), second.loss(some))
+    gradients = [flat(torch.autograd.grad(built.loss(some), list(built.parameters()))) for built in (first, second)]
+    assert (gradients[0] - gradients[1]).norm() > 0.01 * gradients[1].norm()
+
+
+def test_maml_takes_its_own_number_of_steps_in_a_test() -> None:
+    built, some = algorithm("maml", "support"), episodes()
+    trained, tested = (built.train(mode).adapt(some.support)(some.query.x) for mode in (True, False))
+    assert not torch.allclose(trained, tested)
+    built.test_steps = built.inner_steps
+    assert torch.equal(built.eval().adapt(some.support)(some.query.x), trained)
 
 
 @every("name", "norm")

@@ -129,7 +129,7 @@ def copied(trained: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
         (["train", "way=-3"], ["way=-3: must be at least 2"]),
         (["train", "shot=0", "train_shot=1"], ["shot=0: must be at least 1"]),
         (["train", "shot=-1", "train_shot=1"], ["shot=-1: must be at least 1"]),
-        (["train", "episodes=0"], ["episodes=0: must be at least 1"]),
+        (["train", "episodes=0"], ["episodes=0: must be at least 2"]),
         (["train", "algo=maml", "norm=running"], ["norm=running", "norm=support"]),
         (["train", "trainer.devices=3", "meta_batch=4"], ["meta_batch=4", "3 processes", "meta_batch=3"]),
         (["train", "trainer.devices=0"], ["trainer.devices=0", "at least 1"]),
@@ -157,7 +157,7 @@ def test_one_wrong_choice_of_a_sweep(refused: Refused, words: list[str]) -> None
 def test_all_problems_at_once(refused: Refused) -> None:
     says = ["way=five", "shot=0", "episodes=-1", "norm=runing", "algo.inner_lr=fast", "meta_batch=0"]
     refused(
-        "train", *SMALL, "algo=maml", "backbone.norm=none", "train_way=5", "train_shot=1", *says, says=says, lines=6
+        "train", *SMALL, "algo=maml", "backbone.norm=none", "train_way=5", "train_shot=1", *says, says=says, lines=7
     )
     refused("train", *SMALL, "agol=maml", "wya=3", "backbone=conv5", says=["algo?", "way?", "conv4?"], lines=3)
 

@@ -38,8 +38,8 @@ def test_every_recipe_belongs_to_a_pair_that_exists(name: str) -> None:
 
 PAPERS = {  # (way, shot) -> what the authors set
     "maml": {
-        (5, 1): {"meta_batch": 32, "train_query": 1, "inner_lr": 0.4, "inner_steps": 1, "test_steps": 3},
-        (5, 5): {"meta_batch": 32, "train_query": 5, "inner_lr": 0.4, "inner_steps": 1, "test_steps": 3},
+        (5, 1): {"meta_batch": 32, "query": 1, "train_query": 1, "inner_lr": 0.4, "inner_steps": 1, "test_steps": 3},
+        (5, 5): {"meta_batch": 32, "query": 5, "train_query": 5, "inner_lr": 0.4, "inner_steps": 1, "test_steps": 3},
         (20, 1): {"meta_batch": 16, "train_query": 1, "inner_lr": 0.1, "inner_steps": 5, "test_steps": 5},
         (20, 5): {"meta_batch": 16, "train_query": 5, "inner_lr": 0.1, "inner_steps": 5, "test_steps": 5},
     },

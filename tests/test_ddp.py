@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -23,8 +25,16 @@ def sweep(out: Path, *words: str) -> dict[str, Path]:
     """Runs MAML and ProtoNet in one command; the folder of each."""
     command = [sys.executable, "-m", "fsl_cli", "train", "-m", "algo=maml,protonet", f"out={out}", *SMALL, *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(out.parent / "cache")}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, cwd=out.parent)
-    assert done.returncode == 0, done.stderr
+    group = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=out.parent,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        shown, _ = group.communicate(timeout=180)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group.pid, signal.SIGKILL)  # the second process too, should the first have been stuck
+    assert group.returncode == 0, shown
     return {path.parent.parent.name.split("-")[0]: path.parent for path in out.glob("*/*/config.yaml")}
 
 

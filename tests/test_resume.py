@@ -22,7 +22,8 @@ CONTEXT.set_forkserver_preload(["pytorch_lightning", "fsl_cli.commands.train", "
 KILLS = 10  # for each algorithm
 SMALL = [
     "data.train_classes=40", "data.val_classes=10", "data.test_classes=10", "train_way=5", "train_query=2", "query=2",
-    "meta_batch=2", "backbone.filters=8", "steps=34", "val_every=8", "val_episodes=6", "episodes=8", "trainer=cpu",
+    "meta_batch=2",
+    "backbone.filters=8", "steps=34", "val_every=8", "patience=3", "val_episodes=6", "episodes=8", "trainer=cpu",
 ]  # fmt: skip
 
 
@@ -36,8 +37,17 @@ def fsl(words: list[str]) -> None:
         os._exit(130)
 
 
-def started(words: list[str]) -> Any:
-    process = CONTEXT.Process(target=fsl, args=(words,))
+def fsl_stopped_at(words: list[str], step: int) -> None:
+    """As if Ctrl-C was pressed during meta-iteration `step`."""
+    from fsl_cli.callbacks import StopOnCtrlC
+
+    StopOnCtrlC._asked = lambda self, trainer: trainer.global_step == step  # type: ignore[method-assign]
+    fsl(words)
+
+
+def started(words: list[str], step: int | None = None) -> Any:
+    target, more = (fsl, ()) if step is None else (fsl_stopped_at, (step,))
+    process = CONTEXT.Process(target=target, args=(words, *more))
     process.start()
     return process
 
@@ -115,6 +125,16 @@ def test_ctrl_c_saves_within_an_interval_and_resumes_to_the_same_bits(
     assert 8 <= torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] < 34
     finished(["train", f"resume={run}"])
     assert same(content(run), expected)
+
+
+@pytest.mark.parametrize("step", [3, 8, 9, 32, 34])  # validations are at 8, 16, 24, 32 and 34
+def test_ctrl_c_at_a_validation_does_not_skip_it(reference: tuple[str, dict, float], step: int, tmp_path: Path) -> None:
+    algo, expected, _ = reference
+    process = started(new_run(algo, tmp_path), step)
+    process.join(60)
+    assert process.exitcode == 130
+    finished(["train", f"resume={folder(tmp_path)}"])
+    assert same(content(folder(tmp_path)), expected)
 
 
 def test_the_comparison_notices_a_single_bit(reference: tuple[str, dict, float]) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from fsl_cli.cli import run
+from fsl_cli.errors import UserError
 from fsl_cli.stats import mean_interval
 
 SMALL = [
@@ -41,7 +42,8 @@ def test_the_folder_holds_what_the_design_says(folder: Path) -> None:
     assert folder.parent.name == "protonet-glyphs-5w1s"
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert names == {
-        "config.yaml", "overrides.txt", "environment.json", "metrics.csv", "curves.png", "training.json",
+        "config.yaml", "overrides.txt", "environment.json", "classes.json", "metrics.csv", "curves.png",
+        "training.json",
         "result.json", "episodes.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt",
     }  # fmt: skip
     assert "seed=3" in (folder / "overrides.txt").read_text().splitlines()
@@ -92,6 +94,7 @@ def test_a_run_can_be_tested_under_another_protocol(folder: Path, words: list[st
         key, value = word.split("=")
         assert "." in key or str(tested[key]) == value
     assert tested["trained_on"] == "glyphs"
+    assert tested["changes"] == words
     assert len(rows(folder / "tests" / name / "episodes.csv")) == tested["episodes"]
 
 
@@ -106,7 +109,21 @@ def test_another_data_set_is_brought_to_the_runs_images(folder: Path, tmp_path: 
     test = ["way=2", "data=folder", f"data.root={tmp_path}", "data.test_fraction=0.5", "episodes=3"]
     run(["test", f"run={folder}", *test])
     (path,) = folder.glob("tests/folder-2w1s*/result.json")
-    assert json.loads(path.read_text())["data"] == "folder"
+    tested = json.loads(path.read_text())
+    assert (tested["data"], tested["trained_on"]) == ("folder", "glyphs")
+
+
+def test_classes_that_the_model_was_trained_on_are_no_test(folder: Path) -> None:
+    """With fewer training classes the test split begins among those of the run's training."""
+    with pytest.raises(UserError, match=r"25 of the 25 test classes, such as glyph 0020, are among those"):
+        run(["test", f"run={folder}", "data.train_classes=10", "data.val_classes=10"])
+    assert not list(folder.glob("tests/*train_classes*"))
+
+
+@pytest.mark.parametrize("word", ["seed=77", "steps=9", "train_way=7"])
+def test_settings_that_a_test_does_not_read_are_refused(folder: Path, word: str) -> None:
+    with pytest.raises(UserError, match=f"{word} has no effect on a test"):
+        run(["test", f"run={folder}", word])
 
 
 def test_mean_and_interval_by_hand() -> None:
@@ -135,14 +152,14 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(tmp_path: Path) -> No
 
 
 def test_learning_rates_fall_as_asked(tmp_path: Path) -> None:
-    common = ["train", *SMALL, "steps=4", "val_every=1", "test=false"]
+    common = ["train", *SMALL, "steps=4", "val_every=2", "test=false"]
     run([*common, f"out={tmp_path / 'a'}", "schedule.kind=step", "schedule.every=2", "schedule.factor=0.1"])
     run([*common, f"out={tmp_path / 'b'}", "schedule.kind=cosine", "optim=sgd"])
     rates = [
         [float(row["learning_rate"]) for row in rows(next((tmp_path / out).glob("*/*/metrics.csv")))] for out in "ab"
     ]
-    assert rates[0] == pytest.approx([1e-3, 1e-4, 1e-4, 1e-5])
-    assert rates[1] == pytest.approx([0.1 * (0.5 + 0.5 * c) for c in (2**-0.5, 0, -(2**-0.5), -1)])
+    assert rates[0] == pytest.approx([1e-4, 1e-5])  # after steps 2 and 4
+    assert rates[1] == pytest.approx([0.05, 0.0])
 
 
 def test_gradients_are_clipped_as_asked(tmp_path: Path) -> None:

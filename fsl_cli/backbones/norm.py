@@ -16,6 +16,7 @@ wrong meta-gradients without a word; an explicit scale and shift after it does n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -53,7 +54,7 @@ class Norm(nn.Module):
         if self.mode == "none":
             return x
         if self.mode == "group":
-            groups = max(1, x.shape[2] // CHANNELS_A_GROUP)
+            groups = math.gcd(x.shape[2], max(1, x.shape[2] // CHANNELS_A_GROUP))
             return F.group_norm(x.flatten(0, 1), groups, self.weight, self.bias, EPS).view_as(x)
         if self.mode == "running":
             return self._running(x)

@@ -38,7 +38,10 @@ def main(words: Sequence[str]) -> None:
     """Run the command line after `fsl bench`. Raises UserError for an algorithm that has no plain loop here."""
     given = dict(word.partition("=")[::2] for word in words)
     wanted = given.pop("algo", "maml,protonet").split(",")
-    rounds = int(given.pop("rounds", "10"))
+    typed = given.pop("rounds", "10")
+    if not typed.isdecimal() or not int(typed):
+        raise UserError(f"rounds={typed}: must be a whole number of at least 1.")
+    rounds = int(typed)
     for algo in wanted:
         if algo not in WORK:
             raise UserError(f"algo={algo}: fsl bench has a plain loop for {', '.join(WORK)}.")
@@ -117,11 +120,15 @@ def workbench(algo: str, overrides: Sequence[str]) -> tuple[dict[str, Step], Cal
 
     from fsl_cli.allocator import keep_memory
     from fsl_cli.assemble import assemble
+    from fsl_cli.binding import problems
     from fsl_cli.commands.plain import PlainConv4, plain_maml, plain_protonet
     from fsl_cli.data.datamodule import Batch
 
     keep_memory()
     values = compose([f"algo={algo}", "data=glyphs", "trainer=cpu", *WORK[algo], *overrides]).values
+    found = problems(values)
+    if found:
+        raise UserError("\n".join(found))
     experiment = assemble(values)
     algorithm = experiment.learner.algorithm
     stride = values["backbone"]["halve"] == "stride"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fsl_cli.config import compose, did_you_mean, names
+from fsl_cli.config import compose, did_you_mean, names, take_user_dir
 from fsl_cli.errors import UserError
 
 HELP = """Test a finished run on its data set's test split, or on another's.
@@ -23,6 +25,9 @@ Prints, for example:
 and writes result.json and episodes.csv to tests/NAME in the run's folder."""
 
 
+OF_A_TEST = ("way", "shot", "query", "episodes", "norm")  # the settings at the root that a test depends on
+
+
 def main(words: Sequence[str]) -> None:
     """Run the command line after `fsl test`. Raises UserError."""
     from fsl_cli.allocator import keep_memory
@@ -33,13 +38,14 @@ def main(words: Sequence[str]) -> None:
     from fsl_cli.testing import run_test
     from fsl_cli.training import new_trainer, quiet
 
+    user_dir, words = take_user_dir(words)
     given = dict(_split(word) for word in words)
     if "run" not in given:
         raise UserError("Which run? Type fsl test run=FOLDER; every fsl train prints its folder.")
     folder = Path(given.pop("run"))
     trust = names(given.pop("trust", ""))
     saved = saved_config(folder)
-    values = changed(saved, given)
+    values = changed(saved, given, user_dir)
     found = problems(values, trust)
     if found:
         raise UserError("\n".join(found))
@@ -49,26 +55,30 @@ def main(words: Sequence[str]) -> None:
     name = _test_name(values, given)
     with quiet():
         trainer = new_trainer({**values["trainer"], "strategy": "auto", "devices": 1, "num_nodes": 1})
-        run_test(folder, values, assemble(values, ["test"]), trainer, folder / "tests" / name)
+        changes = [f"{key}={value}" for key, value in given.items()]
+        run_test(folder, values, assemble(values, ["test"]), trainer, folder / "tests" / name, changes)
     result = read_json(folder / "tests" / name / "result.json")
     console().print(f"[bold]{accuracy_line(result)}[/]\n{protocol_line(result)}", highlight=False)
     console().print(f"files  {folder / 'tests' / name}", highlight=False, soft_wrap=True)
 
 
-def changed(saved: dict[str, Any], given: dict[str, str]) -> dict[str, Any]:
+def changed(saved: dict[str, Any], given: dict[str, str], user_dir: str | None = None) -> dict[str, Any]:
     """The run's configuration with other values; `data=NAME` puts that data set's settings in place of the run's."""
-    import yaml
-
-    values = yaml.safe_load(yaml.safe_dump(saved))
-    if "data" in given:
-        values["data"] = compose([f"data={given['data']}"]).values["data"]
-        values["choices"]["data"] = given["data"]
-        if "size" in values["data"]:  # brought to the size that the run's backbone was built for
-            values["data"]["size"] = saved["image"]["size"]
+    values = copy.deepcopy(saved)
+    for group in given.keys() & {"data", "trainer"}:
+        values[group] = compose([f"{group}={given[group]}"], user_dir).values[group]
+        values["choices"][group] = given[group]
+        if "size" in values[group]:  # brought to the size that the run's backbone was built for
+            values[group]["size"] = saved["image"]["size"]
     for key, text in given.items():
-        if key == "data":
+        if key in ("data", "trainer"):
             continue
-        node, *path = values, *key.split(".")
+        if key in values and key not in OF_A_TEST and not isinstance(values[key], dict):
+            raise UserError(
+                f"{key}={text} has no effect on a test. A test takes {', '.join(OF_A_TEST)}, data and algo."
+            )
+        node: Any = values
+        path = key.split(".")
         for part in path[:-1]:
             node = node.get(part) if isinstance(node, dict) else None
         if not isinstance(node, dict) or path[-1] not in node or path[0] == "choices":
@@ -113,4 +123,5 @@ def _test_name(values: dict[str, Any], given: dict[str, str]) -> str:
     """A folder's name for this test: data, way, shot, and whatever else was changed."""
     others = [f"{key}={value}" for key, value in sorted(given.items()) if key not in ("data", "way", "shot")]
     name = "-".join([values["choices"]["data"], f"{values['way']}w{values['shot']}s", *others])
-    return re.sub(r"[^\w.=-]+", "_", name)
+    name = re.sub(r"[^\w.=-]+", "_", name)
+    return name if len(name) < 120 else f"{name[:100]}-{hashlib.blake2b(name.encode(), digest_size=5).hexdigest()}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fsl_cli.config import Config, conf_dir, explain, from_hydra, names, register_resolvers, take_user_dir
+from fsl_cli.config import Config, compose, conf_dir, explain, from_hydra, names, register_resolvers, take_user_dir
 from fsl_cli.errors import UserError
 
 HELP = """Meta-train an algorithm, keep the best checkpoint by validation, and test it once.
@@ -31,10 +32,10 @@ def main(words: Sequence[str]) -> None:
     """Run the command line after `fsl train`. Raises UserError, or Interrupted after Ctrl-C."""
     given = dict(word.split("=", 1) for word in words if "=" in word)
     if "resume" in given:
-        others = [word for word in words if not word.startswith(("resume=", "trust=", "hydra."))]
+        others = [word for word in words if not word.startswith(("resume=", "trust=", "trainer=", "hydra."))]
         if others:
             raise UserError(f"resume=DIR goes on with the run's own settings; leave out {' '.join(others)}.")
-        resume(Path(given["resume"]), names(given.get("trust", "")))
+        resume(Path(given["resume"]), names(given.get("trust", "")), given.get("trainer", ""))
         return
     _through_hydra(words)
 
@@ -46,6 +47,7 @@ def _through_hydra(words: Sequence[str]) -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    here = os.getpid()
     failed: list[str] = []
     jobs: list[Path] = []
     sweep = [word for word in words if word in ("-m", "--multirun")]  # argparse wants it before the first key=value
@@ -55,6 +57,8 @@ def _through_hydra(words: Sequence[str]) -> None:
         try:
             jobs.append(start(from_hydra(composed, chosen, typed)))
         except UserError as error:
+            if os.getpid() != here:  # in a launcher's worker, which hands only exceptions on
+                raise
             failed.append(f"{' '.join(typed)}: {error}" if sweep else str(error))
         except OmegaConfBaseException as error:
             failed.append(str(explain(error, typed)))
@@ -90,6 +94,7 @@ def start(config: Config) -> Path:
     from fsl_cli.assemble import assemble
     from fsl_cli.binding import problems
     from fsl_cli.data.datamodule import Batch
+    from fsl_cli.data.store import SPLITS, fingerprints
     from fsl_cli.results import environment, new_folder, write_json, write_text
     from fsl_cli.training import train
 
@@ -97,11 +102,13 @@ def start(config: Config) -> Path:
     found = problems(values)
     if found:
         raise UserError("\n".join(found))
+    if values["data"].get("root"):  # so that the run can be tested from any folder
+        values["data"]["root"] = str(Path(values["data"]["root"]).expanduser().resolve())
     experiment = assemble(values)
     experiment.learner.configure_optimizers()  # raises UserError for what the optimizer cannot do
     with torch.no_grad():  # one validation episode shows whether this algorithm can do what is asked
         episode = experiment.episodes.gather(Batch("val", 0, [0]), torch.device("cpu"))
-        experiment.learner.eval().algorithm.adapt(episode.support)(episode.query.x[:, :1])
+        experiment.learner.eval().algorithm.adapt(episode.support)(episode.query.x)
         experiment.learner.train()
     name = f"{config.choices['algo']}-{config.choices['data']}-{values['way']}w{values['shot']}s"
     folder = new_folder(values["out"], name)
@@ -111,6 +118,7 @@ def start(config: Config) -> Path:
             write_text(folder / "config.yaml", yaml.safe_dump(saved, sort_keys=False))
             write_text(folder / "overrides.txt", "".join(f"{word}\n" for word in config.overrides))
             write_json(folder / "environment.json", environment())
+            write_json(folder / "classes.json", {part: fingerprints(experiment.data, part) for part in SPLITS})
             train(folder, saved, experiment)
     except UserError:
         if not list(folder.glob("checkpoints/*.ckpt")):
@@ -119,8 +127,11 @@ def start(config: Config) -> Path:
     return folder
 
 
-def resume(folder: Path, trust: list[str]) -> None:
-    """Go on with a run from its last checkpoint, or say that it is finished; `trust` as in `binding.problems`."""
+def resume(folder: Path, trust: list[str], trainer: str = "") -> None:
+    """Go on with a run from its last checkpoint, or say that it is finished.
+
+    `trust` as in `binding.problems`; `trainer` replaces the run's, for another machine.
+    """
     from fsl_cli.assemble import assemble
     from fsl_cli.binding import problems
     from fsl_cli.results import saved_config
@@ -128,6 +139,8 @@ def resume(folder: Path, trust: list[str]) -> None:
     from fsl_cli.training import train
 
     values = saved_config(folder)
+    if trainer:
+        values["trainer"] = compose([f"trainer={trainer}"]).values["trainer"]
     done = (folder / "training.json").exists() and ((folder / "result.json").exists() or not values["test"])
     if done and "LOCAL_RANK" not in os.environ:
         print(f"{folder} is finished: nothing to resume. To test it again: fsl test run={folder}")
@@ -148,6 +161,8 @@ def disk(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+            raise
         raise UserError(
             f"{folder} cannot be written: {error.strerror}. Free some space, or type out=FOLDER."
         ) from error

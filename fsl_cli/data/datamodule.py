@@ -69,13 +69,13 @@ class Episodic(LightningDataModule):
         self._images: Tensor | None = None
 
     def train_dataloader(self) -> Iterable[Batch]:
-        return _Meta(self._training)
+        return _Loader(self._training)
 
     def val_dataloader(self) -> Iterable[Batch]:
-        return _Meta(lambda: self._evaluation("val"))
+        return _Loader(lambda: self._evaluation("val"))
 
     def test_dataloader(self) -> Iterable[Batch]:
-        return _Meta(lambda: self._evaluation("test"))
+        return _Loader(lambda: self._evaluation("test"))
 
     def _training(self) -> Iterator[Batch]:
         """The meta-batches from the trainer's present step up to the next validation."""
@@ -136,7 +136,7 @@ class Episodic(LightningDataModule):
         return (raw.to(dtype) / 255 - mean) / std
 
 
-class _Meta:
+class _Loader:
     """What Lightning takes for a data loader of unknown length: each epoch, a fresh iterator."""
 
     def __init__(self, batches: Callable[[], Iterator[Batch]]) -> None:

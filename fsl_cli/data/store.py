@@ -22,6 +22,7 @@ from fsl_cli.errors import UserError
 
 VERSION = 1  # raise it when the layout below changes: older caches are then rebuilt
 
+SPLITS = ("train", "val", "test")
 Images = np.ndarray[Any, np.dtype[np.uint8]]
 
 
@@ -67,6 +68,15 @@ def cache_folder(cache: str | None) -> Path:
 def split_hash(splits: dict[str, list[str]]) -> str:
     """Ten digits that tell two divisions of the classes apart."""
     return hashlib.blake2b(json.dumps(splits, sort_keys=True).encode(), digest_size=5).hexdigest()
+
+
+def fingerprints(data: DataSet, part: str) -> dict[str, str]:
+    """Each class of a split by name, with a hash of its first image: tells whether a class was seen before."""
+    store = data.store
+    return {
+        store.names[c]: hashlib.blake2b(store.images[store.starts[c]].tobytes(), digest_size=6).hexdigest()
+        for c in data.splits[part].classes.tolist()
+    }
 
 
 def open_store(

@@ -1,0 +1,87 @@
+"""Which episodes the learner meets, and what evaluation leaves alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from conftest import tiny_data
+
+from fsl_cli.assemble import learner
+from fsl_cli.config import compose
+from fsl_cli.data.datamodule import EVALUATION_SEED, Batch, Episodic, Shape
+from fsl_cli.training import new_trainer, quiet
+
+
+def module(seed: int = 5, step: int = 0, rank: int = 0, world: int = 1) -> Any:
+    """Episodes of the tiny data set, as the trainer of one of `world` processes would ask for them at `step`."""
+    shapes = dict.fromkeys(("train", "val", "test"), Shape(3, 1, 2))
+    counts = {"val": 6, "test": 9}
+    built: Any = Episodic(tiny_data(), shapes, 1, seed=seed, meta_batch=4, steps=10, val_every=4, episodes=counts)
+    built.trainer = SimpleNamespace(global_step=step, global_rank=rank, world_size=world)
+    return built
+
+
+def drawn(batches: Iterator[Batch]) -> list[tuple[str, int, list[int]]]:
+    return [tuple(batch) for batch in batches]
+
+
+def test_training_steps_take_consecutive_episodes_up_to_the_next_validation() -> None:
+    expected = [("train", 5, list(range(4 * step, 4 * step + 4))) for step in range(10)]
+    assert drawn(module(step=0).train_dataloader()) == expected[:4]
+    assert drawn(module(step=6).train_dataloader()) == expected[6:8]
+    assert drawn(module(step=8).train_dataloader()) == expected[8:]
+
+
+def test_several_processes_share_each_meta_batch() -> None:
+    shares = [drawn(module(rank=rank, world=2).train_dataloader())[1][2] for rank in range(2)]
+    assert shares == [[4, 5], [6, 7]]
+
+
+@pytest.mark.parametrize(("part", "count"), [("val", 6), ("test", 9)])
+def test_evaluation_takes_its_own_split_and_seed_whatever_the_runs_seed(part: str, count: int) -> None:
+    found = [batch for rank in range(2) for batch in getattr(module(rank=rank, world=2), f"{part}_dataloader")()]
+    assert sorted(index for batch in found for index in batch.index) == list(range(count))
+    assert {(batch.split, batch.seed) for batch in found} == {(part, EVALUATION_SEED)}
+
+
+def test_pixels_are_scaled_by_the_data_sets_constants() -> None:
+    plain = module().gather(Batch("train", 0, [0]), torch.device("cpu")).query.x
+    scaled = module()
+    scaled.data = scaled.data._replace(mean=(0.4,), std=(0.25,))
+    torch.testing.assert_close(scaled.gather(Batch("train", 0, [0]), torch.device("cpu")).query.x, (plain - 0.4) / 0.25)
+
+
+def test_channels_are_brought_to_what_the_backbone_sees() -> None:
+    grey = module().gather(Batch("train", 0, [0]), torch.device("cpu")).query.x
+    colour = module()
+    colour.channels = 3
+    assert torch.equal(
+        colour.gather(Batch("train", 0, [0]), torch.device("cpu")).query.x, grey.expand(-1, -1, 3, -1, -1)
+    )
+
+
+def test_seeds_give_different_weights_and_the_same_seed_the_same() -> None:
+    weights = [
+        torch.cat([p.flatten() for p in learner(compose([f"seed={seed}"]).values, 1, 28).parameters()])
+        for seed in (0, 1, 0)
+    ]
+    assert torch.equal(weights[0], weights[2])
+    assert not torch.equal(weights[0], weights[1])
+
+
+@pytest.mark.parametrize("algo", ["protonet", "maml"])
+@pytest.mark.parametrize("verb", ["validate", "test"])
+def test_evaluation_leaves_weights_and_statistics_alone(algo: str, verb: str) -> None:
+    config = compose([f"algo={algo}", "trainer=cpu", "train_way=3", "backbone.filters=8"]).values
+    built = learner(config, 1, 16)
+    before = {name: value.clone() for name, value in built.state_dict().items()}
+    shapes = dict.fromkeys(("train", "val", "test"), Shape(3, 1, 2))
+    episodes = Episodic(tiny_data(), shapes, 1, episodes={"val": 6, "test": 6})
+    with quiet():
+        getattr(new_trainer(config["trainer"]), verb)(built, datamodule=episodes, verbose=False)
+    assert [score.index for score in built.scores] == list(range(6))
+    assert all(torch.equal(value, before[name]) for name, value in built.state_dict().items())
