@@ -69,13 +69,10 @@ def _through_hydra(words: Sequence[str]) -> None:
     user_dir, rest = take_user_dir([word for word in words if word not in sweep])
     sys.argv = [before[0], *sweep, *(["--config-dir", user_dir] if user_dir else []), *rest]
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
+        with disk("the sweep's folder"):
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error, [word for word in rest if not word.startswith("-")], user_dir) from error
-    except OSError as error:  # Hydra makes a sweep's folder
-        raise UserError(
-            f"{error.filename} cannot be written: {error.strerror}. Choose another with out=FOLDER."
-        ) from error
     finally:
         sys.argv = before
     if sweep:
@@ -156,7 +153,7 @@ def resume(folder: Path, trust: list[str], trainer: str = "") -> None:
 
 
 @contextmanager
-def disk(folder: Path) -> Iterator[None]:
+def disk(place: object) -> Iterator[None]:
     """While inside, a full or read-only disk is the user's to mend."""
     try:
         yield
@@ -164,5 +161,5 @@ def disk(folder: Path) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
             raise
         raise UserError(
-            f"{folder} cannot be written: {error.strerror}. Free some space, or type out=FOLDER."
+            f"{error.filename or place} cannot be written: {error.strerror}. Free some space, or type out=FOLDER."
         ) from error

@@ -133,7 +133,7 @@ class Episodic(LightningDataModule):
             torch.tensor(values, device=device, dtype=dtype).expand(self.channels).view(-1, 1, 1)
             for values in (self.data.mean, self.data.std)
         )
-        return (raw.to(dtype) / 255 - mean) / std
+        return raw.to(dtype).div_(255).sub_(mean).div_(std)
 
 
 class _Loader:
