@@ -22,8 +22,9 @@ HELP = """Meta-train an algorithm, keep the best checkpoint by validation, and t
   fsl train resume=outputs/RUN                         go on where a run was stopped
   fsl train --config-dir my_conf algo=mine             with your own configuration files
 
-Prints one line a validation and ends with, for example:
-  5-way 1-shot test accuracy  96.92% ± 0.29%  (1000 episodes, inductive, norm=running)
+Prints one line a validation and ends with what was reached, for example:
+  5-way 1-shot test accuracy  96.11% ± 0.26%
+  glyphs seeded split (65ef75a02a), rotations=none, 15 queries a class, 1000 episodes, inductive (norm=running)
 
 All settings: fsl show. What can be chosen: fsl ls. Completion: eval "$(fsl -sc install=bash)"."""
 
