@@ -77,6 +77,13 @@ def problems(config: dict[str, Any], trust: list[str] | None = None) -> list[str
     ]
 
 
+def demand_fit(config: dict[str, Any], trust: list[str] | None = None) -> None:
+    """Raises UserError with all that `problems` finds."""
+    found = problems(config, trust)
+    if found:
+        raise UserError("\n".join(found))
+
+
 def build(node: dict[str, Any], **later: Any) -> Any:
     """Call what `_target_` names with the node's other values and `later`; `problems` has vouched for the name."""
     module, _, attribute = node["_target_"].rpartition(".")

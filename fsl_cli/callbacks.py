@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -56,9 +57,9 @@ class Record(Callback):
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         scores = module.scores
         accuracy, interval = mean_interval([score.accuracy for score in scores])
-        loss, _ = mean_interval([score.loss for score in scores])
+        loss = fmean(score.loss for score in scores)
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        self.rows.append([trainer.global_step, mean_interval(self.losses)[0], accuracy, interval, loss, rate])
+        self.rows.append([trainer.global_step, fmean(self.losses), accuracy, interval, loss, rate])
         self.losses = []
         if trainer.is_global_zero:  # before the checkpoint, after which nothing may be missing
             write_table(self.folder / "metrics.csv", COLUMNS, self.rows)

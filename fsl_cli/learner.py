@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +15,6 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.episodes import Episodes
-from fsl_cli.stats import mean_interval
 
 
 class Score(NamedTuple):
@@ -67,7 +67,7 @@ class Learner(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self._gather()
-        self.log("val_accuracy", mean_interval([score.accuracy for score in self.scores])[0])
+        self.log("val_accuracy", fmean(score.accuracy for score in self.scores))
 
     def on_test_epoch_end(self) -> None:
         self._gather()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import time
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytorch_lightning as lightning
@@ -58,7 +59,7 @@ def run_test(
         step=step,
         accuracy=accuracy,
         interval=interval,
-        loss=mean_interval([score.loss for score in scores])[0],
+        loss=fmean(score.loss for score in scores),
         seconds=round(time.monotonic() - started, 2),
         changes=changes,
         training_seconds=read_json(folder / "training.json")["seconds"],
@@ -101,7 +102,6 @@ def load_weights(path: Path, learner: Learner) -> int:
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """What a checkpoint holds. Raises UserError when it is missing, damaged, or holds more than data."""
-
     if not path.exists():
         raise UserError(f"{path} is missing: the run has not been validated yet. Resume it, or choose another run.")
     try:

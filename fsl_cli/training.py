@@ -26,10 +26,11 @@ from fsl_cli.screen import console, curves, last_screen
 from fsl_cli.testing import run_test
 
 
-def train(folder: Path, values: dict[str, Any], experiment: Experiment) -> None:
+def train(folder: Path, values: dict[str, Any], experiment: Experiment, words: list[str]) -> None:
     """Fit from the last checkpoint if there is one, then test the best; writes the run's folder.
 
-    Raises UserError when the trainer's settings do not work, and Interrupted after Ctrl-C.
+    `words` are what the run's other processes must be told besides its folder. Raises UserError when the trainer's
+    settings do not work, and Interrupted after Ctrl-C.
     """
     keep_memory()
     record = Record(folder)
@@ -37,7 +38,7 @@ def train(folder: Path, values: dict[str, Any], experiment: Experiment) -> None:
     if values["patience"]:  # checked after each validation; Lightning's default comes too late to be saved
         settings = {"patience": values["patience"], "mode": "max", "check_on_train_epoch_end": False}
         patience = [EarlyStopping("val_accuracy", **settings)]
-    with quiet(), one_job(folder, values["trust"]):
+    with quiet(), one_job(folder, words):
         callbacks = [*patience, Screen(console()), record, StopOnCtrlC(folder, values["val_every"])]
         trainer = new_trainer(values["trainer"], max_steps=values["steps"], callbacks=callbacks, plugins=[WholeFiles()])
         if not (folder / "training.json").exists():
@@ -89,14 +90,14 @@ def new_trainer(settings: dict[str, Any], **more: Any) -> lightning.Trainer:
 
 
 @contextmanager
-def one_job(folder: Path, trust: list[str]) -> Iterator[None]:
+def one_job(folder: Path, words: list[str]) -> Iterator[None]:
     """While inside, the command line is that of this run alone, for the processes that Lightning starts.
 
     They would otherwise repeat a whole sweep; and what Lightning leaves in the environment would
     make the sweep's next job believe that it is one of them.
     """
     argv, environment = sys.argv, dict(os.environ)
-    sys.argv = [argv[0], "train", f"resume={folder.resolve()}", f"trust=[{','.join(trust)}]"]
+    sys.argv = [argv[0], "train", f"resume={folder.resolve()}", *words]
     try:
         yield
     finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fsl_cli.config import compose, take_user_dir
-from fsl_cli.errors import UserError
 
 HELP = """Bind every component's signature to the settings and report all problems at once; builds and runs nothing.
 
@@ -19,10 +18,8 @@ Prints "These settings fit together." or, for example:
 
 def main(words: Sequence[str]) -> None:
     """Run the command line after `fsl check`. Raises UserError with every problem."""
-    from fsl_cli.binding import problems
+    from fsl_cli.binding import demand_fit
 
     user_dir, overrides = take_user_dir(words)
-    found = problems(compose(overrides, user_dir).values)
-    if found:
-        raise UserError("\n".join(found))
+    demand_fit(compose(overrides, user_dir).values)
     print("These settings fit together.")

@@ -23,7 +23,7 @@ HELP = """Meta-train an algorithm, keep the best checkpoint by validation, and t
   fsl train --config-dir my_conf algo=mine             with your own configuration files
 
 Prints one line a validation and ends with what was reached, for example:
-  5-way 1-shot test accuracy  96.11% ± 0.26%
+  5-way 1-shot test accuracy  97.29% ± 0.22%
   glyphs seeded split (65ef75a02a), rotations=none, 15 queries a class, 1000 episodes, inductive (norm=running)
 
 All settings: fsl show. What can be chosen: fsl ls. Completion: eval "$(fsl -sc install=bash)"."""
@@ -90,16 +90,14 @@ def start(config: Config) -> Path:
     import yaml
 
     from fsl_cli.assemble import assemble
-    from fsl_cli.binding import problems
+    from fsl_cli.binding import demand_fit
     from fsl_cli.data.datamodule import Batch
     from fsl_cli.data.store import SPLITS, fingerprints
     from fsl_cli.results import environment, new_folder, write_json, write_text
     from fsl_cli.training import train
 
     values = config.values
-    found = problems(values)
-    if found:
-        raise UserError("\n".join(found))
+    demand_fit(values)
     if values["data"].get("root"):  # so that the run can be tested from any folder
         values["data"]["root"] = str(Path(values["data"]["root"]).expanduser().resolve())
     experiment = assemble(values)
@@ -117,7 +115,7 @@ def start(config: Config) -> Path:
             write_text(folder / "overrides.txt", "".join(f"{word}\n" for word in config.overrides))
             write_json(folder / "environment.json", environment())
             write_json(folder / "classes.json", {part: fingerprints(experiment.data, part) for part in SPLITS})
-            train(folder, saved, experiment)
+            train(folder, saved, experiment, [spelled(values["trust"])])
     except UserError:
         if not list(folder.glob("checkpoints/*.ckpt")):
             shutil.rmtree(folder, ignore_errors=True)
@@ -131,7 +129,7 @@ def resume(folder: Path, trust: list[str], trainer: str = "") -> None:
     `trust` as in `binding.problems`; `trainer` replaces the run's, for another machine.
     """
     from fsl_cli.assemble import assemble
-    from fsl_cli.binding import problems
+    from fsl_cli.binding import demand_fit
     from fsl_cli.results import saved_config
     from fsl_cli.testing import read_checkpoint
     from fsl_cli.training import train
@@ -143,14 +141,18 @@ def resume(folder: Path, trust: list[str], trainer: str = "") -> None:
     if done and "LOCAL_RANK" not in os.environ:
         print(f"{folder} is finished: nothing to resume. To test it again: fsl test run={folder}")
         return
-    found = problems(values, trust)
-    if found:
-        raise UserError("\n".join(found))
+    demand_fit(values, trust)
     last = folder / "checkpoints" / "last.ckpt"
     if last.exists():
         read_checkpoint(last)  # raises UserError where Lightning would raise anything
     with disk(folder):
-        train(folder, values, assemble(values))
+        words = [spelled(trust), *([f"trainer={trainer}"] if trainer else [])]
+        train(folder, values, assemble(values), words)
+
+
+def spelled(trust: list[str]) -> str:
+    """The word that says whom to trust."""
+    return f"trust=[{','.join(trust)}]"
 
 
 @contextmanager

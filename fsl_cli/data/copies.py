@@ -19,10 +19,9 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.datasets.utils import check_integrity, download_url, extract_archive
 
 from fsl_cli.data.decode import Classes, File
-from fsl_cli.data.store import DataSet, Images, ImageStore, Split, open_store, split_hash
+from fsl_cli.data.store import SPLITS, DataSet, Images, ImageStore, Split, open_store, split_hash
 from fsl_cli.errors import UserError
 
-PARTS = ("train", "val", "test")
 Draw = Callable[[Path], Iterable[tuple[str, Images]]]  # a copy -> its classes, one after another
 
 
@@ -95,23 +94,23 @@ def unpacked(archive: Path, url: str, md5: str, download: bool, cache: Path) -> 
         yield Path(folder)
 
 
-def frozen(name: str) -> dict[str, list[Any]]:
+def frozen(name: str) -> dict[str, Any]:
     """The lists of a split that ships with fsl."""
     folder = Path(__file__).parent / "splits" / name
-    return {part: json.loads((folder / f"{part}.json").read_text()) for part in PARTS}
+    return {part: json.loads((folder / f"{part}.json").read_text()) for part in SPLITS}
 
 
 def by_prefix(names: list[str]) -> dict[str, list[str]]:
     """The lists of a copy that has its splits in itself: classes are called train/..., val/..., test/..."""
-    return {part: [name for name in names if name.startswith(f"{part}/")] for part in PARTS}
+    return {part: [name for name in names if name.startswith(f"{part}/")] for part in SPLITS}
 
 
 def divided(name: str, store: ImageStore, split: str, lists: dict[str, list[str]], rotations: str) -> DataSet:
     """The data set; `rotations` makes quarter turns classes of their own: none, in train, or in all splits."""
     number = {each: i for i, each in enumerate(store.names)}
-    turned = {"none": (), "train": ("train",), "all": PARTS}[rotations]
+    turned = {"none": (), "train": ("train",), "all": SPLITS}[rotations]
     splits = {
-        part: Split(np.array([number[each] for each in lists[part]]), 4 if part in turned else 1) for part in PARTS
+        part: Split(np.array([number[each] for each in lists[part]]), 4 if part in turned else 1) for part in SPLITS
     }
     return DataSet(name, store, splits, {"split": split, "split_hash": split_hash(lists), "rotations": rotations})
 

@@ -17,10 +17,9 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from fsl_cli.data.store import DataSet, Images, Split, cache_folder, open_store, split_hash
+from fsl_cli.data.store import SPLITS, DataSet, Images, Split, cache_folder, open_store, split_hash
 from fsl_cli.errors import UserError
 
-PARTS = ("train", "val", "test")
 LAYOUT = "It needs a folder per class, such as ROOT/cat/1.jpg, or class folders inside ROOT/train and ROOT/test."
 Found = dict[str, dict[str, list[Path]]]  # split ("" if the root has none) -> class -> its images
 
@@ -60,7 +59,7 @@ def folder(
     recipe = {"size": size, "channels": channels, "resize": "bilinear antialias, centre", "files": digest}
     store = open_store(cache_folder(cache), "folder", recipe, lambda: _decoded(files, size, channels))
     number = {name: i for i, name in enumerate(store.names)}
-    splits = {part: Split(np.array([number[name] for name in lists[part]])) for part in PARTS}
+    splits = {part: Split(np.array([number[name] for name in lists[part]])) for part in SPLITS}
     split = f"seeded-{split_seed}" if "" in found else "folders"
     protocol = {"split": split, "split_hash": split_hash(lists), "rotations": "none"}
     return DataSet("folder", store, splits, protocol, mean=(0.5,) * channels, std=(0.5,) * channels)
@@ -76,11 +75,11 @@ def _find(root: str | None) -> tuple[Found, Path]:
         raise UserError(f"data.root={root} {state}. Type data.root=ROOT with a folder. {LAYOUT}")
     names = {path.name for path in _folders(top)}
     problems, groups = [], {"": _folders(top)}
-    if names and (names <= set(PARTS) or {"train", "test"} <= names):
-        groups = {part: _folders(top / part) for part in PARTS if part in names}
+    if names and (names <= set(SPLITS) or {"train", "test"} <= names):
+        groups = {part: _folders(top / part) for part in SPLITS if part in names}
         missing = [top / part for part in ("train", "test") if part not in names]
         problems += [f"{path} is missing: train and test are needed, val is not." for path in missing]
-        problems += [f"{top / name} is none of train, val and test: rename it." for name in sorted(names - set(PARTS))]
+        problems += [f"{top / name} is none of train, val and test: rename it." for name in sorted(names - set(SPLITS))]
     found = {part: {path.name: _images(path) for path in group} for part, group in groups.items()}
     for part, group in groups.items():
         if not group:

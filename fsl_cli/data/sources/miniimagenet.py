@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fsl_cli.data.copies import PARTS, by_folder, by_prefix, divided, find_files, frozen, open_copy
+from fsl_cli.data.copies import by_folder, by_prefix, divided, find_files, frozen, open_copy
 from fsl_cli.data.decode import RESIZE, Classes, File, decode, scaled
 from fsl_cli.data.pickles import read_pickle
-from fsl_cli.data.store import DataSet, Images, cache_folder
+from fsl_cli.data.store import SPLITS, DataSet, Images, cache_folder
 from fsl_cli.errors import UserError
 
 IMAGES = 600  # of each class
@@ -59,13 +59,13 @@ def miniimagenet(
 
 def _draw(place: Path, size: int, on_error: str, skipped: list[str]) -> Iterable[tuple[str, Images]]:
     for pattern in PICKLES:
-        paths = {part: place / pattern.format(part) for part in PARTS}
+        paths = {part: place / pattern.format(part) for part in SPLITS}
         if pattern == PICKLES[1]:
             paths["train"] = place / pattern.format("train_phase_train")
         if any(path.exists() for path in paths.values()):
             return _from_pickles(paths, size)
     files = find_files(place)
-    tables = {part: [path for path in files if f"/{path}".endswith(f"/{part}.csv")] for part in PARTS}
+    tables = {part: [path for path in files if f"/{path}".endswith(f"/{part}.csv")] for part in SPLITS}
     classes = _by_table(files, tables) if any(tables.values()) else by_folder(files)
     _check({name: len(group) for name, group in classes.items()}, place, on_error == "skip")
     return decode(classes, size, on_error, skipped)

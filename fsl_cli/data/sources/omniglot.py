@@ -7,7 +7,6 @@ Splits are frozen lists: `vinyals` (1028 / 172 / 423 characters, the lists that 
 
 from __future__ import annotations
 
-import json
 import zipfile
 import zlib
 from collections import defaultdict
@@ -17,14 +16,14 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from torchvision.datasets import Omniglot
 from torchvision.datasets.utils import download_url
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2.functional import resize
 
-from fsl_cli.data.store import DataSet, Images, Split, cache_folder, open_store, split_hash
+from fsl_cli.data.copies import divided, frozen
+from fsl_cli.data.store import DataSet, Images, cache_folder, open_store
 from fsl_cli.errors import UserError
 
 PARTS = ("images_background", "images_evaluation")
@@ -56,25 +55,16 @@ def omniglot(
             yield name, _decode(drawings, size)
 
     store = open_store(folder, "omniglot", {"size": size, "resize": "bilinear antialias"}, drawn)
-    lists = _splits(split, store.names)
-    number = {name: i for i, name in enumerate(store.names)}
-    turns = {"train": 1 if rotations == "none" else 4, "val": 4 if rotations == "all" else 1}
-    splits = {
-        part: Split(np.array([number[name] for name in names]), turns.get(part, turns["val"]))
-        for part, names in lists.items()
-    }
-    protocol = {"split": split, "split_hash": split_hash(lists), "rotations": rotations}
-    return DataSet("omniglot", store, splits, protocol)
+    return divided("omniglot", store, split, _splits(split, store.names), rotations)
 
 
 def _splits(split: str, names: list[str]) -> dict[str, list[str]]:
     """Names such as images_background/Greek/character01 of the train, val and test classes."""
     if split == "vinyals":
-        lists = {}
-        for part in ("train", "val", "test"):
-            frozen = json.loads((Path(__file__).parent.parent / f"splits/omniglot/{part}.json").read_text())
-            lists[part] = [f"images_{s}/{a}/{c}" for s in frozen for a in frozen[s] for c in frozen[s][a]]
-        return lists
+        return {
+            part: [f"images_{s}/{a}/{c}" for s in listed for a in listed[s] for c in listed[s][a]]
+            for part, listed in frozen("omniglot").items()
+        }
     background = [name for name in names if name.startswith("images_background/")]
     held_out = set(sorted({name.split("/")[1] for name in background})[-5:])
     return {

@@ -14,10 +14,10 @@ from typing import Literal
 
 import numpy as np
 
-from fsl_cli.data.copies import PARTS, by_folder, by_prefix, divided, find_files, open_copy
+from fsl_cli.data.copies import by_folder, by_prefix, divided, find_files, open_copy
 from fsl_cli.data.decode import RESIZE, Classes, File, decode
 from fsl_cli.data.pickles import read_pickle
-from fsl_cli.data.store import DataSet, Images, cache_folder
+from fsl_cli.data.store import SPLITS, DataSet, Images, cache_folder
 from fsl_cli.errors import UserError
 
 CLASSES = {"train": 351, "val": 97, "test": 160}
@@ -54,9 +54,9 @@ def tieredimagenet(
 
 
 def _draw(place: Path, size: int, on_error: str, skipped: list[str]) -> Iterable[tuple[str, Images]]:
-    pickled = any((place / f"{part}_images_png.pkl").exists() for part in PARTS)
+    pickled = any((place / f"{part}_images_png.pkl").exists() for part in SPLITS)
     found = {} if pickled else by_folder(find_files(place), depth=2)
-    for part in sorted(PARTS):  # one at a time: the pickles are large
+    for part in sorted(SPLITS):  # one at a time: the pickles are large
         names = by_prefix(list(found))[part]
         classes = _from_pickles(place, part) if pickled else {name: found[name] for name in names}
         images = sum(map(len, classes.values()))
