@@ -9,8 +9,11 @@ from typing import Any, NamedTuple
 import torch
 
 from fsl_cli.binding import build
-from fsl_cli.data.datamodule import Episodic, Shape, shape_problems
+from fsl_cli.data.augment import Augment
+from fsl_cli.data.datamodule import Episodic
+from fsl_cli.data.sampler import Shape
 from fsl_cli.data.store import DataSet
+from fsl_cli.data.tasks import ImageTasks, shape_problems
 from fsl_cli.errors import UserError
 from fsl_cli.learner import Learner
 
@@ -38,10 +41,11 @@ def assemble(config: dict[str, Any], parts: Sequence[str] = ("train", "val", "te
     channels, size = data.store.images.shape[1:3]
     own = {"channels": channels, "size": size, "mean": list(data.mean), "std": list(data.std)}
     image = config.get("image") or own
+    scaled = data._replace(mean=tuple(image["mean"]), std=tuple(image["std"]))
+    augmentation = build(config["augment"]) if config.get("augment") else Augment()
+    tasks = ImageTasks(scaled, shapes, image["channels"], None if augmentation == Augment() else augmentation)
     episodes = Episodic(
-        data._replace(mean=tuple(image["mean"]), std=tuple(image["std"])),
-        shapes,
-        image["channels"],
+        tasks,
         seed=config["seed"],
         meta_batch=config["meta_batch"],
         steps=config["steps"],

@@ -19,6 +19,7 @@ ROOMS = {  # where each part lives: what a run's configuration may name without 
     "optim": ("torch.optim",),
     "schedule": ("fsl_cli.schedule", "torch.optim"),
     "data": ("fsl_cli.data.sources",),
+    "augment": ("fsl_cli.data.augment",),
 }
 LATER = {  # what is known only when the data set is there
     "algo": {"backbone"},
@@ -26,18 +27,19 @@ LATER = {  # what is known only when the data set is there
     "optim": {"params"},
     "schedule": {"optimizer"},
     "data": set(),
+    "augment": set(),
 }
 
 
 class Settings(NamedTuple):
     """The settings at the root of a configuration."""
 
-    way: int
-    shot: int
-    query: int
-    train_way: int
-    train_shot: int
-    train_query: int
+    way: int | list[int]
+    shot: int | list[int]
+    query: int | Literal["all"]
+    train_way: int | list[int]
+    train_shot: int | list[int]
+    train_query: int | Literal["all"]
     seed: int
     steps: int
     meta_batch: int
@@ -106,9 +108,17 @@ def _root_problems(config: dict[str, Any]) -> Iterator[str]:
             yield f"{name}={value}: must be {_spell(kind)}, not {type(value).__name__} {value!r}."
         elif isinstance(value, int) and not isinstance(value, bool) and value < MINIMUM.get(name, 1):
             yield f"{name}={value}: must be at least {MINIMUM.get(name, 1)}."
+        elif isinstance(value, list) and name != "trust" and not _is_range(value, MINIMUM.get(name, 1)):
+            yield f"{name}={value}: must be two whole numbers from {MINIMUM.get(name, 1)} up, such as [2,10]."
+
+
+def _is_range(value: list[Any], least: int) -> bool:
+    return len(value) == 2 and all(_fits(each, int) for each in value) and least <= value[0] <= value[1]
 
 
 def _part_problems(part: str, node: Any, trust: list[str]) -> Iterator[str]:
+    if part == "augment" and node is None:
+        return
     if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
         yield f"{part}: names no Python to build it with (_target_). Choose one of those that fsl ls {part} shows."
         return
@@ -210,4 +220,6 @@ def _spell(kind: Any) -> str:
         return " or ".join(_spell(option) for option in _options(kind))
     if get_origin(kind) is Literal:
         return " | ".join(map(str, get_args(kind)))
+    if get_origin(kind) is list:
+        return "a list"
     return names.get(kind, str(kind))

@@ -9,47 +9,122 @@ from __future__ import annotations
 import copy
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import grad, vmap
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 Parameters = dict[str, Tensor]
-Update = Callable[[Parameters, Parameters], Parameters]  # (fast weights, their gradients) -> fast weights
+Loss = Callable[[Parameters, int], Tensor]  # (weights, number of the step) -> what the step descends on
 
 
-def sgd(lr: float) -> Update:
-    """The update rule of plain gradient descent: w - lr * g."""
-    return lambda fast, gradients: {name: fast[name] - lr * gradients[name] for name in fast}
+class Rule(NamedTuple):
+    """How gradients move the fast weights. `state` is handed from step to step; what is learned must be in it."""
+
+    init: Callable[[Parameters], Any]  # fast weights -> state
+    update: Callable[[int, Parameters, Parameters, Any], tuple[Parameters, Any]]  # step, fast weights, gradients, state
+
+
+def sgd(lr: float) -> Rule:
+    """Plain gradient descent: w - lr * g."""
+
+    def update(step: int, fast: Parameters, gradients: Parameters, state: None) -> tuple[Parameters, None]:
+        return {name: fast[name] - lr * gradients[name] for name in fast}, None
+
+    return Rule(lambda fast: None, update)
 
 
 def adapt(
-    loss: Callable[[Parameters], Tensor],
+    loss: Loss,
     parameters: Parameters,
     names: set[str],
     steps: int,
-    update: Update,
+    rule: Rule,
     first_order: bool = False,
+    checkpoint: bool = False,
 ) -> Parameters:
     """`parameters` with those in `names` replaced by fast weights, after `steps` updates on `loss`.
 
     The result is differentiable with respect to `parameters`, through every step; with `first_order` each
-    step's gradient counts as a constant, and no graph of the steps is kept.
+    step's gradient counts as a constant, and no graph of the steps is kept. With `checkpoint` the graph of a
+    step is built again in the backward pass instead of being kept: memory for a third more time.
     """
+    last = deque([parameters], maxlen=1)
+    last.extend(trajectory(loss, parameters, names, steps, rule, first_order, checkpoint))
+    return last.pop()
+
+
+def trajectory(
+    loss: Loss,
+    parameters: Parameters,
+    names: set[str],
+    steps: int,
+    rule: Rule,
+    first_order: bool = False,
+    checkpoint: bool = False,
+) -> Iterator[Parameters]:
+    """The parameters after each of the `steps` updates; see `adapt`."""
     fast = {name: parameters[name] for name in parameters if name in names}
     rest = {name: parameters[name] for name in parameters if name not in names}
-    fixed = _detach(rest) if first_order else rest
-    for _ in range(steps):
-        start = _detach(fast) if first_order else fast
-        gradients = grad(lambda weights: loss({**fixed, **weights}))(start)
-        fast = update(fast, gradients)
-    return {**rest, **fast}
+    state = rule.init(fast)
+
+    def step(number: int, fast: Parameters, rest: Parameters, state: Any) -> tuple[Parameters, Any]:
+        constant = first_order or not torch.is_grad_enabled()
+        start, fixed = (_detach(fast), _detach(rest)) if constant else (fast, rest)
+        gradients = _gradients(lambda weights: loss({**fixed, **weights}, number), start, not constant)
+        return rule.update(number, fast, gradients, state)
+
+    for number in range(steps):
+        one = partial(step, number)
+        fast, state = _rebuilt(one, fast, rest, state) if checkpoint else one(fast, rest, state)
+        yield {**rest, **fast}
+
+
+def _gradients(loss: Callable[[Parameters], Tensor], at: Parameters, differentiable: bool) -> Parameters:
+    """The gradient of `loss` with respect to each of `at`; with `differentiable` it has a graph of its own."""
+    if torch._C._functorch.peek_interpreter_stack() is not None:  # inside vmap, which torch.autograd does not know
+        return grad(loss)(at)
+    with torch.enable_grad():
+        at = {name: value if value.requires_grad else value.detach().requires_grad_() for name, value in at.items()}
+        inputs = list(at.values())
+        found = torch.autograd.grad(loss(at), inputs, create_graph=differentiable, materialize_grads=True)
+    return dict(zip(at, found, strict=True))
+
+
+def _rebuilt(function: Callable[..., Any], *inputs: Any) -> Any:
+    """`function(*inputs)`, its graph thrown away and built again in the backward pass; on a CPU, not under vmap."""
+    leaves, spec = tree_flatten(inputs)
+    shape: list[Any] = []
+    return tree_unflatten(list(_Rebuilt.apply(function, spec, shape, *leaves)), shape[0])
+
+
+class _Rebuilt(torch.autograd.Function):
+    """As torch.utils.checkpoint's reentrant form, which torch.autograd.grad refuses."""
+
+    @staticmethod
+    def forward(ctx: Any, function: Callable[..., Any], spec: Any, shape: list[Any], *leaves: Tensor) -> Any:
+        ctx.function, ctx.spec = function, spec
+        ctx.save_for_backward(*leaves)
+        results, made = tree_flatten(function(*tree_unflatten([leaf.detach() for leaf in leaves], spec)))
+        shape.append(made)
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        leaves = [leaf.detach().requires_grad_() for leaf in ctx.saved_tensors]
+        with torch.enable_grad():
+            results = tree_flatten(ctx.function(*tree_unflatten(leaves, ctx.spec)))[0]
+        wanted = [(result, by) for result, by in zip(results, upstream, strict=True) if result.requires_grad]
+        outputs, by = zip(*wanted, strict=True)
+        return None, None, None, *torch.autograd.grad(outputs, leaves, by, materialize_grads=True)
 
 
 def for_each_task(net: nn.Module, function: Callable[..., Any], *tasks: Any) -> Any:

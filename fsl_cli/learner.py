@@ -47,17 +47,17 @@ class Learner(LightningModule):
             "lr_scheduler": {"scheduler": self.schedule(optimizer), "interval": "step"},
         }
 
-    def training_step(self, episodes: Episodes, step: int) -> Tensor:
-        loss = self.algorithm.loss(episodes)
+    def training_step(self, groups: list[Episodes], step: int) -> Tensor:
+        loss = self._loss(groups)
         if self.trainer.world_size > 1:
             self._average_buffers()
         return loss
 
-    def validation_step(self, episodes: Episodes, step: int) -> None:
-        self._score(episodes)
+    def validation_step(self, groups: list[Episodes], step: int) -> None:
+        self._score(groups)
 
-    def test_step(self, episodes: Episodes, step: int) -> None:
-        self._score(episodes)
+    def test_step(self, groups: list[Episodes], step: int) -> None:
+        self._score(groups)
 
     def on_validation_epoch_start(self) -> None:
         self.scores = []
@@ -72,19 +72,40 @@ class Learner(LightningModule):
     def on_test_epoch_end(self) -> None:
         self._gather()
 
-    def _score(self, episodes: Episodes) -> None:
-        logits = self.algorithm.adapt(episodes.support)(episodes.query.x)  # (T, m, way)
-        correct = (logits.argmax(-1) == episodes.query.y).double().mean(-1)  # (T,)
-        loss = F.cross_entropy(logits.mT, episodes.query.y, reduction="none").double().mean(-1)  # (T,)
-        rows = zip(episodes.index.tolist(), correct.tolist(), loss.tolist(), strict=True)
-        self.scores += [Score(*row) for row in rows]
+    def _loss(self, groups: list[Episodes]) -> Tensor:
+        """The mean over the episodes of all groups; running statistics too move as if they stood side by side."""
+        if len(groups) == 1:
+            return self.algorithm.loss(groups[0])
+        buffers = self._running()
+        before = [buffer.clone() for buffer in buffers]
+        after = [torch.zeros_like(buffer) for buffer in buffers]
+        losses = []
+        for group in groups:
+            share = len(group.index) / sum(len(each.index) for each in groups)
+            losses.append(share * self.algorithm.loss(group))
+            for buffer, start, total in zip(buffers, before, after, strict=True):
+                total += share * buffer
+                buffer.copy_(start)
+        for buffer, total in zip(buffers, after, strict=True):
+            buffer.copy_(total)
+        return torch.stack(losses).sum()
+
+    def _score(self, groups: list[Episodes]) -> None:
+        for episodes in groups:
+            logits = self.algorithm.adapt(episodes.support)(episodes.query.x)  # (T, m, way)
+            correct = (logits.argmax(-1) == episodes.query.y).double().mean(-1)  # (T,)
+            loss = F.cross_entropy(logits.mT, episodes.query.y, reduction="none").double().mean(-1)  # (T,)
+            rows = zip(episodes.index.tolist(), correct.tolist(), loss.tolist(), strict=True)
+            self.scores += [Score(*row) for row in rows]
+
+    def _running(self) -> list[Tensor]:
+        return [buffer for buffer in self.algorithm.buffers() if buffer.is_floating_point()]
 
     def _average_buffers(self) -> None:
         """Running statistics become those of one process that has seen all episodes of the step."""
-        for buffer in self.algorithm.buffers():
-            if buffer.is_floating_point():
-                torch.distributed.all_reduce(buffer)
-                buffer /= self.trainer.world_size
+        for buffer in self._running():
+            torch.distributed.all_reduce(buffer)
+            buffer /= self.trainer.world_size
 
     def _gather(self) -> None:
         """Every process's scores, the same list on each."""

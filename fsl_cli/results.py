@@ -39,15 +39,18 @@ class Result:
     split_hash: str
     rotations: str
     part: str  # which split was tested
-    way: int
-    shot: int
-    query: int  # images a class
+    way: int | list[int]  # a number, or the range that it was drawn from
+    shot: int | list[int]
+    query: int | str  # images a class, or all that are left of it
     episodes: int
     seed: int  # of the run: weights and training episodes
     episode_seed: int  # of the test episodes
     norm: str  # whose statistics normalised
     inference: str  # inductive | transductive
     trained_on: str  # data set
+    image: dict[
+        str, Any
+    ]  # what the run's backbone sees: channels, size, and the mean and std that pixels are scaled by
     checkpoint: str
     step: int  # meta-iterations behind the checkpoint
     accuracy: float  # mean over the episodes, 0..1
@@ -57,6 +60,7 @@ class Result:
     training_seconds: float
     changes: list[str]  # settings of the run that were changed for this test
     version: str
+    sampling: str = "uniform"  # of an episode's classes: uniform in the split | within_alphabet
 
 
 def new_folder(out: str, name: str) -> Path:
@@ -77,6 +81,20 @@ def new_folder(out: str, name: str) -> Path:
             f"{parent} cannot be written: {error.strerror}. Choose another folder with out=FOLDER."
         ) from error
     raise UserError(f"{parent} already holds a thousand runs of this second. Choose another folder with out=FOLDER.")
+
+
+def task_name(settings: dict[str, Any]) -> str:
+    """5w1s, or 5-20w1-10s where way and shot are ranges."""
+    return f"{_spelled(settings['way'])}w{_spelled(settings['shot'])}s"
+
+
+def task_words(settings: dict[str, Any]) -> str:
+    """5-way 1-shot, or 5-20-way 1-10-shot where way and shot are ranges."""
+    return f"{_spelled(settings['way'])}-way {_spelled(settings['shot'])}-shot"
+
+
+def _spelled(count: int | list[int]) -> str:
+    return str(count) if isinstance(count, int) else "-".join(map(str, count))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.panel import Panel
 
-from fsl_cli.results import read_json
+from fsl_cli.results import read_json, task_words
 
 
 def console() -> Console:
@@ -21,18 +21,17 @@ def console() -> Console:
 
 def protocol_line(result: dict[str, Any]) -> str:
     """What an accuracy was reached under, in one line."""
+    elsewhere = f"trained on {result['trained_on']}, " if result["trained_on"] != result["data"] else ""
+    sampling = f"classes drawn {result['sampling']}, " if result["sampling"] != "uniform" else ""
     return (
-        f"{result['data']} {result['split']} split ({result['split_hash']}), rotations={result['rotations']}, "
-        f"{result['query']} queries a class, {result['episodes']} episodes, "
+        f"{elsewhere}{result['data']} {result['split']} split ({result['split_hash']}), "
+        f"rotations={result['rotations']}, {sampling}{result['query']} queries a class, {result['episodes']} episodes, "
         f"{result['inference']} (norm={result['norm']})"
     )
 
 
 def accuracy_line(result: dict[str, Any]) -> str:
-    return (
-        f"{result['way']}-way {result['shot']}-shot {result['part']} accuracy  "
-        f"{result['accuracy']:.2%} ± {result['interval']:.2%}"
-    )
+    return f"{task_words(result)} {result['part']} accuracy  {result['accuracy']:.2%} ± {result['interval']:.2%}"
 
 
 def last_screen(folder: Path, tested: bool) -> None:

@@ -55,6 +55,7 @@ def run_test(
         episode_seed=EVALUATION_SEED,
         inference="transductive" if values["norm"] == "transductive" else "inductive",
         trained_on=saved_config(folder)["choices"]["data"],
+        image=experiment.image,
         checkpoint=path.name,
         step=step,
         accuracy=accuracy,

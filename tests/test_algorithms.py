@@ -13,7 +13,8 @@ import fsl_cli.inner_loop
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.binding import build
 from fsl_cli.config import choices, compose
-from fsl_cli.data.datamodule import Batch, Episodic, Shape
+from fsl_cli.data.sampler import Shape
+from fsl_cli.data.tasks import Batch, ImageTasks
 from fsl_cli.episodes import Episodes, Examples
 
 GRADIENT_NORMS = ("support", "transductive", "group", "none")
@@ -35,6 +36,7 @@ ROWS = {
     "fomaml": Row(GRADIENT_NORMS, SMALL_MAML, exact=False),
 }
 WAY, SHOT, QUERY = 3, 2, 3
+CPU = torch.device("cpu")
 
 
 def algorithm(name: str, norm: str, halve: str = "pool") -> Algorithm:
@@ -56,8 +58,8 @@ def algorithm(name: str, norm: str, halve: str = "pool") -> Algorithm:
 
 def episodes(count: int = 2, part: str = "train", first: int = 0) -> Episodes:
     shapes = dict.fromkeys(("train", "val", "test"), Shape(WAY, SHOT, QUERY))
-    module = Episodic(tiny_data(), shapes, 1, episodes={"val": 1, "test": 1})
-    return module.gather(Batch(part, 0, list(range(first, first + count))), torch.device("cpu"))
+    [some] = ImageTasks(tiny_data(), shapes, 1).gather(Batch(part, 0, [*range(first, first + count)]), CPU)
+    return some
 
 
 def every(*fields: str) -> pytest.MarkDecorator:

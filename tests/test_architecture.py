@@ -43,7 +43,7 @@ LIBRARIES = {  # library -> the rooms that may import it
     "hydra": {"config", "commands"},
     "omegaconf": {"config", "commands"},
     "pytorch_lightning": {"learner", "data", "callbacks", "training", "testing", "binding"},
-    "rich": {"screen", "callbacks", "commands"},
+    "rich": {"screen", "callbacks", "commands", "data"},
     "matplotlib": {"screen", "commands"},
 }
 

@@ -20,6 +20,7 @@ import yaml
 from PIL import Image
 
 import fsl_cli.callbacks
+import fsl_cli.data.download
 import fsl_cli.data.store
 import fsl_cli.results
 from fsl_cli.cli import main
@@ -28,6 +29,7 @@ from fsl_cli.data.sources import omniglot
 
 GLYPHS = ("data.train_classes=30", "data.val_classes=16", "data.test_classes=16", "data.size=16")
 EPISODES = ("steps=2", "val_every=1", "val_episodes=2", "episodes=3", "train_query=2", "query=2", "meta_batch=1")
+PARTS = ("images_background", "images_evaluation")
 SMALL = (*GLYPHS, *EPISODES, "backbone.filters=4", "trainer=cpu")
 
 
@@ -188,13 +190,13 @@ def test_a_real_process(words: list[str]) -> None:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Omniglot has two characters of two drawings."""
-    monkeypatch.setattr(omniglot, "CHARACTERS", 2)
+    monkeypatch.setattr(omniglot, "CHARACTERS", dict.fromkeys(PARTS, 1))
     monkeypatch.setattr(omniglot, "DRAWINGS", 2)
 
 
 def unpacked(root: Path) -> Path:
     """A tiny Omniglot in the published structure."""
-    for part in omniglot.PARTS:
+    for part in PARTS:
         folder = root / part / "Greek" / "character01"
         folder.mkdir(parents=True)
         for number in range(2):
@@ -205,7 +207,7 @@ def unpacked(root: Path) -> Path:
 
 def zipped(root: Path) -> Path:
     """The same as archives."""
-    for part in omniglot.PARTS:
+    for part in PARTS:
         shutil.make_archive(str(root / part), "zip", unpacked(root / ".tmp" / part), part)
     shutil.rmtree(root / ".tmp")
     return root
@@ -213,7 +215,7 @@ def zipped(root: Path) -> Path:
 
 @pytest.mark.parametrize("make", [unpacked, zipped])
 def test_the_tiny_omniglot_is_one(few: None, tmp_path: Path, make: Callable[[Path], Path]) -> None:
-    found = omniglot._find(make(tmp_path))
+    found = omniglot._find(make(tmp_path), PARTS)
     assert [omniglot._decode(drawings, 28).shape for drawings in found.values()] == [(2, 1, 28, 28)] * 2
 
 
@@ -221,7 +223,7 @@ def test_the_tiny_omniglot_is_read_drawing_by_drawing(
     few: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} is read too early"))
-    omniglot._find(unpacked(tmp_path))
+    omniglot._find(unpacked(tmp_path), PARTS)
 
 
 def harm(root: Path, name: str, change: Callable[[bytes], bytes]) -> None:
@@ -303,10 +305,10 @@ def test_a_folder_with_text_for_an_image_or_none(refused: Refused, tmp_path: Pat
 
 @pytest.mark.parametrize("error", [URLError("no route to host"), IncompleteRead(b"")], ids=["none", "cut off"])
 def test_no_network_and_no_data(refused: Refused, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    def no_network(*words: object) -> None:
+    def no_network(*words: object, **more: object) -> None:
         raise error
 
-    monkeypatch.setattr(omniglot, "download_url", no_network)
+    monkeypatch.setattr(fsl_cli.data.download, "urlopen", no_network)
     says = ["images_background.zip", "https://", str(error), "data.root=FOLDER"]
     refused("train", "data=omniglot", says=says)
     refused(
@@ -318,10 +320,7 @@ def test_no_network_and_no_data(refused: Refused, monkeypatch: pytest.MonkeyPatc
 def test_a_download_that_is_not_the_archive(
     refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
-    from torchvision.datasets import utils
-
-    monkeypatch.setattr(utils, "_get_redirect_url", lambda url, max_hops: url)
-    monkeypatch.setattr(utils, "_urlretrieve", lambda url, path: Path(path).write_bytes(content))
+    monkeypatch.setattr(fsl_cli.data.download, "_fetch", lambda url, part: part.write_bytes(content))
     says = ["images_background.zip", "https://", "MD5", "data.root=FOLDER"]
     refused("train", "data=omniglot", says=says)
     assert not list(tmp_path.glob("cache/fsl/downloads/*")), "the wrong file is left"
@@ -561,7 +560,7 @@ TRAPS: dict[str, dict[str, Any]] = {
     "through fsl": {"_target_": "fsl_cli.binding.build", "node": {"_target_": "os.system", "command": "touch trap"}},
     "imported": {"_target_": "fsl_cli.results.subprocess.run", "args": ["touch", "trap"]},
     "imported there": {
-        "_target_": "fsl_cli.data.sources.omniglot.download_url",
+        "_target_": "fsl_cli.data.sources.omniglot.fetch",
         "url": "file:///dev/null",
         "root": "trap",
     },

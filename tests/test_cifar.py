@@ -17,7 +17,7 @@ from test_pickles import python2
 from torchvision.datasets import CIFAR100
 from torchvision.io import encode_png
 
-from fsl_cli.data import copies
+from fsl_cli.data import copies, download
 from fsl_cli.data.copies import frozen
 from fsl_cli.data.sources import cifar as module
 from fsl_cli.data.sources.cifar import cifar_fs, fc100
@@ -135,15 +135,15 @@ def test_another_archive_is_not_unpickled(tmp_path: Path, archive: bytes) -> Non
 
 
 def test_downloading(tmp_path: Path, archive: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_network(*words: object) -> None:
+    def no_network(*words: object, **more: object) -> None:
         raise URLError("no route to host")
 
     with pytest.raises(UserError, match="download=false. Download https://"):
         opened(cifar_fs, None, tmp_path, download=False)
-    monkeypatch.setattr(copies, "download_url", no_network)
+    monkeypatch.setattr(download, "urlopen", no_network)
     with pytest.raises(UserError, match="could not be downloaded from https://.*no route.*data.root=FOLDER"):
         opened(cifar_fs, None, tmp_path)
-    monkeypatch.setattr(copies, "download_url", lambda url, folder, name, md5: put(Path(folder), archive))
+    monkeypatch.setattr(copies, "download", lambda url, path, *words: put(path.parent, archive))
     data = opened(cifar_fs, None, tmp_path)
     assert data.store.images.shape == (200, 3, 32, 32)
     assert {path.name.split("-")[0] for path in tmp_path.iterdir()} == {"cifar100", "downloads"}

@@ -138,9 +138,9 @@ def test_downloading(tmp_path: Path, archive: bytes, monkeypatch: pytest.MonkeyP
     with pytest.raises(UserError, match="download=false. Download https://data.caltech.edu"):
         opened(None, tmp_path, download=False)
 
-    def fetch(url: str, folder: str, name: str, md5: str) -> None:
-        put(Path(folder), {name: archive})
+    def fetch(url: str, path: Path, *words: str) -> None:
+        put(path.parent, {path.name: archive})
 
-    monkeypatch.setattr(copies, "download_url", fetch)
+    monkeypatch.setattr(copies, "download", fetch)
     assert opened(None, tmp_path).store.images.shape == (COUNT, 3, 16, 16)
     assert {path.name.split("-")[0] for path in tmp_path.iterdir()} == {"cub", "downloads"}

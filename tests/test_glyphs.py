@@ -2,6 +2,7 @@
 
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from fsl_cli.data.store import DataSet
 from fsl_cli.errors import UserError
 
 
-def small(cache: Path, **choices: int) -> DataSet:
+def small(cache: Path, **choices: Any) -> DataSet:
     return glyphs(
         **{"train_classes": 5, "val_classes": 2, "test_classes": 3, "drawings": 4, **choices}, cache=str(cache)
     )
@@ -33,6 +34,15 @@ def test_splits_are_consecutive_and_named(tmp_path: Path) -> None:
     assert data.store.starts.tolist() == list(range(0, 44, 4))
     assert data.protocol.keys() == {"split", "split_hash", "rotations"}
     assert data.protocol["split_hash"] != small(tmp_path, train_classes=4, val_classes=3).protocol["split_hash"]
+
+
+def test_rotations_are_a_setting(tmp_path: Path) -> None:
+    plain = small(tmp_path)
+    for rotations, turns in {"none": [1, 1, 1], "train": [4, 1, 1], "all": [4, 4, 4]}.items():
+        data = small(tmp_path, rotations=rotations)
+        assert [data.splits[part].turns for part in ("train", "val", "test")] == turns
+        assert data.protocol == {**plain.protocol, "rotations": rotations}
+        assert data.store.hash == plain.store.hash and len(list(tmp_path.iterdir())) == 1
 
 
 def test_ink_on_paper(tmp_path: Path) -> None:

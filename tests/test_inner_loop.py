@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fsl_cli.algorithms.protonet import logits, prototypes
-from fsl_cli.inner_loop import Parameters, adapt, for_each_task, mean_loss, sgd
+from fsl_cli.inner_loop import Parameters, Rule, adapt, for_each_task, mean_loss, sgd, trajectory
 
 LR, STEPS = 0.1, 3
 A = torch.diag(
@@ -20,7 +21,7 @@ A = torch.diag(
 
 
 def quadratic(target: Tensor):
-    return lambda p: 0.5 * (p["w"] - target) @ A @ (p["w"] - target)
+    return lambda p, step: 0.5 * (p["w"] - target) @ A @ (p["w"] - target)
 
 
 @pytest.mark.parametrize("first_order", [False, True])
@@ -30,14 +31,14 @@ def test_mamls_meta_gradient_on_a_quadratic_has_its_closed_form(first_order: boo
     fast = adapt(quadratic(support), {"w": w}, {"w"}, STEPS, sgd(LR), first_order)
     shrink = torch.linalg.matrix_power(torch.eye(3, dtype=torch.float64) - LR * A, STEPS)
     torch.testing.assert_close(fast["w"], support + shrink @ (w - support))
-    quadratic(query)(fast).backward()
+    quadratic(query)(fast, 0).backward()
     at_fast = A @ (fast["w"] - query).detach()
     torch.testing.assert_close(w.grad, at_fast if first_order else shrink.T @ at_fast)
 
 
 def test_only_the_named_parameters_adapt_and_all_receive_gradients() -> None:
     w, b = (torch.ones(3, requires_grad=True) for _ in range(2))
-    fast = adapt(lambda p: (p["w"] * p["b"]).square().sum(), {"w": w, "b": b}, {"w"}, 2, sgd(LR))
+    fast = adapt(lambda p, step: (p["w"] * p["b"]).square().sum(), {"w": w, "b": b}, {"w"}, 2, sgd(LR))
     assert fast["b"] is b
     assert not torch.equal(fast["w"], w)
     (gradient,) = torch.autograd.grad(fast["w"].sum(), b)
@@ -48,7 +49,7 @@ def test_first_order_keeps_no_graph_of_the_steps() -> None:
     w = torch.ones(3, requires_grad=True)
     seen = []
 
-    def loss(p: Parameters) -> Tensor:
+    def loss(p: Parameters, step: int) -> Tensor:
         seen.append(p["w"].requires_grad)
         return p["w"].square().sum()
 
@@ -56,6 +57,53 @@ def test_first_order_keeps_no_graph_of_the_steps() -> None:
     assert len(seen) == 3
     fast = adapt(loss, {"w": w}, {"w"}, 3, sgd(LR), first_order=True)
     assert fast["w"].grad_fn.next_functions[0][0].next_functions[0][0].next_functions[0][0].variable is w
+
+
+def momentum(rate: Tensor) -> Rule:
+    """Heavy ball with a learned rate, which is part of the state."""
+
+    def update(step: int, fast: Parameters, gradients: Parameters, state: Any) -> tuple[Parameters, Any]:
+        speed = {name: 0.5 * state["speed"][name] + gradients[name] for name in fast}
+        moved = {name: fast[name] - state["rate"] / (1 + step) * speed[name] for name in fast}
+        return moved, {"speed": speed, "rate": state["rate"]}
+
+    return Rule(
+        lambda fast: {"speed": {name: torch.zeros_like(value) for name, value in fast.items()}, "rate": rate}, update
+    )
+
+
+def nodes(tensor: Tensor) -> int:
+    """How large the graph behind a tensor is."""
+    seen, waiting = set(), [tensor.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node not in seen:
+            seen.add(node)
+            waiting += [earlier for earlier, _ in node.next_functions if earlier]
+    return len(seen)
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+def test_steps_that_are_built_again_give_the_same_gradients_and_keep_no_graph(first_order: bool) -> None:
+    gradients, kept = [], []
+    for checkpoint in (False, True):
+        w, b, rate = (torch.full((3,), value, dtype=torch.float64, requires_grad=True) for value in (1.0, 0.5, 0.1))
+
+        def loss(p: Parameters, step: int) -> Tensor:
+            return (p["w"] * p["b"]).sin().exp().sum() + p["w"].pow(4).sum()
+
+        fast = adapt(loss, {"w": w, "b": b}, {"w"}, 4, momentum(rate), first_order, checkpoint)
+        kept.append(nodes(fast["w"]))
+        gradients.append(torch.autograd.grad((fast["w"] * fast["b"]).sum(), [w, b, rate]))
+    torch.testing.assert_close(gradients[1], gradients[0])
+    assert kept[1] == 4 + 3  # the steps, and the three leaves
+    assert first_order or kept[0] > 5 * kept[1]
+
+
+def test_the_trajectory_has_every_step() -> None:
+    w = torch.tensor([4.0])
+    steps = list(trajectory(lambda p, step: (p["w"] * (step + 1)).sum(), {"w": w}, {"w"}, 3, sgd(1.0)))
+    assert [float(step["w"]) for step in steps] == [3.0, 1.0, -2.0]
 
 
 def test_tasks_run_in_several_threads_without_mixing_their_weights() -> None:

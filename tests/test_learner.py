@@ -12,15 +12,21 @@ from conftest import tiny_data
 
 from fsl_cli.assemble import learner
 from fsl_cli.config import compose
-from fsl_cli.data.datamodule import EVALUATION_SEED, Batch, Episodic, Shape
+from fsl_cli.data.datamodule import EVALUATION_SEED, Episodic
+from fsl_cli.data.sampler import Shape
+from fsl_cli.data.store import DataSet
+from fsl_cli.data.tasks import Batch, ImageTasks
 from fsl_cli.training import new_trainer, quiet
+
+
+def tasks(data: DataSet | None = None, channels: int = 1) -> ImageTasks:
+    return ImageTasks(data or tiny_data(), dict.fromkeys(("train", "val", "test"), Shape(3, 1, 2)), channels)
 
 
 def module(seed: int = 5, step: int = 0, rank: int = 0, world: int = 1) -> Any:
     """Episodes of the tiny data set, as the trainer of one of `world` processes would ask for them at `step`."""
-    shapes = dict.fromkeys(("train", "val", "test"), Shape(3, 1, 2))
     counts = {"val": 6, "test": 9}
-    built: Any = Episodic(tiny_data(), shapes, 1, seed=seed, meta_batch=4, steps=10, val_every=4, episodes=counts)
+    built: Any = Episodic(tasks(), seed=seed, meta_batch=4, steps=10, val_every=4, episodes=counts)
     built.trainer = SimpleNamespace(global_step=step, global_rank=rank, world_size=world)
     return built
 
@@ -48,20 +54,17 @@ def test_evaluation_takes_its_own_split_and_seed_whatever_the_runs_seed(part: st
     assert {(batch.split, batch.seed) for batch in found} == {(part, EVALUATION_SEED)}
 
 
+def queries(tasks: ImageTasks) -> torch.Tensor:
+    return tasks.gather(Batch("train", 0, [0]), torch.device("cpu"))[0].query.x
+
+
 def test_pixels_are_scaled_by_the_data_sets_constants() -> None:
-    plain = module().gather(Batch("train", 0, [0]), torch.device("cpu")).query.x
-    scaled = module()
-    scaled.data = scaled.data._replace(mean=(0.4,), std=(0.25,))
-    torch.testing.assert_close(scaled.gather(Batch("train", 0, [0]), torch.device("cpu")).query.x, (plain - 0.4) / 0.25)
+    scaled = tasks(tiny_data()._replace(mean=(0.4,), std=(0.25,)))
+    torch.testing.assert_close(queries(scaled), (queries(tasks()) - 0.4) / 0.25)
 
 
 def test_channels_are_brought_to_what_the_backbone_sees() -> None:
-    grey = module().gather(Batch("train", 0, [0]), torch.device("cpu")).query.x
-    colour = module()
-    colour.channels = 3
-    assert torch.equal(
-        colour.gather(Batch("train", 0, [0]), torch.device("cpu")).query.x, grey.expand(-1, -1, 3, -1, -1)
-    )
+    assert torch.equal(queries(tasks(channels=3)), queries(tasks()).expand(-1, -1, 3, -1, -1))
 
 
 def test_seeds_give_different_weights_and_the_same_seed_the_same() -> None:
@@ -79,9 +82,18 @@ def test_evaluation_leaves_weights_and_statistics_alone(algo: str, verb: str) ->
     config = compose([f"algo={algo}", "trainer=cpu", "train_way=3", "backbone.filters=8"]).values
     built = learner(config, 1, 16)
     before = {name: value.clone() for name, value in built.state_dict().items()}
-    shapes = dict.fromkeys(("train", "val", "test"), Shape(3, 1, 2))
-    episodes = Episodic(tiny_data(), shapes, 1, episodes={"val": 6, "test": 6})
+    episodes = Episodic(tasks(), episodes={"val": 6, "test": 6})
     with quiet():
         getattr(new_trainer(config["trainer"]), verb)(built, datamodule=episodes, verbose=False)
     assert [score.index for score in built.scores] == list(range(6))
     assert all(torch.equal(value, before[name]) for name, value in built.state_dict().items())
+
+
+def test_episodes_of_several_shapes_are_averaged_and_leave_one_set_of_statistics() -> None:
+    config = compose(["algo=protonet", "backbone.filters=8"]).values
+    together, apart = learner(config, 1, 16), learner(config, 1, 16)
+    groups = tasks().gather(Batch("train", 0, [0, 1, 2]), torch.device("cpu"))
+    alone = [tasks().gather(Batch("train", 0, index), torch.device("cpu"))[0] for index in ([0, 1], [2])]
+    torch.testing.assert_close(together._loss(groups), apart._loss(alone))
+    for one, other in zip(together.buffers(), apart.buffers(), strict=True):
+        torch.testing.assert_close(one, other)

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from fsl_cli.cli import run
+from fsl_cli.data.sampler import Shape
 from fsl_cli.data.sources.omniglot import _splits, omniglot
 from fsl_cli.data.store import DataSet, split_hash
+from fsl_cli.data.tasks import sampler
 
 
 def test_the_vinyals_lists_are_frozen() -> None:
@@ -91,3 +93,35 @@ def test_it_learns_real_omniglot(
     result = json.loads(path.read_text())
     assert result["inference"] == "inductive"
     assert result["accuracy"] - result["interval"] > floor
+
+
+@pytest.mark.real
+def test_lakes_minimal_sets_come_from_their_own_archives(omniglot_root: Path, tmp_path: Path) -> None:
+    five = ("Balinese", "Early_Aramaic", "Greek", "Korean", "Latin")  # background small 1
+    with (
+        zipfile.ZipFile(omniglot_root / "images_background.zip") as whole,
+        zipfile.ZipFile(tmp_path / "images_background_small1.zip", "w") as small,
+    ):
+        for name in whole.namelist():
+            if name.endswith(".png") and name.split("/")[1] in five:
+                small.writestr(name.replace("images_background", "images_background_small1"), whole.read(name))
+    (tmp_path / "images_evaluation.zip").symlink_to(omniglot_root / "images_evaluation.zip")
+    data = omniglot(root=str(tmp_path), split="small1", rotations="none", size=8, cache=str(tmp_path / "cache"))
+    assert {part: len(split.classes) for part, split in data.splits.items()} == {"train": 110, "val": 26, "test": 659}
+    assert data.store.names[int(data.splits["val"].classes[0])] == "images_background_small1/Latin/character01"
+    assert data.protocol["split"] == "small1"
+
+
+@pytest.mark.real
+def test_within_alphabets_every_class_of_an_episode_is_of_one(
+    omniglot_root: Path, load: Callable[..., DataSet]
+) -> None:
+    data = load(root=str(omniglot_root), split="lake", rotations="none", within_alphabet=True)
+    drawn = sampler(data, "test", Shape(20, 1, 1))
+    met = set()
+    for index in range(200):
+        names = [data.store.names[data.splits["test"].classes[c]] for c in drawn.episode(0, "test", index).classes]
+        [alphabet] = {name.split("/")[1] for name in names}
+        met.add(alphabet)
+    assert len(met) == 20  # all evaluation alphabets have 20 characters
+    assert data.protocol["sampling"] == "within_alphabet"

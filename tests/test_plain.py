@@ -8,7 +8,7 @@ import torch
 from fsl_cli.assemble import assemble
 from fsl_cli.commands.plain import PlainConv4, plain_maml, plain_protonet
 from fsl_cli.config import compose
-from fsl_cli.data.datamodule import Batch
+from fsl_cli.data.tasks import Batch
 
 DATA = ["data.train_classes=20", "data.val_classes=10", "data.test_classes=10", "train_way=5", "train_query=3"]
 
@@ -29,7 +29,7 @@ def test_loss_and_gradient_equal_the_plain_loop(algo: str, halve: str, float64: 
         order = [p for i in range(4) for p in (convs[i], norms[2 * i], norms[2 * i + 1])] + head
         for own, other in zip(order, theirs, strict=True):
             other.copy_(own)
-    episodes = experiment.episodes.gather(Batch("train", 0, [0, 1]), torch.device("cpu"))
+    [episodes] = experiment.episodes.tasks.gather(Batch("train", 0, [0, 1]), torch.device("cpu"))
     loss = ours.loss(episodes)
     expected = (plain_maml(network, 0.4, 2) if algo == "maml" else plain_protonet(network))(episodes)
     torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-12)

@@ -9,20 +9,23 @@ import pytest
 import torch
 from conftest import tiny_data
 
-from fsl_cli.data.datamodule import Batch, Episodic, Shape
-from fsl_cli.data.sampler import Sampler
+from fsl_cli.data.augment import Augment
+from fsl_cli.data.sampler import Sampler, Shape
+from fsl_cli.data.tasks import Batch, ImageTasks
+from fsl_cli.episodes import Episodes
 from fsl_cli.errors import UserError
 
 SAMPLER = Sampler(np.array([20] * 30 + [9] * 10), way=5, shot=2, query=6)
+FIXED = Shape(5, 1, 3)
 PUBLISHED = {"classes": [11, 10, 15, 9, 20], "support": [[16, 19], [2, 15]], "query": [7, 13, 14, 6, 10, 3]}
 
 
 def test_an_episode_has_exactly_its_classes_and_images() -> None:
     for index in range(200):
         classes, support, query = SAMPLER.episode(0, "train", index)
-        assert len(set(classes.tolist())) == 5
-        assert support.shape == (5, 2)
-        assert query.shape == (5, 6)
+        assert len(set(classes)) == 5
+        assert [len(own) for own in support] == [2] * 5
+        assert [len(own) for own in query] == [6] * 5
         for number, first, second in zip(classes, support, query, strict=True):
             drawn = [*first, *second]
             assert len(set(drawn)) == 8  # support and query are disjoint
@@ -32,38 +35,39 @@ def test_an_episode_has_exactly_its_classes_and_images() -> None:
 def test_an_episode_is_a_function_of_seed_split_and_index() -> None:
     drawn = [SAMPLER.episode(seed, split, i) for seed in (0, 1) for split in ("train", "val") for i in range(5)]
     again = [SAMPLER.episode(seed, split, i) for seed in (0, 1) for split in ("train", "val") for i in range(5)]
-    assert all(np.array_equal(a.support, b.support) for a, b in zip(drawn, again, strict=True))
+    assert drawn == again
     assert len({tuple(episode.classes) for episode in drawn}) == len(drawn)
 
 
 def test_episodes_are_the_same_in_every_version() -> None:
     """Published test episodes: if this fails, numbers of earlier versions cannot be compared in pairs any more."""
     classes, support, query = SAMPLER.episode(0, "test", 0)
-    assert classes.tolist() == PUBLISHED["classes"]
-    assert support[:2].tolist() == PUBLISHED["support"]
-    assert query[0].tolist() == PUBLISHED["query"]
+    assert classes == PUBLISHED["classes"]
+    assert support[:2] == PUBLISHED["support"]
+    assert query[0] == PUBLISHED["query"]
 
 
 def test_labels_are_shuffled_and_draws_are_uniform() -> None:
     episodes = [SAMPLER.episode(0, "train", index) for index in range(4000)]
     ascending = np.mean([np.all(np.diff(e.classes) > 0) for e in episodes])
     assert ascending < 0.03  # 1 / 5! = 0.8% by chance
-    counts = np.array(list(Counter(np.concatenate([e.classes for e in episodes]).tolist()).values()))
+    counts = np.array(list(Counter(number for e in episodes for number in e.classes).values()))
     assert len(counts) == 40
     assert abs(counts - 500).max() < 5 * np.sqrt(500)
-    images = np.array(list(Counter(np.concatenate([e.query[e.classes >= 30].ravel() for e in episodes])).values()))
+    pairs = [pair for e in episodes for pair in zip(e.classes, e.query, strict=True)]
+    images = np.array(list(Counter(image for number, query in pairs if number >= 30 for image in query).values()))
     assert len(images) == 9
     assert images.std() / images.mean() < 0.05
 
 
-def module(turns: int = 1, **more: object) -> Episodic:
-    shapes = dict.fromkeys(("train", "val", "test"), Shape(5, 1, 3))
-    return Episodic(tiny_data(turns=turns), shapes, 1, episodes={"val": 1, "test": 1}, **more)  # type: ignore[arg-type]
+def gathered(part: str, index: list[int], turns: int = 1, shape: Shape = FIXED) -> list[Episodes]:
+    tasks = ImageTasks(tiny_data(turns=turns), dict.fromkeys(("train", "val", "test"), shape), 1)
+    return tasks.gather(Batch(part, 0, index), torch.device("cpu"))
 
 
 def test_gathering_does_not_depend_on_the_meta_batch() -> None:
-    together = module().gather(Batch("train", 0, [0, 1, 2]), torch.device("cpu"))
-    alone = module().gather(Batch("train", 0, [2]), torch.device("cpu"))
+    together = gathered("train", [0, 1, 2])[0]
+    alone = gathered("train", [2])[0]
     assert torch.equal(together.support.x[2], alone.support.x[0])
     assert torch.equal(together.query.x[2], alone.query.x[0])
     assert torch.equal(together.query.y[2], alone.query.y[0])
@@ -71,7 +75,7 @@ def test_gathering_does_not_depend_on_the_meta_batch() -> None:
 
 def test_images_belong_to_the_classes_behind_their_labels() -> None:
     data = tiny_data()
-    got = module().gather(Batch("test", 0, [0]), torch.device("cpu"))
+    got = gathered("test", [0])[0]
     for image, label in zip(got.query.x[0], got.query.y[0], strict=True):
         number = int(data.splits["test"].classes[got.classes[0, label]])
         own = data.store.images[data.store.starts[number] : data.store.starts[number + 1]]
@@ -80,7 +84,7 @@ def test_images_belong_to_the_classes_behind_their_labels() -> None:
 
 def test_turned_classes_have_their_own_angle_and_stay_in_their_parents_split() -> None:
     data = tiny_data(turns=4)
-    got = module(turns=4).gather(Batch("train", 0, list(range(20))), torch.device("cpu"))
+    got = gathered("train", list(range(20)), turns=4)[0]
     angles = got.classes % 4
     assert len(set(angles[0].tolist()) | set(angles[1].tolist())) > 1  # not one angle for a whole task
     episode, label = next((e, c) for e in range(20) for c in range(5) if angles[e, c] == 1)
@@ -94,6 +98,81 @@ def test_turned_classes_have_their_own_angle_and_stay_in_their_parents_split() -
 def test_too_many_ways_and_images_are_refused() -> None:
     shapes = {"train": Shape(5, 1, 3), "val": Shape(51, 1, 3), "test": Shape(5, 4, 5)}
     with pytest.raises(UserError, match=r"way=51 needs 51 classes; the val split of tiny has 50\. Try way=50\."):
-        Episodic(tiny_data(), shapes, 1, episodes={"val": 1, "test": 1})
+        ImageTasks(tiny_data(), shapes, 1)
     with pytest.raises(UserError, match=r"need 9 images of each class; class 150 in the test split of tiny has 8\."):
-        Episodic(tiny_data(), {"test": shapes["test"]}, 1, episodes={"val": 1, "test": 1})
+        ImageTasks(tiny_data(), {"test": shapes["test"]}, 1)
+
+
+def test_all_queries_are_the_images_that_are_left() -> None:
+    for index in range(50):
+        classes, support, query = Sampler(SAMPLER.sizes, 5, 2, "all").episode(0, "train", index)
+        for number, first, second in zip(classes, support, query, strict=True):
+            assert sorted([*first, *second]) == list(range(SAMPLER.sizes[number]))
+            assert len(first) == 2
+
+
+def test_ranges_of_way_and_shot_are_drawn_from_evenly() -> None:
+    varied = Sampler(SAMPLER.sizes, [2, 6], [1, 4], 6)
+    episodes = [varied.episode(0, "train", index) for index in range(3000)]
+    ways = Counter(len(episode.classes) for episode in episodes)
+    assert set(ways) == {2, 3, 4, 5, 6} and min(ways.values()) > 500
+    sizes = [
+        (varied.sizes[number], len(own)) for e in episodes for number, own in zip(e.classes, e.support, strict=True)
+    ]
+    large = Counter(shot for size, shot in sizes if size == 20)
+    small = Counter(shot for size, shot in sizes if size == 9)
+    assert set(large) == {1, 2, 3, 4} and min(large.values()) > 0.22 * sum(large.values())
+    assert set(small) == {1, 2, 3}  # of 9 images, 6 are queries
+    assert episodes[7] == varied.episode(0, "train", 7)
+
+
+def test_what_does_not_vary_is_drawn_as_if_nothing_did() -> None:
+    fixed, varied = SAMPLER.episode(0, "test", 3), Sampler(SAMPLER.sizes, 5, [1, 2], "all").episode(0, "test", 3)
+    assert fixed.classes == varied.classes
+    assert fixed.support[0][:1] == varied.support[0][:1]
+
+
+def test_classes_of_one_group_only() -> None:
+    groups = [np.arange(0, 10), np.arange(10, 13), np.arange(13, 40)]
+    met = Counter()
+    for index in range(400):
+        episode = Sampler(SAMPLER.sizes, 5, 1, 1, groups).episode(0, "train", index)
+        [group] = [i for i, group in enumerate(groups) if set(episode.classes) <= set(group.tolist())]
+        met[group] += 1
+    assert set(met) == {0, 2} and min(met.values()) > 150  # the group of three is too small
+
+
+def test_episodes_of_one_shape_stand_side_by_side() -> None:
+    shape = Shape([2, 3], [1, 2], 2)
+    groups = gathered("train", list(range(12)), shape=shape)
+    assert sorted(number for group in groups for number in group.index.tolist()) == list(range(12))
+    assert len({(group.classes.shape[1], group.support.y.shape[1]) for group in groups}) == len(groups) > 2
+    for group in groups:
+        assert group.query.y.shape[1] == 2 * group.classes.shape[1]
+        for episode, number in enumerate(group.index.tolist()):
+            [alone] = gathered("train", [number], shape=shape)
+            assert torch.equal(alone.support.x[0], group.support.x[episode])
+            assert torch.equal(alone.support.y[0], group.support.y[episode])
+            assert alone.support.y[0].unique().tolist() == list(range(group.classes.shape[1]))
+
+
+def test_alphabets_are_turned_as_a_whole() -> None:
+    data = tiny_data(turns=4)
+    grouped = {part: split._replace(groups=split.classes // 10) for part, split in data.splits.items()}
+    tasks = ImageTasks(data._replace(splits=grouped), {"train": FIXED}, 1)
+    for [episode] in (tasks.gather(Batch("train", 0, [index]), torch.device("cpu")) for index in range(30)):
+        assert len(set((episode.classes[0] % 4).tolist())) == 1
+        assert len(set((episode.classes[0] // 4 // 10).tolist())) == 1
+    with pytest.raises(UserError, match=r"train_way=11 needs 11 classes; no group of classes has more than 10"):
+        ImageTasks(data._replace(splits=grouped), {"train": Shape(11, 1, 1)}, 1)
+
+
+def test_only_training_images_are_augmented_and_by_their_index_alone() -> None:
+    def images(part: str, index: list[int], augmentation: Augment | None) -> torch.Tensor:
+        tasks = ImageTasks(tiny_data(), {part: FIXED}, 1, augmentation)
+        return tasks.gather(Batch(part, 0, index), torch.device("cpu"))[0].support.x
+
+    some = Augment(crop=0.3, flip=True, jitter=0.4)
+    assert torch.equal(images("val", [0], some), images("val", [0], None))
+    assert not torch.equal(images("train", [0], some), images("train", [0], None))
+    assert torch.equal(images("train", [0, 1], some)[1], images("train", [1], some)[0])

@@ -23,8 +23,9 @@ class MAML(Algorithm):
     """Gradient steps from a learned initialisation of backbone and linear head.
 
     `inner_lr` is the inner loop's learning rate, `inner_steps` its gradient steps in training and `test_steps`
-    those in validation and test; parameters whose names match the regular expression `frozen` are left alone
-    by the inner loop (by default the norms' scale and shift, as in the authors' code).
+    those in validation and test. `checkpoint_inner` keeps no graph of the steps but builds it again in the backward
+    pass, so that hundreds of steps fit into memory (on a CPU). Parameters whose names match the regular expression
+    `frozen` are left alone by the inner loop (by default the norms' scale and shift, as in the authors' code).
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class MAML(Algorithm):
         inner_steps: int,
         test_steps: int,
         first_order: bool = False,
+        checkpoint_inner: bool = False,
         frozen: str = "norm",
     ) -> None:
         super().__init__()
@@ -49,6 +51,7 @@ class MAML(Algorithm):
         self.inner_steps = inner_steps
         self.test_steps = test_steps
         self.first_order = first_order
+        self.checkpoint_inner = checkpoint_inner
         self.adapted = {name for name, _ in self.net.named_parameters() if not re.search(frozen, name)}
 
     def adapt(self, support: Examples) -> Classifier:
@@ -78,11 +81,11 @@ class MAML(Algorithm):
         return mean_loss(self.net, one, dict(self.net.named_parameters()), episodes.support, episodes.query)
 
     def _fast_weights(self, net: nn.Module, parameters: Parameters, support: Examples) -> Parameters:
-        def loss(weights: Parameters) -> Tensor:
+        def loss(weights: Parameters, step: int) -> Tensor:
             return F.cross_entropy(functional_call(net, weights, (support.x,)), support.y)
 
         steps = self.inner_steps if self.training else self.test_steps
-        return adapt(loss, parameters, self.adapted, steps, sgd(self.inner_lr), self.first_order)
+        return adapt(loss, parameters, self.adapted, steps, sgd(self.inner_lr), self.first_order, self.checkpoint_inner)
 
 
 class _Network(nn.Module):

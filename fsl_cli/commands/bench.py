@@ -123,7 +123,7 @@ def workbench(algo: str, overrides: Sequence[str]) -> tuple[dict[str, Step], Cal
     from fsl_cli.assemble import assemble
     from fsl_cli.binding import demand_fit
     from fsl_cli.commands.plain import PlainConv4, plain_maml, plain_protonet
-    from fsl_cli.data.datamodule import Batch
+    from fsl_cli.data.tasks import Batch
 
     keep_memory()
     values = compose([f"algo={algo}", "data=glyphs", "trainer=cpu", *WORK[algo], *overrides]).values
@@ -151,6 +151,6 @@ def workbench(algo: str, overrides: Sequence[str]) -> tuple[dict[str, Step], Cal
     def gather(index: int) -> Any:
         first = index * values["meta_batch"]
         batch = Batch("train", 0, list(range(first, first + values["meta_batch"])))
-        return experiment.episodes.gather(batch, torch.device("cpu"))
+        return experiment.episodes.tasks.gather(batch, torch.device("cpu"))[0]
 
     return {"fsl": trained(algorithm.loss, algorithm), "plain": trained(plain, network)}, gather

@@ -11,6 +11,7 @@ from typing import Any
 
 from fsl_cli.config import compose, did_you_mean, names, take_user_dir
 from fsl_cli.errors import UserError
+from fsl_cli.results import task_name
 
 HELP = """Test a finished run on its data set's test split, or on another's.
 
@@ -120,6 +121,6 @@ def _leaves(node: dict[str, Any], prefix: str = "") -> list[str]:
 def _test_name(values: dict[str, Any], given: dict[str, str]) -> str:
     """A folder's name for this test: data, way, shot, and whatever else was changed."""
     others = [f"{key}={value}" for key, value in sorted(given.items()) if key not in ("data", "way", "shot")]
-    name = "-".join([values["choices"]["data"], f"{values['way']}w{values['shot']}s", *others])
+    name = "-".join([values["choices"]["data"], task_name(values), *others])
     name = re.sub(r"[^\w.=-]+", "_", name)
     return name if len(name) < 120 else f"{name[:100]}-{hashlib.blake2b(name.encode(), digest_size=5).hexdigest()}"

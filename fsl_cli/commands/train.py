@@ -91,9 +91,9 @@ def start(config: Config) -> Path:
 
     from fsl_cli.assemble import assemble
     from fsl_cli.binding import demand_fit
-    from fsl_cli.data.datamodule import Batch
     from fsl_cli.data.store import SPLITS, fingerprints
-    from fsl_cli.results import environment, new_folder, write_json, write_text
+    from fsl_cli.data.tasks import Batch
+    from fsl_cli.results import environment, new_folder, task_name, write_json, write_text
     from fsl_cli.training import train
 
     values = config.values
@@ -103,10 +103,10 @@ def start(config: Config) -> Path:
     experiment = assemble(values)
     experiment.learner.configure_optimizers()  # raises UserError for what the optimizer cannot do
     with torch.no_grad():  # one validation episode shows whether this algorithm can do what is asked
-        episode = experiment.episodes.gather(Batch("val", 0, [0]), torch.device("cpu"))
+        [episode] = experiment.episodes.tasks.gather(Batch("val", 0, [0]), torch.device("cpu"))
         experiment.learner.eval().algorithm.adapt(episode.support)(episode.query.x)
         experiment.learner.train()
-    name = f"{config.choices['algo']}-{config.choices['data']}-{values['way']}w{values['shot']}s"
+    name = f"{config.choices['algo']}-{config.choices['data']}-{task_name(values)}"
     folder = new_folder(values["out"], name)
     try:
         with disk(folder):

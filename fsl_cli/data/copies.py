@@ -9,17 +9,16 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from hashlib import blake2b
-from http.client import HTTPException
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from torchvision.datasets.folder import IMG_EXTENSIONS
-from torchvision.datasets.utils import check_integrity, download_url, extract_archive
+from torchvision.datasets.utils import check_integrity, extract_archive
 
 from fsl_cli.data.decode import Classes, File
-from fsl_cli.data.store import SPLITS, DataSet, Images, ImageStore, Split, open_store, split_hash
+from fsl_cli.data.download import download
+from fsl_cli.data.store import SPLITS, DataSet, Images, ImageStore, Split, open_store, split_hash, temporary_folder
 from fsl_cli.errors import UserError
 
 Draw = Callable[[Path], Iterable[tuple[str, Images]]]  # a copy -> its classes, one after another
@@ -75,23 +74,18 @@ def by_folder(files: dict[str, File], depth: int = 1) -> Classes:
 
 
 @contextmanager
-def unpacked(archive: Path, url: str, md5: str, download: bool, cache: Path) -> Iterator[Path]:
-    """A temporary folder with the files of an archive, which is verified, and downloaded if it is not there."""
+def unpacked(archive: Path, url: str, md5: str, allowed: bool, cache: Path) -> Iterator[Path]:
+    """A temporary folder with the files of an archive, which is verified, and downloaded if not there and `allowed`."""
     by_hand = f"Download {url}, put it into {archive.parent} or a folder of yours, and type data.root=FOLDER"
-    if not archive.exists() and not download:
+    if not archive.exists() and not allowed:
         raise UserError(f"{archive} is not there and data.download=false. {by_hand}.")
     if not archive.exists():
-        try:
-            download_url(url, str(archive.parent), archive.name, md5)
-        except (OSError, RuntimeError, HTTPException) as error:
-            archive.unlink(missing_ok=True)  # what came is cut short, or something else
-            reason = "what came has another MD5" if isinstance(error, RuntimeError) else error
-            raise UserError(f"{archive.name} could not be downloaded from {url}: {reason}. {by_hand}.") from error
-    if not check_integrity(str(archive), md5):
+        download(url, archive, md5, by_hand)
+    elif not check_integrity(str(archive), md5):
         raise UserError(f"{archive} is damaged or another file: its MD5 is not {md5}. {by_hand}.")
-    with TemporaryDirectory(prefix=".unpacked-", dir=cache) as folder:
-        extract_archive(str(archive), folder)
-        yield Path(folder)
+    with temporary_folder(cache, f"{archive.name}-unpacked") as folder:
+        extract_archive(str(archive), str(folder))
+        yield folder
 
 
 def frozen(name: str) -> dict[str, Any]:

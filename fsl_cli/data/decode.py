@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import zipfile
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +19,8 @@ from fsl_cli.data.store import Images
 from fsl_cli.errors import UserError
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-WORKERS = min(CORES, 8)  # each holds a class in memory; more would wait for Python's lock
+WORKERS = min(CORES, 8)  # more would wait for Python's lock
+PIECE = 32  # images that a worker decodes at a time; memory holds two pieces a worker
 RESIZE = "bilinear antialias"  # to a square, whatever the sides were, as the field's scripts do
 
 
@@ -36,40 +35,68 @@ class File(NamedTuple):
 Classes = dict[str, list[File]]
 
 
-def decode(
-    classes: Classes, size: int, on_error: str = "stop", skipped: list[str] | None = None
-) -> Iterator[tuple[str, Images]]:
-    """Name and images (n, 3, size, size) of one class after another, sorted by name; memory holds a few classes.
+def square(file: File, size: int) -> Images:
+    """One image in colour, (3, size, size), whatever its sides were."""
+    image = decode_image(torch.frombuffer(bytearray(file.read()), dtype=torch.uint8), ImageReadMode.RGB)  # (3, h, w)
+    if file.box:
+        top, left, height, width = file.box
+        image = image[:, top : top + height, left : left + width]
+    return resize(image, [size, size], antialias=True).numpy()
 
-    Files that cannot be read are added to `skipped`, which says to the user that they may be left out. With
-    `on_error="stop"` they are one error, raised after the last class. Raises UserError.
+
+def decode(
+    classes: Classes,
+    size: int,
+    on_error: str = "stop",
+    skipped: list[str] | None = None,
+    image: Callable[[File, int], Images] = square,
+    advice: str = "Copy them again",
+) -> Iterator[tuple[str, Images]]:
+    """Name and images (n, channels, size, size), class by class, sorted by name; a large class comes in pieces.
+
+    `image` decodes one file, in a thread. Files that cannot be read are added to `skipped`, which says to the user
+    that they may be left out. With `on_error="stop"` they are one error, raised after the last class, which gives
+    `advice`; with "skip" a class that has no other is one. Raises UserError.
     """
     bad = [] if skipped is None else skipped
-    total, done, names = sum(map(len, classes.values())), 0, iter(sorted(classes))
+    total, done = sum(map(len, classes.values())), 0
+    read, lost = set[str](), dict[str, str]()  # classes of which an image was read; why one of a class was not
+    order = (
+        (name, classes[name][i : i + PIECE]) for name in sorted(classes) for i in range(0, len(classes[name]), PIECE)
+    )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # in each worker
     with ThreadPoolExecutor(WORKERS) as pool:  # the decoder lets other threads run
-        waiting = deque((name, pool.submit(_class, classes[name], size)) for name in islice(names, WORKERS + 1))
+        pieces = ((name, len(files), pool.submit(_piece, files, size, image)) for name, files in order)
+        waiting = deque(islice(pieces, 2 * WORKERS))
         try:
             while waiting:
-                name, future = waiting.popleft()
+                name, count, future = waiting.popleft()
                 images, unreadable = future.result()
-                waiting.extend((name, pool.submit(_class, classes[name], size)) for name in islice(names, 1))
+                waiting.extend(islice(pieces, 1))
                 bad += unreadable
-                done += len(classes[name])
+                done += count
                 _progress(done, total)
-                if not len(images) and on_error == "skip":
-                    raise UserError(f"No image of {name} can be read: {unreadable[0]}")
-                yield name, images
+                if images:
+                    read.add(name)
+                    yield name, np.stack(images)
+                else:
+                    lost.setdefault(name, unreadable[0])
         finally:
             torch.set_num_threads(threads)
             pool.shutdown(cancel_futures=True)
+    if bad and on_error == "stop":
+        choice = advice + ("" if skipped is None else ", or leave them out with data.on_error=skip")
+        raise UserError("\n  ".join([f"{len(bad)} of {total:,} images cannot be read. {choice}:", *ten(bad)]))
+    if none := [f"No image of {name} can be read: {why}" for name, why in lost.items() if name not in read]:
+        raise UserError("\n  ".join(ten(none)))
     if bad:
-        some = "\n  ".join(bad[:10] + ([f"and {len(bad) - 10} more"] if len(bad) > 10 else []))
-        if on_error == "stop":
-            advice = "Copy them again" + ("" if skipped is None else ", or leave them out with data.on_error=skip")
-            raise UserError(f"{len(bad)} of {total:,} images cannot be read. {advice}:\n  {some}")
-        print(f"Left out {len(bad)} of {total:,} images, which cannot be read:\n  {some}")
+        print("\n  ".join([f"Left out {len(bad)} of {total:,} images, which cannot be read:", *ten(bad)]))
+
+
+def ten(lines: list[str]) -> list[str]:
+    """The first ten lines, and how many more there are."""
+    return lines[:10] + ([f"and {len(lines) - 10} more"] if len(lines) > 10 else [])
 
 
 def scaled(images: Images, size: int) -> Images:
@@ -78,32 +105,23 @@ def scaled(images: Images, size: int) -> Images:
     return resize(chw, [size, size], antialias=True).numpy()
 
 
-def _class(files: list[File], size: int) -> tuple[Images, list[str]]:
-    """All images of a class that can be read, and what is wrong with the others."""
-    images, bad = np.empty((len(files), 3, size, size), dtype=np.uint8), []
-    count = 0
+def _piece(files: list[File], size: int, image: Callable[[File, int], Images]) -> tuple[list[Images], list[str]]:
+    """Those images that can be read, and what is wrong with the others."""
+    images, bad = [], []
     for file in files:
         try:
-            images[count] = _image(file, size)
-            count += 1
-        except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            images.append(image(file, size))
+        except Exception as error:  # damaged files make decoders raise nearly anything: OSError, SyntaxError, ...
             bad.append(f"{file.name}: {_reason(error)}")
-    return images[:count], bad
-
-
-def _image(file: File, size: int) -> Images:
-    image = decode_image(torch.frombuffer(bytearray(file.read()), dtype=torch.uint8), ImageReadMode.RGB)  # (3, h, w)
-    if file.box:
-        top, left, height, width = file.box
-        image = image[:, top : top + height, left : left + width]
-    return resize(image, [size, size], antialias=True).numpy()
+    return images, bad
 
 
 def _reason(error: Exception) -> str:
     """What a decoder or a zip says, without the place in its source."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     said = text.splitlines()[0].split(", ", 2)[-1] if ".cpp:" in text else text
-    return "it is no image" if "Unsupported image file" in text or not text else said
+    none = not text or "Unsupported image file" in text or "cannot identify image" in text
+    return "it is no image" if none else said
 
 
 def _progress(done: int, total: int) -> None:

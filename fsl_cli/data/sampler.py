@@ -7,40 +7,91 @@ The random numbers are the bytes of SHAKE-128 over those three, so no library's 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import shake_128
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
+Count = int | Sequence[int]  # a number, or the least and the most of a range to draw from
+Queries = int | Literal["all"]  # images of each class, or all that are left of it
+
+
+class Shape(NamedTuple):
+    """N-way k-shot episodes: a range of ways is drawn from for each episode, one of shots for each class."""
+
+    way: Count
+    shot: Count
+    query: Queries
 
 
 class Episode(NamedTuple):
     """One task, as numbers. The order of `classes` is the order of the labels."""
 
-    classes: Numbers  # (way,) drawn without replacement, in random order: labels carry no meaning
-    support: Numbers  # (way, shot) which of its class's images
-    query: Numbers  # (way, query) likewise, disjoint from support
+    classes: list[int]  # drawn without replacement, in random order: labels carry no meaning
+    support: list[list[int]]  # for each class, which of its images
+    query: list[list[int]]  # likewise, disjoint from support
 
 
 class Sampler(NamedTuple):
-    """Draws N-way k-shot episodes from classes with `sizes[c]` images each."""
+    """Draws episodes from classes with `sizes[c]` images each."""
 
     sizes: Numbers  # (classes,) images of each class
-    way: int
-    shot: int
-    query: int
+    way: Count
+    shot: Count
+    query: Queries
+    groups: list[Numbers] | None = None  # the classes of an episode come from one of these, if given
 
     def episode(self, seed: int, split: str, index: int) -> Episode:
-        """Episode number `index` of the stream that (seed, split) names; cost way * (shot + query)."""
-        each = self.shot + self.query
-        count = self.way * (1 + each)
-        raw = np.frombuffer(shake_128(f"{seed}/{split}/{index}".encode()).digest(8 * count), dtype="<u8").tolist()
-        classes = np.array(_distinct(raw[: self.way], len(self.sizes)))
-        draws = [raw[self.way + i * each : self.way + (i + 1) * each] for i in range(self.way)]
-        images = np.array([_distinct(draw, int(n)) for draw, n in zip(draws, self.sizes[classes], strict=True)])
-        return Episode(classes, images[:, : self.shot], images[:, self.shot :])
+        """Episode number `index` of the stream that (seed, split) names; its cost grows with its images only."""
+        stream = f"{seed}/{split}/{index}"
+        dice = iter(_raw(f"{stream}/shape", 2 + largest(self.way)))  # apart from the rest, which fixed shapes share
+        way = _between(self.way, dice)
+        pool = self._pool(way, dice)
+        drawn = _distinct(_raw(stream, way), len(self.sizes) if pool is None else len(pool))
+        classes = drawn if pool is None else pool[drawn].tolist()
+        sizes = self.sizes[classes].tolist()
+        least = 1 if self.query == "all" else self.query
+        shots = [_between(self.shot, dice, size - least) for size in sizes]
+        each = [shot if self.query == "all" else shot + self.query for shot in shots]
+        raw = iter(_raw(stream, way + sum(each))[way:])
+        images = [_distinct([next(raw) for _ in range(n)], size) for n, size in zip(each, sizes, strict=True)]
+        support = [drawn[:shot] for drawn, shot in zip(images, shots, strict=True)]
+        if self.query == "all":
+            return Episode(classes, support, [_others(own, n) for own, n in zip(support, sizes, strict=True)])
+        return Episode(classes, support, [drawn[shot:] for drawn, shot in zip(images, shots, strict=True)])
+
+    def _pool(self, way: int, dice: Iterator[int]) -> Numbers | None:
+        """The classes of one group that has enough of them; None: all classes."""
+        if self.groups is None:
+            return None
+        enough = [group for group in self.groups if len(group) >= way]
+        return enough[next(dice) % len(enough)]
+
+
+def smallest(count: Count) -> int:
+    """The number, or the least of the range."""
+    return count if isinstance(count, int) else count[0]
+
+
+def largest(count: Count) -> int:
+    """The number, or the most of the range."""
+    return count if isinstance(count, int) else count[1]
+
+
+def _raw(stream: str, count: int) -> list[int]:
+    """The first `count` of a stream's numbers below 2**64."""
+    return np.frombuffer(shake_128(stream.encode()).digest(8 * count), dtype="<u8").tolist()
+
+
+def _between(count: Count, dice: Iterator[int], most: int | None = None) -> int:
+    """The number, or one of the range, `most` at most."""
+    if isinstance(count, int):
+        return count
+    low, high = count
+    high = high if most is None else min(high, most)
+    return low + next(dice) % (high - low + 1)
 
 
 def _distinct(raw: Sequence[int], n: int) -> list[int]:
@@ -52,3 +103,8 @@ def _distinct(raw: Sequence[int], n: int) -> list[int]:
         drawn.append(moved.get(j, j))
         moved[j] = moved.get(i, i)
     return drawn
+
+
+def _others(drawn: list[int], n: int) -> list[int]:
+    taken = set(drawn)
+    return [i for i in range(n) if i not in taken]

@@ -2,7 +2,7 @@
 
 A store is drawn or decoded once, kept in the user's cache folder and opened in microseconds afterwards.
 It is written under a temporary name and renamed when whole, so a killed process leaves nothing behind
-that could be mistaken for a data set.
+that could be mistaken for a data set; a lock lets one process at a time build, and the others wait and open.
 """
 
 from __future__ import annotations
@@ -11,16 +11,23 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from fsl_cli.errors import UserError
 
 VERSION = 1  # raise it when the layout below changes: older caches are then rebuilt
+DAMAGED = "damaged"  # a file of this name in a store's folder: its bytes are not those that were written
+UNUSABLE = (OSError, ValueError, KeyError, TypeError)  # what reading a store raises when it is not whole
+
+MAPPED_LIMIT = 1 << 30  # bytes: larger stores would fill memory with what was looked at once
 
 SPLITS = ("train", "val", "test")
 Images = np.ndarray[Any, np.dtype[np.uint8]]
@@ -34,6 +41,17 @@ class ImageStore(NamedTuple):
     names: list[str]  # (classes,)
     hash: str  # of the images, the first 16 hexadecimal digits of their blake2b
 
+    def take(self, rows: np.ndarray[Any, np.dtype[np.int64]]) -> Images:
+        """The images of these rows, (n, C, H, W). A large store is read, not mapped: what is mapped stays resident."""
+        if self.images.nbytes <= MAPPED_LIMIT or not isinstance(self.images, np.memmap):
+            return self.images[rows]
+        taken = np.empty((len(rows), *self.images.shape[1:]), dtype=np.uint8)
+        with open(str(self.images.filename), "rb", buffering=0) as file:
+            for image, row in zip(taken, rows.tolist(), strict=True):
+                file.seek(row * image.nbytes)
+                file.readinto(image.data)
+        return taken
+
 
 class Split(NamedTuple):
     """The classes that one split may show.
@@ -45,6 +63,7 @@ class Split(NamedTuple):
 
     classes: np.ndarray[Any, np.dtype[np.int64]]  # class numbers of the store
     turns: int = 1  # 1 or 4
+    groups: np.ndarray[Any, np.dtype[np.int64]] | None = None  # of each class, if an episode's come from one group
 
 
 class DataSet(NamedTuple):
@@ -85,38 +104,65 @@ def open_store(
     """The store that `recipe` describes, from the cache, or built there now.
 
     `recipe` holds everything the images depend on; it is part of the folder's name. `classes` yields, one
-    class after another, its name and its images (n, C, H, W), all of one shape; it is called only when
-    the cache does not hold them. A cache that is damaged or of another version is rebuilt, with a line
-    that says so. Raises UserError when the folder cannot be written.
+    class after another, its name and its images (n, C, H, W), all of one shape, or some of them and then the
+    rest; it is called only when the cache does not hold them. A cache that is damaged or of another version is
+    rebuilt, with a line that says so, and stays until its successor is whole. Raises UserError when the folder
+    cannot be written.
     """
     recipe = {"name": name, "version": VERSION, **recipe}
     digest = hashlib.blake2b(json.dumps(recipe, sort_keys=True).encode(), digest_size=6).hexdigest()
     folder = cache / f"{name}-{digest}"
-    if os.path.exists(folder):  # False where we may not look
-        try:
-            return _read(folder)
-        except (OSError, ValueError, KeyError, TypeError) as reason:
-            print(f"The cache {folder} cannot be used ({reason}); building it again.")
-            shutil.rmtree(folder, ignore_errors=True)
-    temporary = None
+    with suppress(*UNUSABLE):
+        return _read(folder)
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=cache))
-        _write(temporary, recipe, classes())
-        temporary.chmod(0o755)  # mkdtemp's folders are for their maker alone
-        try:
-            temporary.rename(folder)
-        except OSError:  # another process built it meanwhile: the same images, so its copy is as good
-            if not folder.exists():
-                raise
+        with _alone(cache, name), temporary_folder(cache, name) as new:
+            if os.path.exists(folder):  # False where we may not look
+                try:
+                    return _read(folder)  # another process built it meanwhile
+                except UNUSABLE as reason:
+                    print(f"The cache {folder} cannot be used ({reason}); building it again.")
+            _write(new, recipe, classes())
+            new.chmod(0o755)  # temporary folders are for their maker alone
+            shutil.rmtree(folder, ignore_errors=True)
+            new.rename(folder)
         return _read(folder)
     except OSError as error:
         raise UserError(
             f"The cache folder {cache} cannot be written: {error.strerror}. Choose another with data.cache=FOLDER."
         ) from error
+
+
+@contextmanager
+def temporary_folder(cache: Path, name: str) -> Iterator[Path]:
+    """An empty folder in the cache, removed at the end if it is still there.
+
+    For one process at a time with this `name`: what a killed one left is removed first.
+    """
+    for left in cache.glob(f".{name}-????????"):  # as mkdtemp names them
+        shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=cache))
+    try:
+        yield folder
     finally:
-        if temporary:
-            shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _alone(cache: Path, name: str) -> Iterator[None]:
+    """No other process builds a store of this data set meanwhile; the system frees the lock of one that is killed."""
+    lock = FileLock(cache / f".{name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"Another process is preparing {name} in {cache}; waiting for it.", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # removed while it is held: whoever waits for it sees that, and makes a new one
+            os.unlink(lock.lock_file)
+        lock.release()
 
 
 def _write(folder: Path, recipe: dict[str, Any], classes: Iterable[tuple[str, Images]]) -> None:
@@ -132,14 +178,18 @@ def _write(folder: Path, recipe: dict[str, Any], classes: Iterable[tuple[str, Im
                 raise ValueError(f"class {name} has images of shape {data.shape[1:]}, the others {shape}")
             file.write(data.data)
             content.update(data.data)
-            names.append(name)
-            starts.append(starts[-1] + len(data))
+            if names[-1:] != [name]:
+                names.append(name)
+                starts.append(starts[-1])
+            starts[-1] += len(data)
     about = {"recipe": recipe, "shape": [starts[-1], *shape], "starts": starts, "names": names}
     (folder / "store.json").write_text(json.dumps({**about, "hash": content.hexdigest()}))
 
 
 def _read(folder: Path) -> ImageStore:
     about = json.loads((folder / "store.json").read_text())
+    if (folder / DAMAGED).exists():
+        raise ValueError("fsl data verify found that its images are not those that were written")
     if about["recipe"]["version"] != VERSION:
         raise ValueError(f"it has version {about['recipe']['version']}, this fsl writes version {VERSION}")
     shape = tuple(about["shape"])

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from hashlib import shake_128
-from typing import Any
+from itertools import islice
+from typing import Any, Literal
 
 import numpy as np
 
-from fsl_cli.data.store import DataSet, Images, Split, cache_folder, open_store, split_hash
+from fsl_cli.data.copies import divided
+from fsl_cli.data.store import DataSet, Images, cache_folder, open_store
 from fsl_cli.errors import UserError
 
 Numbers = np.ndarray[Any, np.dtype[np.floating[Any]]]
@@ -38,10 +40,12 @@ def glyphs(
     drawings: int = 20,
     size: int = 28,
     seed: int = 0,
+    rotations: Literal["none", "train", "all"] = "none",
     cache: str | None = None,
 ) -> DataSet:
     """`drawings` images, (1, size, size) with ink 255 on paper 0, of each class: train first, then val, then test.
 
+    `rotations` makes the quarter turns of each glyph classes of their own, in the training split or in all three.
     Raises UserError when there would be nothing to draw.
     """
     counts = {"train": train_classes, "val": val_classes, "test": test_classes}
@@ -56,11 +60,9 @@ def glyphs(
 
     recipe = {"hand": HAND, "classes": sum(counts.values()), "drawings": drawings, "size": size, "seed": seed}
     store = open_store(cache_folder(cache), "glyphs", recipe, drawn)
-    ends = np.cumsum(list(counts.values()))
-    splits = {part: Split(np.arange(end - counts[part], end)) for part, end in zip(counts, ends, strict=True)}
-    lists = {part: [store.names[c] for c in split.classes] for part, split in splits.items()}
-    protocol = {"split": "seeded", "split_hash": split_hash(lists), "rotations": "none"}
-    return DataSet("glyphs", store, splits, protocol)
+    names = iter(store.names)
+    lists = {part: list(islice(names, count)) for part, count in counts.items()}
+    return divided("glyphs", store, "seeded", lists, rotations)
 
 
 def draw(seed: int, number: int, drawings: int, size: int) -> Images:

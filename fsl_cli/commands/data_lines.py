@@ -1,0 +1,80 @@
+"""What fsl data prints of a store and of a data set, line by line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fsl_cli.data.inspection import about
+from fsl_cli.data.store import DAMAGED
+
+
+def store_line(folder: Path) -> str:
+    """A prepared store: what store.json says of it, its size on disk, where it is."""
+    try:
+        content = about(folder)
+        images, channels, height, width = content["shape"]
+    except (OSError, ValueError) as error:
+        return f"unusable ({error}), will be built again   {folder}"
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    state = "damaged, will be built again, " if (folder / DAMAGED).exists() else ""
+    return (
+        f"{state}{len(content['names']):,} classes, {images:,} images of {height} x {width} x {channels}, "
+        f"{bytes_text(size)}   {folder}"
+    )
+
+
+def info_lines(found: dict[str, Any]) -> list[str]:
+    """The lines that say for people what `summary` found."""
+    channels, height, width = found["shape"]
+    lines = [
+        f"{found['name']}: {found['classes']:,} classes, {found['images']:,} images of {height} x {width} x {channels}",
+        f"images         {bytes_text(found['bytes'])}, hash {found['hash']}",
+        f"store          {found['store']}",
+        f"split          {found['split']} ({found['split_hash']}), rotations={found['rotations']}",
+    ]
+    for part, split in found["splits"].items():
+        turned = f", {split['classes'] * split['turns']:,} with their quarter turns" if split["turns"] > 1 else ""
+        lines.append(
+            f"  {part:<5}        {split['classes']:,} classes{turned}, {split['images']:,} images; "
+            f"images of a class: min {split['min']}, median {split['median']:g}, max {split['max']}"
+        )
+    lines.append(f"normalised by  mean {_numbers(found['mean'])}, standard deviation {_numbers(found['std'])}")
+    odd = [f"{name} has {count}" for name, count in found["odd_classes"].items()]
+    lines.append(f"odd classes    {_some(odd, ', ') or 'none'}")
+    for where, mark in (("across_splits", "ACROSS SPLITS"), ("within_a_split", "within a split")):
+        groups = found[f"duplicates_{where}"]
+        serious = ": the splits share these images" if where == "across_splits" and groups else ""
+        lines.append(f"duplicates     {mark}: {_counted(groups)}{serious}")
+        lines += [f"  {text}" for text in _some([_places(group) for group in groups], "\n").splitlines()]
+    lines.append(f"skipped files  {len(found['skipped']) or 'none'}")
+    return lines + [f"  {text}" for text in _some(found["skipped"], "\n").splitlines()]
+
+
+def _counted(groups: list[Any]) -> str:
+    if not groups:
+        return "none"
+    mixed = sum(len({place["class"] for place in group}) > 1 for group in groups)
+    return f"{len(groups):,} images occur {sum(map(len, groups)):,} times, {mixed:,} of them in several classes"
+
+
+def _places(group: list[dict[str, Any]]) -> str:
+    return " = ".join(f"{place['split']}/{place['class']} no. {place['image']}" for place in group[:4])
+
+
+def _some(texts: list[str], between: str) -> str:
+    return between.join(texts[:5] + ([f"and {len(texts) - 5:,} more"] if len(texts) > 5 else []))
+
+
+def _numbers(values: list[float]) -> str:
+    return " ".join(f"{value:g}" for value in values)
+
+
+def bytes_text(count: float) -> str:
+    return (
+        f"{count / 1e9:.2f} GB"
+        if count >= 1e9
+        else f"{count / 1e6:.0f} MB"
+        if count >= 1e6
+        else f"{count / 1e3:.0f} kB"
+    )

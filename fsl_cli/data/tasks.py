@@ -1,0 +1,153 @@
+"""From episode numbers to images on the device: indices are drawn, images gathered, turned, augmented and scaled."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.v2.functional import grayscale_to_rgb, rgb_to_grayscale
+
+from fsl_cli.data import augment
+from fsl_cli.data.augment import Augment
+from fsl_cli.data.sampler import Episode, Numbers, Sampler, Shape, largest, smallest
+from fsl_cli.data.store import DataSet
+from fsl_cli.episodes import Episodes, Examples
+from fsl_cli.errors import UserError
+
+ON_DEVICE_LIMIT = 4 << 30  # bytes: larger stores are gathered on the host, image by image
+
+
+class Batch(NamedTuple):
+    """Which episodes to gather: (split, their seed, their indices)."""
+
+    split: str
+    seed: int
+    index: list[int]  # type: ignore[assignment]
+
+
+class ImageTasks:
+    """Episodes of one data set's images, as its constants scale them and a backbone for `channels` sees them.
+
+    Training images are changed by `augmentation`, validation and test images never.
+    Raises UserError when a split cannot give episodes of its shape.
+    """
+
+    def __init__(
+        self, data: DataSet, shapes: dict[str, Shape], channels: int, augmentation: Augment | None = None
+    ) -> None:
+        self.data = data
+        self.channels = channels
+        self.augmentation = augmentation
+        self.samplers = {part: sampler(data, part, shape) for part, shape in shapes.items()}
+        self._images: Tensor | None = None
+
+    def gather(self, batch: Batch, device: torch.device, dtype: torch.dtype | None = None) -> list[Episodes]:
+        """The episodes of `batch` on `device`, side by side as far as they have one shape (default: torch's dtype)."""
+        alike: dict[tuple[int, int, int], list[tuple[int, Episode]]] = {}
+        for index in batch.index:
+            drawn = self.samplers[batch.split].episode(batch.seed, batch.split, index)
+            shape = len(drawn.classes), sum(map(len, drawn.support)), sum(map(len, drawn.query))
+            alike.setdefault(shape, []).append((index, drawn))
+        return [self._side_by_side(batch, numbered, device, dtype) for numbered in alike.values()]
+
+    def _side_by_side(self, batch: Batch, numbered: list[tuple[int, Episode]], device: Any, dtype: Any) -> Episodes:
+        index, drawn = [number for number, _ in numbered], [episode for _, episode in numbered]
+        classes = np.array([episode.classes for episode in drawn])  # (T, way)
+        support, query = [episode.support for episode in drawn], [episode.query for episode in drawn]
+        random = None
+        if batch.split == "train" and self.augmentation:
+            each = sum(map(len, support[0] + query[0]))
+            stacked = np.stack([augment.numbers(batch.seed, batch.split, number, each) for number in index])
+            random = torch.from_numpy(stacked).to(device, dtype or torch.get_default_dtype())  # (T, n + m, K)
+        n = sum(map(len, support[0]))
+        return Episodes(
+            self._examples(batch.split, classes, support, device, dtype, random if random is None else random[:, :n]),
+            self._examples(batch.split, classes, query, device, dtype, random if random is None else random[:, n:]),
+            torch.from_numpy(classes).to(device),
+            torch.tensor(index, device=device),
+        )
+
+    def _examples(
+        self, part: str, classes: Numbers, images: list[list[list[int]]], device: Any, dtype: Any, random: Tensor | None
+    ) -> Examples:
+        """classes (T, way), images of each class of each episode: pixels (T, n, C, H, W) and labels (T, n)."""
+        split, store = self.data.splits[part], self.data.store
+        episodes, way = classes.shape
+        counts = np.array([len(own) for episode in images for own in episode])  # (T * way,)
+        numbers = np.array([number for episode in images for own in episode for number in own])
+        base, turn = (np.repeat(each.reshape(-1), counts) for each in np.divmod(classes, split.turns))
+        pixels = self._pixels(store.starts[split.classes[base]] + numbers, device)
+        pixels = pixels.to(dtype or torch.get_default_dtype()).div_(255)  # (T * n, C, H, W)
+        turns = torch.from_numpy(turn)
+        for quarter in range(1, split.turns):
+            chosen = (turns == quarter).nonzero().squeeze(1).to(device)
+            pixels[chosen] = pixels[chosen].rot90(quarter, (2, 3))
+        if random is not None and self.augmentation:
+            pixels = self.augmentation.apply(pixels, random.flatten(0, 1))
+        for values, change in ((self.data.mean, pixels.sub_), (self.data.std, pixels.div_)):
+            change(torch.tensor(values, device=device, dtype=pixels.dtype).expand(self.channels).view(-1, 1, 1))
+        labels = torch.from_numpy(np.repeat(np.tile(np.arange(way), episodes), counts)).to(device)
+        return Examples(pixels.unflatten(0, (episodes, -1)), labels.view(episodes, -1))
+
+    def _pixels(self, rows: Numbers, device: torch.device) -> Tensor:
+        """The images of these rows of the store, (n, C, H, W) uint8, with the backbone's channels."""
+        store = self.data.store
+        if device.type == "cpu" or store.images.nbytes > ON_DEVICE_LIMIT:
+            raw = torch.from_numpy(store.take(rows)).to(device)
+        else:
+            if self._images is None or self._images.device != device:
+                self._images = torch.from_numpy(np.array(store.images)).to(device)
+            raw = self._images[torch.from_numpy(rows).to(device)]
+        if raw.shape[1] != self.channels:
+            raw = grayscale_to_rgb(raw) if self.channels == 3 else rgb_to_grayscale(raw)
+        return raw
+
+
+def sampler(data: DataSet, part: str, shape: Shape) -> Sampler:
+    """The sampler of one split. Raises UserError when the split cannot give such episodes."""
+    problems = shape_problems(data, part, shape)
+    if problems:
+        raise UserError("\n".join(problems))
+    return Sampler(_sizes(data, part), *shape, _groups(data, part))
+
+
+def shape_problems(data: DataSet, part: str, shape: Shape) -> list[str]:
+    """Why `part` of the data set cannot give episodes of this shape; empty when it can."""
+    sizes, groups = _sizes(data, part), _groups(data, part)
+    prefix = "train_" if part == "train" else ""
+    problems = []
+    most = max((len(group) for group in groups), default=0) if groups is not None else len(sizes)
+    way, shot, query = largest(shape.way), smallest(shape.shot), 1 if shape.query == "all" else shape.query
+    if way > most:
+        where = "no group of classes has" if groups is not None else f"the {part} split of {data.name} has"
+        problems.append(
+            f"{prefix}way={way} needs {way} classes; {where} {most if groups is None else f'more than {most}'}. "
+            + (f"Try {prefix}way={most}." if most > 1 else "Give it more classes.")
+        )
+    short = int(np.argmin(sizes)) if len(sizes) else 0
+    if len(sizes) and shot + query > sizes[short]:
+        split = data.splits[part]
+        name = data.store.names[split.classes[short // split.turns]]
+        problems.append(
+            f"{prefix}shot={shot} and {prefix}query={shape.query} need {shot + query} images of each "
+            f"class; {name} in the {part} split of {data.name} has {sizes[short]}. "
+            f"Try {prefix}query={max(1, int(sizes[short]) - shot)}."
+        )
+    return problems
+
+
+def _sizes(data: DataSet, part: str) -> Numbers:
+    """Images of each class of the split, turned classes counted on their own."""
+    split = data.splits[part]
+    return np.repeat(np.diff(data.store.starts)[split.classes], split.turns)
+
+
+def _groups(data: DataSet, part: str) -> list[Numbers] | None:
+    """The classes of each group, those turned alike on their own: an alphabet lies on its side as a whole."""
+    split = data.splits[part]
+    if split.groups is None:
+        return None
+    classes = [np.flatnonzero(split.groups == number) for number in np.unique(split.groups)]
+    return [own * split.turns + turn for own in classes for turn in range(split.turns)]
