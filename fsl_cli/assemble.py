@@ -12,16 +12,27 @@ from fsl_cli.binding import build
 from fsl_cli.data.augment import Augment
 from fsl_cli.data.datamodule import Episodic
 from fsl_cli.data.sampler import Shape
+from fsl_cli.data.sources.sinusoid import Sinusoids
 from fsl_cli.data.store import DataSet
 from fsl_cli.data.tasks import ImageTasks, shape_problems
 from fsl_cli.errors import UserError
-from fsl_cli.learner import Learner
+from fsl_cli.learner import Learner, Metric
+
+Data = DataSet | Sinusoids
+
+
+POINT: dict[str, Any] = {
+    "channels": 1,
+    "size": 1,
+    "mean": [0.0],
+    "std": [1.0],
+}  # what a backbone sees of regression's single number
 
 
 class Experiment(NamedTuple):
     learner: Learner
     episodes: Episodic
-    data: DataSet
+    data: Data
     image: dict[str, Any]  # what the backbone sees: channels, size, and the mean and std that pixels are scaled by
 
 
@@ -35,6 +46,20 @@ def assemble(config: dict[str, Any], parts: Sequence[str] = ("train", "val", "te
     train = Shape(config["train_way"], config["train_shot"], config["train_query"])
     evaluation = Shape(config["way"], config["shot"], config["query"])
     shapes = {part: train if part == "train" else evaluation for part in parts}
+    tasks, image = _image_tasks(config, data, shapes) if isinstance(data, DataSet) else (data.tasks(shapes), POINT)
+    episodes = Episodic(
+        tasks,
+        seed=config["seed"],
+        meta_batch=config["meta_batch"],
+        steps=config["steps"],
+        val_every=config["val_every"],
+        episodes={"val": config["val_episodes"], "test": config["episodes"]},
+    )
+    return Experiment(learner(config, image["channels"], image["size"], tasks.metric), episodes, data, image)
+
+
+def _image_tasks(config: dict[str, Any], data: DataSet, shapes: dict[str, Shape]) -> tuple[ImageTasks, dict[str, Any]]:
+    """The episodes of a data set of images, and what the backbone sees of them."""
     found = [line for part, shape in shapes.items() for line in shape_problems(data, part, shape)]
     if found:
         raise UserError("\n".join(dict.fromkeys(found)))
@@ -44,18 +69,10 @@ def assemble(config: dict[str, Any], parts: Sequence[str] = ("train", "val", "te
     scaled = data._replace(mean=tuple(image["mean"]), std=tuple(image["std"]))
     augmentation = build(config["augment"]) if config.get("augment") else Augment()
     tasks = ImageTasks(scaled, shapes, image["channels"], None if augmentation == Augment() else augmentation)
-    episodes = Episodic(
-        tasks,
-        seed=config["seed"],
-        meta_batch=config["meta_batch"],
-        steps=config["steps"],
-        val_every=config["val_every"],
-        episodes={"val": config["val_episodes"], "test": config["episodes"]},
-    )
-    return Experiment(learner(config, image["channels"], image["size"]), episodes, data, image)
+    return tasks, image
 
 
-def learner(config: dict[str, Any], channels: int, size: int) -> Learner:
+def learner(config: dict[str, Any], channels: int, size: int, metric: Metric = "accuracy") -> Learner:
     """The algorithm on its backbone for images of `channels` x size x size, weights drawn from the run's seed."""
     torch.manual_seed(config["seed"])
     backbone = build(config["backbone"], channels=channels, size=size)
@@ -65,4 +82,6 @@ def learner(config: dict[str, Any], channels: int, size: int) -> Learner:
         algorithm,
         lambda parameters: optimizer(params=parameters),
         lambda outer: build(config["schedule"], optimizer=outer),
+        metric,
+        config["steps"],
     )

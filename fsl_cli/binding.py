@@ -54,10 +54,8 @@ class Settings(NamedTuple):
 
 
 MINIMUM = {
-    "way": 2,
     "episodes": 2,
     "val_episodes": 2,
-    "train_way": 2,
     "seed": 0,
     "split_seed": 0,
     "inner_steps": 0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+import warnings
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -15,10 +16,10 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fsl_cli.results import whole, write_table
+from fsl_cli.results import spelled, whole, write_table
 from fsl_cli.stats import mean_interval
 
-COLUMNS = ["step", "train_loss", "val_accuracy", "val_interval", "val_loss", "learning_rate"]
+COLUMNS = ["step", "train_loss", "val_{metric}", "val_interval", "val_loss", "learning_rate"]
 
 
 class Record(Callback):
@@ -32,16 +33,21 @@ class Record(Callback):
         self.folder = folder
         self.rows: list[list[float]] = []
         self.losses: list[float] = []  # of the meta-iterations since the last validation
-        self.best: tuple[int, float] = (0, -1.0)  # step, validation accuracy
+        self.best: tuple[int, float] | None = None  # step, and the validation accuracy or error there
         self.seconds = 0.0  # of training and validation, over all sessions
         self._started = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "losses": self.losses, "best": list(self.best), "seconds": self._elapsed()}
+        return {
+            "rows": self.rows,
+            "losses": self.losses,
+            "best": self.best and list(self.best),
+            "seconds": self._elapsed(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows, self.losses, self.seconds = state["rows"], state["losses"], state["seconds"]
-        self.best = (state["best"][0], state["best"][1])
+        self.best = state["best"] and (state["best"][0], state["best"][1])
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._started = time.monotonic()
@@ -56,16 +62,17 @@ class Record(Callback):
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         scores = module.scores
-        accuracy, interval = mean_interval([score.accuracy for score in scores])
+        value, interval = mean_interval([score.value for score in scores])
         loss = fmean(score.loss for score in scores)
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        self.rows.append([trainer.global_step, fmean(self.losses), accuracy, interval, loss, rate])
+        self.rows.append([trainer.global_step, fmean(self.losses), value, interval, loss, rate])
         self.losses = []
         if trainer.is_global_zero:  # before the checkpoint, after which nothing may be missing
-            write_table(self.folder / "metrics.csv", COLUMNS, self.rows)
+            columns = [name.format(metric=module.metric) for name in COLUMNS]
+            write_table(self.folder / "metrics.csv", columns, self.rows)
         checkpoints = self.folder / "checkpoints"
-        if accuracy > self.best[1]:
-            self.best = (trainer.global_step, accuracy)
+        if self.best is None or (value > self.best[1] if module.metric == "accuracy" else value < self.best[1]):
+            self.best = (trainer.global_step, value)
             trainer.save_checkpoint(checkpoints / "best.ckpt")
         trainer.save_checkpoint(checkpoints / "last.ckpt")
 
@@ -129,6 +136,37 @@ class StopOnCtrlC(Callback):
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+class Replay(Callback):
+    """Looks closely at one meta-iteration: each episode's loss, then its backward pass with anomaly detection."""
+
+    def __init__(self, step: int, console: Console) -> None:
+        self.step = step
+        self.console = console
+        self.warned: list[warnings.WarningMessage] = []
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == self.step:
+            for index, loss in module.losses(batch).items():
+                self.console.print(f"step {self.step}  episode {index}  loss {loss:.6g}", highlight=False)
+            module.stop_at_nan = False
+            torch.autograd.set_detect_anomaly(True)
+            self._catcher = warnings.catch_warnings(record=True)
+            caught = self._catcher.__enter__()
+            self.warned = self.warned if caught is None else caught
+            warnings.simplefilter("always")
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        self.on_train_end(trainer, module)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if torch.is_anomaly_enabled():
+            self._catcher.__exit__(None, None, None)
+
+    def where(self) -> str:
+        """The lines of code whose derivative was not finite, as torch tells them in a warning."""
+        return "\n".join(str(warning.message) for warning in self.warned)
+
+
 class Screen(Callback):
     """A progress bar with a line for each validation; plain lines where the output is not a terminal."""
 
@@ -155,8 +193,7 @@ class Screen(Callback):
             self.bar.update(self.task, completed=trainer.global_step, speed=self._speed(trainer), loss=loss)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        accuracy, interval = mean_interval([score.accuracy for score in module.scores])
-        reached = f"{accuracy:.2%} ± {interval:.2%}"
+        reached = spelled(module.metric, *mean_interval([score.value for score in module.scores]))
         if self.bar:
             self.bar.update(self.task, val=reached)
         left = (trainer.max_steps - trainer.global_step) / max(self._speed(trainer), 1e-9)

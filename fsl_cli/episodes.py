@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -16,7 +17,7 @@ class Examples(NamedTuple):
     """Inputs and their labels."""
 
     x: Tensor  # (T, n, *item) float
-    y: Tensor  # (T, n) labels 0..way-1
+    y: Tensor  # (T, n) labels 0..way-1; in regression (T, n, d) targets
 
 
 class Episodes(NamedTuple):
@@ -28,4 +29,11 @@ class Episodes(NamedTuple):
     index: Tensor  # type: ignore[assignment]  # (T,) which episode of (seed, split) each one is
 
 
-Classifier = Callable[[Tensor], Tensor]  # (T, m, *item) -> logits (T, m, way)
+Classifier = Callable[[Tensor], Tensor]  # (T, m, *item) -> logits (T, m, way); in regression predictions (T, m, d)
+
+
+def task_loss(predicted: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy of logits (..., n, way) with labels (..., n); in regression mean squared error of (..., n, d)."""
+    if y.is_floating_point():
+        return F.mse_loss(predicted, y)
+    return F.cross_entropy(predicted.flatten(0, -2), y.flatten())

@@ -10,3 +10,7 @@ class UserError(Exception):
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, after everything worth keeping was saved; the message says how to go on. Exit code 130."""
+
+
+class Diverged(UserError):
+    """Training met a loss or a meta-gradient that is no finite number; the run's folder is kept."""

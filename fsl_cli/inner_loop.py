@@ -42,6 +42,34 @@ def sgd(lr: float) -> Rule:
     return Rule(lambda fast: None, update)
 
 
+def adam(
+    lr: float,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    squares: tuple[Parameters, Tensor] | None = None,
+) -> Rule:
+    """Adam (Kingma & Ba 2015); for first order, as its root has no derivative at a gradient of zero.
+
+    The state is the running means of the gradients and of their squares, and the weight of the gradients in the latter
+    (1 - beta2^steps, the rest being the zeros that they began as). `squares`: such means and weight to begin with.
+    """
+
+    def init(fast: Parameters) -> tuple[Parameters, Parameters, Tensor]:
+        first, second = ({name: torch.zeros_like(value) for name, value in fast.items()} for _ in range(2))
+        return first, *(squares or (second, next(iter(fast.values())).new_zeros(())))
+
+    def update(step: int, fast: Parameters, gradients: Parameters, state: Any) -> tuple[Parameters, Any]:
+        first = {name: beta1 * mean + (1 - beta1) * gradients[name] for name, mean in state[0].items()}
+        second = {name: beta2 * mean + (1 - beta2) * gradients[name].square() for name, mean in state[1].items()}
+        weight = beta2 * state[2] + (1 - beta2)
+        rate, unbias = lr / (1 - beta1 ** (step + 1)), weight.rsqrt()
+        moved = {name: fast[name] - rate * first[name] / (unbias * second[name].sqrt() + eps) for name in fast}
+        return moved, (first, second, weight)
+
+    return Rule(init, update)
+
+
 def adapt(
     loss: Loss,
     parameters: Parameters,

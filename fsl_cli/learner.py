@@ -4,25 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from pytorch_lightning import LightningModule
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils._pytree import tree_map
 
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.episodes import Episodes
+
+Metric = Literal["accuracy", "mse"]
 
 
 class Score(NamedTuple):
     """How one evaluation episode went."""
 
     index: int  # type: ignore[assignment]
-    accuracy: float  # share of the queries, 0..1
-    loss: float  # cross-entropy
+    value: float  # accuracy: the share of the queries, 0..1; in regression the mean squared error
+    loss: float  # cross-entropy; in regression the mean squared error
+
+
+class NotFinite(Exception):
+    """The loss or the meta-gradient of a meta-iteration is not finite."""
+
+    def __init__(self, step: int, what: str, losses: dict[int, float]) -> None:
+        super().__init__(f"{what} at step {step}")
+        self.step, self.what = step, what
+        self.losses = losses  # of each episode of this process, by its index
 
 
 class Learner(LightningModule):
@@ -33,11 +46,16 @@ class Learner(LightningModule):
         algorithm: Algorithm,
         optimizer: Callable[[list[Tensor]], Optimizer],
         schedule: Callable[[Optimizer], LRScheduler],
+        metric: Metric = "accuracy",
+        steps: int = 1,
     ) -> None:
         super().__init__()
         self.algorithm = algorithm
+        self.steps = steps  # meta-iterations of the whole training
+        self.metric = metric
         self.optimizer = optimizer
         self.schedule = schedule
+        self.stop_at_nan = True
         self.scores: list[Score] = []  # of the last validation or test, all episodes, in the order of their index
 
     def configure_optimizers(self) -> Any:
@@ -48,10 +66,35 @@ class Learner(LightningModule):
         }
 
     def training_step(self, groups: list[Episodes], step: int) -> Tensor:
+        self._tell_progress()
         loss = self._loss(groups)
         if self.trainer.world_size > 1:
             self._average_buffers()
+        finite = self.trainer.strategy.reduce_boolean_decision(bool(loss.isfinite()), all=True)
+        if self.stop_at_nan and not finite:
+            raise NotFinite(self.trainer.global_step, f"the loss is {float(loss.detach())}", self.losses(groups))
+        self._groups = groups
         return loss
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None)  # whose gradients may overflow, and are skipped
+        gradients = [p.grad for p in self.algorithm.parameters() if p.grad is not None]
+        if self.stop_at_nan and not scaled and not get_total_norm(gradients).isfinite():
+            raise NotFinite(self.trainer.global_step, "the meta-gradient is not finite", self.losses(self._groups))
+
+    def losses(self, groups: list[Episodes]) -> dict[int, float]:
+        """The training loss of each episode on its own, by its index; running statistics stay as they are."""
+        self._tell_progress()
+        before = [buffer.clone() for buffer in self._running()]
+        found = {}
+        for group in groups:
+            for i, index in enumerate(group.index.tolist()):
+                alone: Episodes = tree_map(lambda tensor, i=i: tensor[i : i + 1], group)
+                with torch.no_grad():
+                    found[index] = float(self.algorithm.loss(alone).detach())
+        for buffer, start in zip(self._running(), before, strict=True):
+            buffer.copy_(start)
+        return found
 
     def validation_step(self, groups: list[Episodes], step: int) -> None:
         self._score(groups)
@@ -67,7 +110,7 @@ class Learner(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self._gather()
-        self.log("val_accuracy", fmean(score.accuracy for score in self.scores))
+        self.log(f"val_{self.metric}", fmean(score.value for score in self.scores))
 
     def on_test_epoch_end(self) -> None:
         self._gather()
@@ -90,12 +133,18 @@ class Learner(LightningModule):
             buffer.copy_(total)
         return torch.stack(losses).sum()
 
+    def _tell_progress(self) -> None:
+        self.algorithm.progress = self.trainer.global_step / self.steps
+
     def _score(self, groups: list[Episodes]) -> None:
         for episodes in groups:
-            logits = self.algorithm.adapt(episodes.support)(episodes.query.x)  # (T, m, way)
-            correct = (logits.argmax(-1) == episodes.query.y).double().mean(-1)  # (T,)
-            loss = F.cross_entropy(logits.mT, episodes.query.y, reduction="none").double().mean(-1)  # (T,)
-            rows = zip(episodes.index.tolist(), correct.tolist(), loss.tolist(), strict=True)
+            predicted, y = self.algorithm.adapt(episodes.support)(episodes.query.x), episodes.query.y  # (T, m, way)
+            if self.metric == "mse":
+                loss = value = (predicted - y).square().double().mean((1, 2))  # (T,)
+            else:
+                value = (predicted.argmax(-1) == y).double().mean(-1)
+                loss = F.cross_entropy(predicted.mT, y, reduction="none").double().mean(-1)
+            rows = zip(episodes.index.tolist(), value.tolist(), loss.tolist(), strict=True)
             self.scores += [Score(*row) for row in rows]
 
     def _running(self) -> list[Tensor]:

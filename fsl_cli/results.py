@@ -2,7 +2,7 @@
 
 config.yaml overrides.txt environment.json      what was asked for, and where it ran
 classes.json                                    which classes each split holds
-checkpoints/best.ckpt checkpoints/last.ckpt     by validation accuracy; for resuming
+checkpoints/best.ckpt checkpoints/last.ckpt     by validation; for resuming
 metrics.csv curves.png                          one row a validation
 training.json                                   written when training is over
 result.json episodes.csv                        the test; those of later `fsl test` in tests/NAME/
@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -53,7 +53,8 @@ class Result:
     ]  # what the run's backbone sees: channels, size, and the mean and std that pixels are scaled by
     checkpoint: str
     step: int  # meta-iterations behind the checkpoint
-    accuracy: float  # mean over the episodes, 0..1
+    metric: str  # accuracy | mse
+    mean: float  # of the metric over the episodes; an accuracy is 0..1
     interval: float  # half the width of its 95% interval
     loss: float
     seconds: float  # of the test
@@ -61,6 +62,16 @@ class Result:
     changes: list[str]  # settings of the run that were changed for this test
     version: str
     sampling: str = "uniform"  # of an episode's classes: uniform in the split | within_alphabet
+
+
+class FittedTask(NamedTuple):
+    """What is drawn of a regression task."""
+
+    x: list[float]
+    truth: list[float]
+    support_x: list[float]
+    support_y: list[float]
+    after: dict[int, list[float]]  # gradient steps -> predictions at x
 
 
 def new_folder(out: str, name: str) -> Path:
@@ -95,6 +106,11 @@ def task_words(settings: dict[str, Any]) -> str:
 
 def _spelled(count: int | list[int]) -> str:
     return str(count) if isinstance(count, int) else "-".join(map(str, count))
+
+
+def spelled(metric: str, mean: float, interval: float) -> str:
+    """97.29% ± 0.22%, or MSE 0.351 ± 0.020."""
+    return f"{mean:.2%} ± {interval:.2%}" if metric == "accuracy" else f"MSE {mean:.3f} ± {interval:.3f}"
 
 
 @contextmanager
@@ -150,9 +166,9 @@ def write_table(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]
 
 
 def write_result(folder: Path, result: Result, scores: Iterable[tuple[int, float, float]]) -> None:
-    """result.json, and episodes.csv with the accuracy and loss of each test episode."""
+    """result.json, and episodes.csv with the metric and loss of each test episode."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_table(folder / "episodes.csv", ["index", "accuracy", "loss"], scores)
+    write_table(folder / "episodes.csv", ["index", result.metric, "loss"], scores)
     write_json(folder / "result.json", asdict(result))
 
 

@@ -9,11 +9,17 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, S
 
 
 def schedule(
-    optimizer: Optimizer, kind: Literal["none", "step", "cosine"], steps: int, every: int = 2000, factor: float = 0.5
+    optimizer: Optimizer,
+    kind: Literal["none", "step", "linear", "cosine"],
+    steps: int,
+    every: int = 2000,
+    factor: float = 0.5,
 ) -> LRScheduler:
-    """`step`: times `factor` every `every` meta-iterations; `cosine`: to 0 at the last of `steps`; `none`: constant."""
+    """`step`: times `factor` every `every` meta-iterations; `linear`, `cosine`: to 0 in `steps`; `none`: constant."""
     if kind == "step":
         return StepLR(optimizer, every, factor)
+    if kind == "linear":
+        return LambdaLR(optimizer, lambda step: max(0.0, 1 - step / steps))
     if kind == "cosine":
         return CosineAnnealingLR(optimizer, steps)
     return LambdaLR(optimizer, lambda step: 1.0)

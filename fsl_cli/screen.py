@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.panel import Panel
 
-from fsl_cli.results import read_json, task_words
+from fsl_cli.results import FittedTask, read_json, spelled, task_words
 
 
 def console() -> Console:
@@ -30,33 +30,61 @@ def protocol_line(result: dict[str, Any]) -> str:
     )
 
 
-def accuracy_line(result: dict[str, Any]) -> str:
-    return f"{task_words(result)} {result['part']} accuracy  {result['accuracy']:.2%} ± {result['interval']:.2%}"
+def reached_line(result: dict[str, Any]) -> str:
+    """The number itself."""
+    measure = "accuracy" if result["metric"] == "accuracy" else "error"
+    reached = spelled(result["metric"], result["mean"], result["interval"])
+    return f"{task_words(result)} {result['part']} {measure}  {reached}"
 
 
 def last_screen(folder: Path, tested: bool) -> None:
     """What was reached, under which protocol, where it lies and what to type next."""
     training = read_json(folder / "training.json")
     lines = [
-        f"best validation accuracy {training['best_val_accuracy']:.2%} at step {training['best_step']} "
+        f"best validation {_best(training)} at step {training['best_step']} "
         f"of {training['steps']}, trained for {training['seconds'] / 60:.1f} minutes"
     ]
     if tested:
         result = read_json(folder / "result.json")
-        lines = [f"[bold]{accuracy_line(result)}[/]", protocol_line(result), *lines]
+        lines = [f"[bold]{reached_line(result)}[/]", protocol_line(result), *lines]
     console().print(Panel("\n".join(lines), expand=False), highlight=False)
     paths = f"files  {folder}\nnext   fsl test run={folder} shot=5"  # outside the panel: whole lines to copy
     console().print(paths, highlight=False, soft_wrap=True)
+
+
+def _best(training: dict[str, Any]) -> str:
+    value = training["best_value"]
+    return f"accuracy {value:.2%}" if training["metric"] == "accuracy" else f"MSE {value:.3f}"
 
 
 def sweep_screen(folders: Sequence[Path]) -> None:
     """A line for each run of a sweep: what it reached and where it lies."""
     for folder in folders:
         training = read_json(folder / "training.json")
-        reached = f"best validation accuracy {training['best_val_accuracy']:.2%}"
+        reached = f"best validation {_best(training)}"
         if (folder / "result.json").exists():
-            reached += f"   {accuracy_line(read_json(folder / 'result.json'))}"
+            reached += f"   {reached_line(read_json(folder / 'result.json'))}"
         console().print(f"{reached}   {folder}", highlight=False, soft_wrap=True)
+
+
+def fitted_tasks(folder: Path, tasks: Sequence[FittedTask]) -> None:
+    """tasks.png, as figure 2 of MAML: each task's curve, its support points, and the fit after so many steps."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(tasks), figsize=(5 * len(tasks), 4), layout="constrained", squeeze=False)
+    for axis, task in zip(axes[0], tasks, strict=True):
+        axis.plot(task.x, task.truth, color="tab:red", label="true curve")
+        axis.plot(task.support_x, task.support_y, "^", color="tab:purple", label="support")
+        for number, (steps, predicted) in enumerate(task.after.items()):
+            label = "before" if not steps else f"after {steps} step{'s' if steps > 1 else ''}"
+            axis.plot(task.x, predicted, "--", color=str(0.75 - 0.75 * number / len(task.after)), label=label)
+        axis.set(xlabel="x", ylabel="y")
+    axes[0][0].legend()
+    figure.savefig(folder / "tasks.png", dpi=120)
+    pyplot.close(figure)
 
 
 def curves(folder: Path) -> None:
@@ -74,11 +102,12 @@ def curves(folder: Path) -> None:
     left.plot(steps, [row["val_loss"] for row in rows], label="validation")
     left.set(xlabel="meta-iterations", ylabel="loss")
     left.legend()
-    accuracy = [100 * row["val_accuracy"] for row in rows]
-    interval = [100 * row["val_interval"] for row in rows]
-    right.plot(steps, accuracy)
-    low, high = zip(*((a - i, a + i) for a, i in zip(accuracy, interval, strict=True)), strict=True)
+    percent, label = (100, "accuracy (%)") if "val_accuracy" in rows[0] else (1, "mean squared error")
+    value = [percent * row.get("val_accuracy", row.get("val_mse", 0)) for row in rows]
+    interval = [percent * row["val_interval"] for row in rows]
+    right.plot(steps, value)
+    low, high = zip(*((v - i, v + i) for v, i in zip(value, interval, strict=True)), strict=True)
     right.fill_between(steps, low, high, alpha=0.2)
-    right.set(xlabel="meta-iterations", ylabel="validation accuracy (%), 95% interval")
+    right.set(xlabel="meta-iterations", ylabel=f"validation {label}, 95% interval")
     figure.savefig(folder / "curves.png", dpi=120)
     pyplot.close(figure)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -12,12 +13,13 @@ import pytorch_lightning as lightning
 import torch
 
 from fsl_cli import __version__
-from fsl_cli.assemble import Experiment
+from fsl_cli.assemble import Data, Experiment
 from fsl_cli.data.datamodule import EVALUATION_SEED
-from fsl_cli.data.store import DataSet, fingerprints
+from fsl_cli.data.sources.sinusoid import REACH, SinusoidTasks
+from fsl_cli.data.tasks import Batch
 from fsl_cli.errors import UserError
 from fsl_cli.learner import Learner
-from fsl_cli.results import Result, read_json, saved_config, write_result
+from fsl_cli.results import FittedTask, Result, read_json, saved_config, write_result
 from fsl_cli.stats import mean_interval
 
 
@@ -40,7 +42,7 @@ def run_test(
     started = time.monotonic()
     trainer.test(experiment.learner, datamodule=experiment.episodes, verbose=False)
     scores = experiment.learner.scores
-    accuracy, interval = mean_interval([score.accuracy for score in scores])
+    mean, interval = mean_interval([score.value for score in scores])
     if not trainer.is_global_zero:
         return
     data = experiment.data
@@ -49,7 +51,7 @@ def run_test(
     result = Result(
         algorithm=values["choices"]["algo"],
         data=data.name,
-        images=data.store.hash,
+        images=data.hash,
         part="test",
         **stated,
         episode_seed=EVALUATION_SEED,
@@ -58,7 +60,8 @@ def run_test(
         image=experiment.image,
         checkpoint=path.name,
         step=step,
-        accuracy=accuracy,
+        metric=experiment.learner.metric,
+        mean=mean,
         interval=interval,
         loss=fmean(score.loss for score in scores),
         seconds=round(time.monotonic() - started, 2),
@@ -74,15 +77,40 @@ def run_test(
         ) from error
 
 
-def _refuse_seen_classes(folder: Path, data: DataSet) -> None:
+def fit_tasks(experiment: Experiment, steps: Sequence[int] = (0, 1, 5, 10), count: int = 3) -> list[FittedTask]:
+    """The first test tasks of a regression, as the trained algorithm fits them in so many gradient steps."""
+    algorithm: Any = experiment.learner.algorithm.eval()
+    tasks = experiment.episodes.tasks
+    assert isinstance(tasks, SinusoidTasks)
+    device, trained = experiment.learner.device, algorithm.test_steps
+    batch = Batch("test", EVALUATION_SEED, list(range(count)))
+    [episodes] = tasks.gather(batch, device)
+    x = torch.linspace(-REACH, REACH, 200, device=device).unsqueeze(-1)
+    truth = tasks.truth(batch, x)  # (T, 200, 1)
+    after = {}
+    for number in steps:
+        algorithm.test_steps = number
+        after[number] = algorithm.adapt(episodes.support)(x.expand(count, -1, -1)).detach()
+    algorithm.test_steps = trained
+    points, curve = (x.flatten().tolist(), truth.flatten(1).tolist())
+    support_x, support_y = (part.flatten(1).tolist() for part in episodes.support)
+    fits = {number: predicted.flatten(1).tolist() for number, predicted in after.items()}
+    return [
+        FittedTask(points, curve[i], support_x[i], support_y[i], {number: fit[i] for number, fit in fits.items()})
+        for i in range(count)
+    ]
+
+
+def _refuse_seen_classes(folder: Path, data: Data) -> None:
     if not (folder / "classes.json").exists():
         return
     splits = read_json(folder / "classes.json")
     seen = {digest for part in ("train", "val") for digest in splits[part].values()}
-    known = [name for name, digest in fingerprints(data, "test").items() if digest in seen]
+    tested = data.fingerprints("test")
+    known = [name for name, digest in tested.items() if digest in seen]
     if known:
         raise UserError(
-            f"{len(known)} of the {len(data.splits['test'].classes)} test classes, such as {known[0]}, are among those "
+            f"{len(known)} of the {len(tested)} test classes, such as {known[0]}, are among those "
             f"that {folder} was trained or validated on. Test it with the split of its training."
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import warnings
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as lightning
+import torch
 import torch.distributed as processes
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import EarlyStopping
@@ -19,11 +21,12 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from fsl_cli.allocator import keep_memory
 from fsl_cli.assemble import Experiment
-from fsl_cli.callbacks import Record, Screen, StopOnCtrlC, Stopped, WholeFiles
-from fsl_cli.errors import Interrupted, UserError
+from fsl_cli.callbacks import Record, Replay, Screen, StopOnCtrlC, Stopped, WholeFiles
+from fsl_cli.errors import Diverged, Interrupted, UserError
+from fsl_cli.learner import NotFinite
 from fsl_cli.results import write_json
-from fsl_cli.screen import console, curves, last_screen
-from fsl_cli.testing import run_test
+from fsl_cli.screen import console, curves, fitted_tasks, last_screen
+from fsl_cli.testing import fit_tasks, read_checkpoint, run_test
 
 
 def train(folder: Path, values: dict[str, Any], experiment: Experiment, words: list[str]) -> None:
@@ -33,35 +36,76 @@ def train(folder: Path, values: dict[str, Any], experiment: Experiment, words: l
     settings do not work, and Interrupted after Ctrl-C.
     """
     keep_memory()
+    metric = experiment.learner.metric
     record = Record(folder)
     patience = []
     if values["patience"]:  # checked after each validation; Lightning's default comes too late to be saved
-        settings = {"patience": values["patience"], "mode": "max", "check_on_train_epoch_end": False}
-        patience = [EarlyStopping("val_accuracy", **settings)]
+        mode = "max" if metric == "accuracy" else "min"
+        settings = {"patience": values["patience"], "mode": mode, "check_on_train_epoch_end": False}
+        patience = [EarlyStopping(f"val_{metric}", **settings)]
     with quiet(), one_job(folder, words):
         callbacks = [*patience, Screen(console()), record, StopOnCtrlC(folder, values["val_every"])]
         trainer = new_trainer(values["trainer"], max_steps=values["steps"], callbacks=callbacks, plugins=[WholeFiles()])
         if not (folder / "training.json").exists():
             console().print(f"Training in {folder}", highlight=False, soft_wrap=True)
-            _fit(trainer, experiment, folder)
+            _fit(trainer, values, experiment, folder)
             if trainer.is_global_zero:
                 curves(folder)
-                step, accuracy = record.best
-                summary = {"steps": trainer.global_step, "best_step": step, "best_val_accuracy": accuracy}
+                step, value = record.best or (0, math.nan)
+                summary = {"steps": trainer.global_step, "best_step": step, "metric": metric, "best_value": value}
                 write_json(folder / "training.json", {**summary, "seconds": round(record.seconds, 1)})
         if values["test"]:
             run_test(folder, values, experiment, trainer, folder, changes=[])
+            if trainer.is_global_zero and metric == "mse" and hasattr(experiment.learner.algorithm, "test_steps"):
+                fitted_tasks(folder, fit_tasks(experiment))
         if trainer.is_global_zero:
             last_screen(folder, values["test"])
 
 
-def _fit(trainer: lightning.Trainer, experiment: Experiment, folder: Path) -> None:
+def _fit(trainer: lightning.Trainer, values: dict[str, Any], experiment: Experiment, folder: Path) -> None:
     last = folder / "checkpoints" / "last.ckpt"
     checkpoint = str(last) if last.exists() else None
     try:
         trainer.fit(experiment.learner, datamodule=experiment.episodes, ckpt_path=checkpoint, weights_only=True)
     except Stopped:
         raise Interrupted(f"\nStopped and saved. To go on: fsl train resume={folder}") from None
+    except NotFinite as found:
+        bad = [index for index, loss in found.losses.items() if not math.isfinite(loss)] or list(found.losses)
+        kept = (
+            f"The checkpoint of the last validation is kept: {last}." if last.exists() else "No validation came first."
+        )
+        raise Diverged(
+            f"Training diverged: {found}, in episode {', '.join(map(str, bad[:5]))}{' and others' * (len(bad) > 5)}. "
+            f"Lower {_what_to_lower(values)}, or clip: trainer.gradient_clip_val=10. {kept} "
+            f"To look into that step: fsl train resume={folder} replay={found.step}"
+        ) from None
+
+
+def _what_to_lower(values: dict[str, Any]) -> str:
+    rates = {"optim.lr": values["optim"].get("lr"), "algo.inner_lr": values["algo"].get("inner_lr")}
+    return " or ".join(f"{name}={rate}" for name, rate in rates.items() if rate is not None)
+
+
+def replay(folder: Path, values: dict[str, Any], experiment: Experiment, step: int) -> None:
+    """Run meta-iteration `step` of a run again, with anomaly detection, and print what is found; writes nothing.
+
+    Starts from the latest checkpoint before it. Raises UserError when the run ends earlier.
+    """
+    if not 0 <= step < values["steps"]:
+        raise UserError(f"replay={step}: the run has the steps 0 to {values['steps'] - 1}.")
+    checkpoints = [folder / "checkpoints" / name for name in ("last.ckpt", "best.ckpt")]
+    start = next((path for path in checkpoints if path.exists() and read_checkpoint(path)["global_step"] <= step), None)
+    with quiet():
+        watch = Replay(step, console())
+        trainer = new_trainer(values["trainer"], max_steps=step + 1, limit_val_batches=0, callbacks=[watch])
+        try:
+            trainer.fit(experiment.learner, datamodule=experiment.episodes, ckpt_path=start, weights_only=True)
+        except RuntimeError as error:
+            console().print(f"Anomaly: {error}\n{watch.where()}", highlight=False, soft_wrap=True)
+        else:
+            console().print(f"Step {step} went through with finite numbers.", highlight=False)
+        finally:
+            torch.autograd.set_detect_anomaly(False)
 
 
 def new_trainer(settings: dict[str, Any], **more: Any) -> lightning.Trainer:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fsl_cli.assemble import assemble
-from fsl_cli.commands.plain import PlainConv4, plain_maml, plain_protonet
+from fsl_cli.commands.plain import PlainConv4, copy_weights, plain_maml, plain_protonet
 from fsl_cli.config import compose
 from fsl_cli.data.tasks import Batch
 
@@ -21,14 +21,7 @@ def test_loss_and_gradient_equal_the_plain_loop(algo: str, halve: str, float64: 
     experiment = assemble(config)
     ours = experiment.learner.algorithm
     network = PlainConv4(8, halve == "stride", 5 if algo == "maml" else None)
-    theirs = list(network.parameters())
-    with torch.no_grad():  # PyTorch's order is conv, norm, conv, norm; ours is all convs, then all norms
-        convs = [p for name, p in ours.named_parameters() if "convs" in name]
-        norms = [p for name, p in ours.named_parameters() if "norms" in name]
-        head = [p for name, p in ours.named_parameters() if "head" in name]
-        order = [p for i in range(4) for p in (convs[i], norms[2 * i], norms[2 * i + 1])] + head
-        for own, other in zip(order, theirs, strict=True):
-            other.copy_(own)
+    theirs, order = list(network.parameters()), copy_weights(ours, network)
     [episodes] = experiment.episodes.tasks.gather(Batch("train", 0, [0, 1]), torch.device("cpu"))
     loss = ours.loss(episodes)
     expected = (plain_maml(network, 0.4, 2) if algo == "maml" else plain_protonet(network))(episodes)

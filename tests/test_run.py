@@ -59,14 +59,14 @@ def test_the_best_checkpoint_is_the_best_by_validation(folder: Path) -> None:
     saved = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
     assert saved["global_step"] == int(best["step"]) == result(folder)["step"]
     training = json.loads((folder / "training.json").read_text())
-    assert training["best_val_accuracy"] == pytest.approx(float(best["val_accuracy"]))
+    assert training["best_value"] == pytest.approx(float(best["val_accuracy"]))
     assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 5
 
 
 def test_the_result_is_the_mean_over_the_episodes_with_its_interval(folder: Path) -> None:
     accuracy = [float(row["accuracy"]) for row in rows(folder / "episodes.csv")]
     assert [int(row["index"]) for row in rows(folder / "episodes.csv")] == list(range(8))
-    assert (result(folder)["accuracy"], result(folder)["interval"]) == pytest.approx(mean_interval(accuracy))
+    assert (result(folder)["mean"], result(folder)["interval"]) == pytest.approx(mean_interval(accuracy))
     assert {key: result(folder)[key] for key in ("way", "shot", "query", "episodes", "norm", "inference", "seed")} == {
         "way": 5, "shot": 1, "query": 3, "episodes": 8, "norm": "running", "inference": "inductive", "seed": 3,
     }  # fmt: skip
@@ -76,7 +76,7 @@ def test_testing_again_reaches_the_same_number(folder: Path, capsys: pytest.Capt
     run(["test", f"run={folder}"])
     again = folder / "tests" / "glyphs-5w1s"
     assert (again / "episodes.csv").read_text() == (folder / "episodes.csv").read_text()
-    assert f"{result(folder)['accuracy']:.2%}" in capsys.readouterr().out
+    assert f"{result(folder)['mean']:.2%}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsl_cli.episodes import Classifier, Episodes, Examples
+from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
 
 
 class Algorithm(nn.Module, ABC):
     """The contract. Subclasses are final: a variant is a setting or a composition, not a sub-subclass."""
+
+    progress = 1.0  # share of the training that is done; before each of its steps the learner says how much
 
     @abstractmethod
     def adapt(self, support: Examples) -> Classifier:
@@ -19,5 +20,4 @@ class Algorithm(nn.Module, ABC):
 
     def loss(self, episodes: Episodes) -> Tensor:
         """What training minimises, averaged over the T episodes; its gradient is the meta-gradient."""
-        logits = self.adapt(episodes.support)(episodes.query.x)  # (T, m, way)
-        return F.cross_entropy(logits.flatten(0, 1), episodes.query.y.flatten())
+        return task_loss(self.adapt(episodes.support)(episodes.query.x), episodes.query.y)

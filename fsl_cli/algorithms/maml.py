@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import re
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.algorithms.network import Network, demand_way
 from fsl_cli.backbones.base import Backbone
-from fsl_cli.episodes import Classifier, Episodes, Examples
-from fsl_cli.errors import UserError
+from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
 from fsl_cli.inner_loop import Parameters, adapt, for_each_task, mean_loss, sgd
 
 
@@ -40,12 +39,7 @@ class MAML(Algorithm):
         frozen: str = "norm",
     ) -> None:
         super().__init__()
-        if backbone.norm == "running":
-            raise UserError(
-                "norm=running keeps averages over all tasks, which an inner loop cannot follow. "
-                "Type norm=support (inductive), norm=transductive, norm=group or norm=none."
-            )
-        self.net = _Network(backbone, way)
+        self.net = Network(backbone, way)
         self.way = way
         self.inner_lr = inner_lr
         self.inner_steps = inner_steps
@@ -55,12 +49,8 @@ class MAML(Algorithm):
         self.adapted = {name for name, _ in self.net.named_parameters() if not re.search(frozen, name)}
 
     def adapt(self, support: Examples) -> Classifier:
+        demand_way(support, self.way)
         parameters: Parameters = dict(self.net.named_parameters())
-        if int(support.y.max()) + 1 != self.way:
-            raise UserError(
-                f"This model's head has {self.way} outputs, the episodes have {int(support.y.max()) + 1} classes. "
-                f"Type way={self.way}, or train with way={int(support.y.max()) + 1}."
-            )
 
         def learn(net: nn.Module, support: Examples) -> Parameters:
             return self._fast_weights(net, parameters, support)
@@ -76,26 +66,13 @@ class MAML(Algorithm):
 
         def one(net: nn.Module, parameters: Parameters, support: Examples, query: Examples) -> Tensor:
             fast = self._fast_weights(net, parameters, support)
-            return F.cross_entropy(functional_call(net, fast, (query.x, support.x)), query.y)
+            return task_loss(functional_call(net, fast, (query.x, support.x)), query.y)
 
         return mean_loss(self.net, one, dict(self.net.named_parameters()), episodes.support, episodes.query)
 
     def _fast_weights(self, net: nn.Module, parameters: Parameters, support: Examples) -> Parameters:
         def loss(weights: Parameters, step: int) -> Tensor:
-            return F.cross_entropy(functional_call(net, weights, (support.x,)), support.y)
+            return task_loss(functional_call(net, weights, (support.x,)), support.y)
 
         steps = self.inner_steps if self.training else self.test_steps
         return adapt(loss, parameters, self.adapted, steps, sgd(self.inner_lr), self.first_order, self.checkpoint_inner)
-
-
-class _Network(nn.Module):
-    """Backbone and linear head for one task: (n, *item), the support set's images -> (n, way)."""
-
-    def __init__(self, backbone: Backbone, way: int) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = nn.Linear(backbone.out_features, way)
-
-    def forward(self, x: Tensor, support: Tensor | None = None) -> Tensor:
-        features = self.backbone(x.unsqueeze(0), None if support is None else support.unsqueeze(0))
-        return self.head(features.squeeze(0))

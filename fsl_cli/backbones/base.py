@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
 from fsl_cli.backbones.norm import Mode
 
+# Number of a block, from 0 -> what is done to its output (T, n, channels, H, W) in front of its last ReLU.
+Changes = Mapping[int, Callable[[Tensor], Tensor]]
+NO_CHANGES: Changes = MappingProxyType({})
+
 
 class Backbone(nn.Module, ABC):
     """Images to feature vectors, with the episode axis: (T, n, C, H, W) -> (T, n, out_features).
 
-    Subclasses set `norm` and `out_features`, and build their norms from `backbones.norm`.
+    Subclasses set `norm`, `out_features` and `block_channels`, and build their norms from `backbones.norm`.
     """
 
     norm: Mode
     out_features: int
+    block_channels: Sequence[int]  # what each block gives to the next
 
     @abstractmethod
-    def features(self, x: Tensor, n_support: int) -> Tensor:
+    def features(self, x: Tensor, n_support: int, changes: Changes = NO_CHANGES) -> Tensor:
         """The features of x; of its n images the first n_support are the support set (0: all are one set)."""
 
-    def forward(self, x: Tensor, support: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, support: Tensor | None = None, changes: Changes = NO_CHANGES) -> Tensor:
         """The features of x (T, n, C, H, W) alone, of shape (T, n, out_features).
 
         x is a set of its own, or, where `support` (T, k, C, H, W) is given, the queries that belong to it.
+        By `changes` an algorithm reaches into the blocks, to modulate one, say.
         """
         if support is None or self.norm != "support":
-            return self.features(x, 0)
+            return self.features(x, 0, changes)
         k = support.shape[1]
-        return self.features(torch.cat([support, x], 1), k)[:, k:]
+        return self.features(torch.cat([support, x], 1), k, changes)[:, k:]
 
     def joint(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
         """The features of both sets in one pass: in training, mode `running` takes its statistics over both."""

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsl_cli.backbones.base import Backbone
+from fsl_cli.backbones.base import NO_CHANGES, Backbone, Changes
 from fsl_cli.backbones.norm import Mode, Norm
 
 
@@ -35,20 +35,30 @@ class Conv4(Backbone):
             nn.init.xavier_uniform_(conv.weight)
         self.convs = nn.ModuleList(convs)
         self.norms = nn.ModuleList(Norm(norm, filters) for _ in range(4))
-        if halve == "pool":  # a third faster on a CPU, where pooling is slow otherwise; slower with strides
-            self.to(memory_format=torch.channels_last)
+        self.block_channels = [filters] * 4
+        self.to(memory_format=torch.channels_last)  # faster on a CPU, most of all pooling
         side = size // 16  # after four times halving, rounded down each time
         if halve == "pool" and not side:
             raise ValueError(f"size={size} is too small to be halved four times; it takes 16 pixels")
         self.out_features = filters if halve == "stride" else filters * side * side
 
-    def features(self, x: Tensor, n_support: int) -> Tensor:
+    def features(self, x: Tensor, n_support: int, changes: Changes = NO_CHANGES) -> Tensor:
         episodes = x.shape[:2]  # T, n
-        x = x.flatten(0, 1)  # (T*n, C, H, W)
-        for conv, norm in zip(self.convs, self.norms, strict=True):
+        x = _channels_last(x.flatten(0, 1))  # (T*n, C, H, W)
+        for number, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             x = conv(x)
-            x = F.relu(norm(x.unflatten(0, episodes), n_support).flatten(0, 1))
+            x = norm(x.unflatten(0, episodes), n_support, relu=number not in changes).flatten(0, 1)
             if self.halve == "pool":
                 x = F.max_pool2d(x, 2)  # (T*n, filters, H/2, W/2)
+            if number in changes:
+                x = F.relu(changes[number](x.unflatten(0, episodes)).flatten(0, 1))
         x = x.mean((2, 3)) if self.halve == "stride" else x.flatten(1)
         return x.unflatten(0, episodes)  # (T, n, out_features)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """x (n, C, H, W) in that memory format by its strides too, which torch leaves alone where C = 1.
+
+    oneDNN goes by the strides; by others it takes five times as long for the first layer's gradient.
+    """
+    return x.permute(0, 2, 3, 1).flatten(2).unflatten(2, (x.shape[3], x.shape[1])).permute(0, 3, 1, 2)

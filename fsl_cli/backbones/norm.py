@@ -24,6 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fsl_cli.backbones import fused
+
 Mode = Literal["running", "support", "transductive", "group", "none"]
 
 MOMENTUM = 0.1
@@ -49,8 +51,14 @@ class Norm(nn.Module):
             self.register_buffer("mean", torch.zeros(channels))
             self.register_buffer("var", torch.ones(channels))
 
-    def forward(self, x: Tensor, n_support: int = 0) -> Tensor:
-        """n_support = 0: all n images belong to one set, and statistics are taken over it."""
+    def forward(self, x: Tensor, n_support: int = 0, relu: bool = False) -> Tensor:
+        """n_support = 0: all n images belong to one set, and statistics are taken over it. `relu`: ReLU follows."""
+        if relu and self._fusible(x):
+            return self._fused(x, n_support)
+        out = self._normalised(x, n_support)
+        return F.relu(out) if relu else out
+
+    def _normalised(self, x: Tensor, n_support: int) -> Tensor:
         if self.mode == "none":
             return x
         if self.mode == "group":
@@ -73,9 +81,34 @@ class Norm(nn.Module):
             return F.batch_norm(episode, mean, var, self.weight, self.bias, training=True, momentum=1.0, eps=EPS)
 
         out = _each_episode(normalise, x)
-        mean, var = (torch.stack(values).mean(0) for values in zip(*statistics, strict=True))
-        self.mean.lerp_(mean, MOMENTUM)
-        self.var.lerp_(var, MOMENTUM)
+        self._average(*(torch.stack(values) for values in zip(*statistics, strict=True)))
+        return out
+
+    def _average(self, mean: Tensor, var: Tensor) -> None:
+        """Bring the statistics (T, channels) of T episodes into the running ones."""
+        self.mean.lerp_(mean.mean(0), MOMENTUM)
+        self.var.lerp_(var.mean(0), MOMENTUM)
+
+    def _fusible(self, x: Tensor) -> bool:
+        batch = self.mode in ("support", "transductive") or (self.mode == "running" and self.training)
+        return batch and fused.usable(x, self.weight, self.bias)
+
+    def _fused(self, x: Tensor, n_support: int) -> Tensor:
+        if self.mode == "transductive" and n_support:
+            return torch.cat([self._fused(x[:, :n_support], 0), self._fused(x[:, n_support:], 0)], 1)
+        k = n_support if self.mode == "support" and n_support else x.shape[1]
+        statistics = []
+
+        def normalise(episode: Tensor) -> Tensor:
+            y, mean, r = fused.norm_relu(episode, self.weight, self.bias, k)
+            statistics.append((mean, r))
+            return y
+
+        out = _each_episode(normalise, x)
+        if self.mode == "running":
+            mean, r = (torch.stack(values) for values in zip(*statistics, strict=True))
+            count = x[0].numel() / len(self.mean)
+            self._average(mean, (r.pow(-2) - EPS) * (count / (count - 1)))
         return out
 
     def _by_set(self, x: Tensor, n_support: int) -> Tensor:

@@ -7,9 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from fsl_cli.config import compose
 from fsl_cli.errors import UserError
@@ -80,11 +81,12 @@ def _line(algo: str, overrides: list[str], rounds: int) -> str:
 
 def _speeds(algo: str, overrides: list[str], rounds: int) -> tuple[float, float, float]:
     """Steps per second of ours and of the plain loop, and the share of a step that finding its episodes takes."""
-    steps, gather = workbench(algo, overrides)
+    bench = workbench(algo, overrides)
+    steps = _steps(bench)
     seconds: dict[str, list[float]] = {"fsl": [], "plain": [], "gather": []}
     for index in range(rounds + 2):  # the first two warm up
         started = time.perf_counter()
-        episodes = gather(index)
+        episodes = bench.gather(index)
         seconds["gather"].append(time.perf_counter() - started)
         for name, step in steps.items():
             started = time.perf_counter()
@@ -97,8 +99,8 @@ def _speeds(algo: str, overrides: list[str], rounds: int) -> tuple[float, float,
 
 def peak_memory(algo: str, overrides: list[str], name: str) -> float:
     """MB that training steps add to this process at their peak; nan where the system does not tell."""
-    steps, gather = workbench(algo, overrides)
-    episodes = gather(0)
+    bench = workbench(algo, overrides)
+    steps, episodes = _steps(bench), bench.gather(0)
     try:
         Path("/proc/self/clear_refs").write_text("5")  # the peak so far, of drawing the data set, is forgotten
     except OSError:
@@ -115,42 +117,68 @@ def _status(field: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
-def workbench(algo: str, overrides: Sequence[str]) -> tuple[dict[str, Step], Callable[[int], Any]]:
-    """One training step of ours and of the plain loop, from the same weights, and what gives both their episodes."""
+class Bench(NamedTuple):
+    """The same work in our way and as a plain loop, from the same weights, and what gives both their episodes."""
+
+    modules: dict[str, Any]  # fsl, plain
+    losses: dict[str, Callable[[Any], Any]]
+    gather: Callable[[int], Any]
+
+
+def workbench(algo: str, overrides: Sequence[str], channels: int = 1) -> Bench:
     import torch
 
-    from fsl_cli.allocator import keep_memory
     from fsl_cli.assemble import assemble
     from fsl_cli.binding import demand_fit
-    from fsl_cli.commands.plain import PlainConv4, plain_maml, plain_protonet
+    from fsl_cli.commands.plain import PlainConv4, copy_weights, plain_maml, plain_protonet
     from fsl_cli.data.tasks import Batch
 
-    keep_memory()
     values = compose([f"algo={algo}", "data=glyphs", "trainer=cpu", *WORK[algo], *overrides]).values
     demand_fit(values)
-    experiment = assemble(values)
+    size = values["data"]["size"]
+    if channels != 1:
+        values["image"] = {"channels": channels, "size": size, "mean": [0.5], "std": [0.5]}
+    experiment = assemble(values, ["train"])
     algorithm = experiment.learner.algorithm
     stride = values["backbone"]["halve"] == "stride"
-    network = PlainConv4(values["backbone"]["filters"], stride, values["train_way"] if algo == "maml" else None)
-    if algo == "maml":
-        inner = values["algo"]
-        plain = plain_maml(network, inner["inner_lr"], inner["inner_steps"])
+    way = values["train_way"] if algo == "maml" else None
+    network = PlainConv4(values["backbone"]["filters"], stride, way, channels, size)
+    copy_weights(algorithm, network)
+    inner = values["algo"]
+    if way:
+        plain = plain_maml(network, inner["inner_lr"], inner["inner_steps"], norms_adapt=inner["frozen"] != "norm")
     else:
         plain = plain_protonet(network)
-
-    def trained(loss: Callable[[Any], Any], module: torch.nn.Module) -> Step:
-        optimizer = torch.optim.Adam(module.parameters(), 1e-3)
-
-        def step(episodes: Any) -> None:
-            optimizer.zero_grad()
-            loss(episodes).backward()
-            optimizer.step()
-
-        return step
 
     def gather(index: int) -> Any:
         first = index * values["meta_batch"]
         batch = Batch("train", 0, list(range(first, first + values["meta_batch"])))
         return experiment.episodes.tasks.gather(batch, torch.device("cpu"))[0]
 
-    return {"fsl": trained(algorithm.loss, algorithm), "plain": trained(plain, network)}, gather
+    return Bench({"fsl": algorithm, "plain": network}, {"fsl": algorithm.loss, "plain": plain}, gather)
+
+
+def trained(backward: Callable[[Any], None], module: Any) -> Step:
+    """A training step: `backward` leaves the episodes' meta-gradient in the module."""
+    import torch
+
+    optimizer = torch.optim.Adam(module.parameters(), 1e-3)
+
+    def step(episodes: Any) -> None:
+        optimizer.zero_grad()
+        backward(episodes)
+        optimizer.step()
+
+    return step
+
+
+def _backward(loss: Callable[[Any], Any], episodes: Any) -> None:
+    loss(episodes).backward()
+
+
+def _steps(bench: Bench) -> dict[str, Step]:
+    from fsl_cli.allocator import keep_memory
+
+    keep_memory()
+    losses = bench.losses
+    return {name: trained(partial(_backward, losses[name]), bench.modules[name]) for name in losses}

@@ -18,25 +18,39 @@ Loss = Callable[[Episodes], Tensor]
 
 
 class PlainConv4(nn.Module):
-    """Four blocks on 28 x 28 images, each set normalised by itself, and a linear head where `way` is given."""
+    """Four blocks, each set normalised by itself, and a linear head where `way` is given."""
 
-    def __init__(self, filters: int, stride: bool, way: int | None) -> None:
+    def __init__(self, filters: int, stride: bool, way: int | None, channels: int = 1, size: int = 28) -> None:
         super().__init__()
         blocks: list[nn.Module] = []
         for i in range(4):
-            blocks.append(nn.Conv2d(filters if i else 1, filters, 3, 2 if stride else 1, padding=1, bias=False))
+            blocks.append(nn.Conv2d(filters if i else channels, filters, 3, 2 if stride else 1, padding=1, bias=False))
             blocks += [nn.BatchNorm2d(filters, track_running_stats=way is None), nn.ReLU()]
             blocks += [] if stride else [nn.MaxPool2d(2)]
         self.body = nn.Sequential(*blocks)
-        self.head = nn.Linear(filters, way) if way else nn.Identity()
+        self.stride = stride
+        self.head = nn.Linear(filters if stride else filters * (size // 16) ** 2, way) if way else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.body(x).mean((2, 3)))
+        features = self.body(x)
+        return self.head(features.mean((2, 3)) if self.stride else features.flatten(1))
 
 
-def plain_maml(network: nn.Module, inner_lr: float, steps: int) -> Loss:
+def copy_weights(ours: nn.Module, network: nn.Module) -> list[nn.Parameter]:
+    """Give `network` the weights of `ours`; its parameters' counterparts in ours, in its order."""
+    named = list(ours.named_parameters())  # all convolutions, then all norms; PyTorch's order is conv, norm, conv, norm
+    convs, norms, head = ([p for name, p in named if part in name] for part in ("convs", "norms", "head"))
+    order = [p for i in range(4) for p in (convs[i], norms[2 * i], norms[2 * i + 1])] + head
+    with torch.no_grad():
+        for own, other in zip(order, network.parameters(), strict=True):
+            other.copy_(own)
+    return order
+
+
+def plain_maml(network: nn.Module, inner_lr: float, steps: int, norms_adapt: bool = False) -> Loss:
     """Second order, task after task, all graphs kept until the meta-batch's backward pass."""
     norms = {f"{name}." for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    norms = set() if norms_adapt else norms
 
     def loss(episodes: Episodes) -> Tensor:
         total = torch.zeros(())

@@ -7,11 +7,14 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fsl_cli.config import compose, did_you_mean, names, take_user_dir
 from fsl_cli.errors import UserError
 from fsl_cli.results import task_name
+
+if TYPE_CHECKING:
+    from fsl_cli.assemble import Experiment
 
 HELP = """Test a finished run on its data set's test split, or on another's.
 
@@ -20,13 +23,15 @@ HELP = """Test a finished run on its data set's test split, or on another's.
   fsl test run=outputs/RUN episodes=10000 query=5
   fsl test run=outputs/RUN data=omniglot data.root=DIR another data set
   fsl test run=outputs/RUN algo.test_steps=10          any setting of the run that keeps its weights
+  fsl test run=outputs/RUN similarity=true             and how far each layer changes while it adapts (CKA)
 
 Prints, for example:
   20-way 1-shot test accuracy  95.45% ± 0.16%
-and writes result.json and episodes.csv to tests/NAME in the run's folder."""
+and writes result.json and episodes.csv (and similarity.json) to tests/NAME in the run's folder."""
 
 
 OF_A_TEST = ("way", "shot", "query", "episodes", "norm")  # the settings at the root that a test depends on
+COMPARED = 100  # episodes at most for similarity=true
 
 
 def main(words: Sequence[str]) -> None:
@@ -35,7 +40,8 @@ def main(words: Sequence[str]) -> None:
     from fsl_cli.assemble import assemble
     from fsl_cli.binding import demand_fit
     from fsl_cli.results import read_json, saved_config
-    from fsl_cli.screen import accuracy_line, console, protocol_line
+    from fsl_cli.screen import console, protocol_line, reached_line
+    from fsl_cli.similarity import demand_inner_loop
     from fsl_cli.testing import run_test
     from fsl_cli.training import new_trainer, quiet
 
@@ -45,6 +51,7 @@ def main(words: Sequence[str]) -> None:
         raise UserError("Which run? Type fsl test run=FOLDER; every fsl train prints its folder.")
     folder = Path(given.pop("run"))
     trust = names(given.pop("trust", ""))
+    compare = _yes_or_no("similarity", given.pop("similarity", "false"))
     saved = saved_config(folder)
     values = changed(saved, given, user_dir)
     demand_fit(values, trust)
@@ -55,9 +62,14 @@ def main(words: Sequence[str]) -> None:
     with quiet():
         trainer = new_trainer({**values["trainer"], "strategy": "auto", "devices": 1, "num_nodes": 1})
         changes = [f"{key}={value}" for key, value in given.items()]
-        run_test(folder, values, assemble(values, ["test"]), trainer, folder / "tests" / name, changes)
+        experiment = assemble(values, ["test"])
+        if compare:
+            demand_inner_loop(experiment.learner.algorithm, values["choices"]["algo"])
+        run_test(folder, values, experiment, trainer, folder / "tests" / name, changes)
     result = read_json(folder / "tests" / name / "result.json")
-    console().print(f"[bold]{accuracy_line(result)}[/]\n{protocol_line(result)}", highlight=False)
+    console().print(f"[bold]{reached_line(result)}[/]\n{protocol_line(result)}", highlight=False)
+    if compare:
+        console().print(_compare(experiment, folder / "tests" / name), highlight=False)
     console().print(f"files  {folder / 'tests' / name}", highlight=False, soft_wrap=True)
 
 
@@ -91,6 +103,33 @@ def changed(saved: dict[str, Any], given: dict[str, str], user_dir: str | None =
             backbone["norm"] = values["norm"]
         values["norm"] = backbone["norm"]
     return values
+
+
+def _compare(experiment: Experiment, destination: Path) -> str:
+    """similarity.json in the test's folder, and the same as a short table."""
+    import torch
+
+    from fsl_cli.data.datamodule import EVALUATION_SEED
+    from fsl_cli.data.tasks import Batch
+    from fsl_cli.results import write_json
+    from fsl_cli.similarity import similarity
+
+    count = min(COMPARED, experiment.episodes.episodes["test"])
+    tasks, cpu = experiment.episodes.tasks, torch.device("cpu")
+    episodes = (tasks.gather(Batch("test", EVALUATION_SEED, [index]), cpu)[0] for index in range(count))
+    layers = similarity(experiment.learner.cpu().algorithm, episodes)
+    write_json(
+        destination / "similarity.json",
+        {"measure": "linear CKA", "episodes": count, "layers": [layer._asdict() for layer in layers]},
+    )
+    rows = [f"  {row.layer:<10} {row.mean:.4f} ± {row.interval:.4f}" for row in layers]
+    return "\n".join([f"similarity before and after adaptation (linear CKA, {count} episodes)", *rows])
+
+
+def _yes_or_no(key: str, text: str) -> bool:
+    if text not in ("true", "false"):
+        raise UserError(f"{key}={text} is neither true nor false. Type {key}=true.")
+    return text == "true"
 
 
 def _split(word: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fsl_cli.config import Config, compose, conf_dir, explain, from_hydra, names, register_resolvers, take_user_dir
-from fsl_cli.errors import UserError
+from fsl_cli.errors import Diverged, UserError
 
 HELP = """Meta-train an algorithm, keep the best checkpoint by validation, and test it once.
 
@@ -20,6 +20,7 @@ HELP = """Meta-train an algorithm, keep the best checkpoint by validation, and t
   fsl train algo=maml data=omniglot way=5 shot=1       the paper's settings
   fsl train -m algo=maml,protonet seed=0,1             a sweep: every combination
   fsl train resume=outputs/RUN                         go on where a run was stopped
+  fsl train resume=outputs/RUN replay=1234             that step again, with torch's anomaly detection
   fsl train --config-dir my_conf algo=mine             with your own configuration files
 
 Prints one line a validation and ends with what was reached, for example:
@@ -33,11 +34,13 @@ def main(words: Sequence[str]) -> None:
     """Run the command line after `fsl train`. Raises UserError, or Interrupted after Ctrl-C."""
     given = dict(word.split("=", 1) for word in words if "=" in word)
     if "resume" in given:
-        others = [word for word in words if not word.startswith(("resume=", "trust=", "trainer=", "hydra."))]
+        others = [word for word in words if not word.startswith(("resume=", "replay=", "trust=", "trainer=", "hydra."))]
         if others:
             raise UserError(f"resume=DIR goes on with the run's own settings; leave out {' '.join(others)}.")
-        resume(Path(given["resume"]), names(given.get("trust", "")), given.get("trainer", ""))
+        resume(Path(given["resume"]), names(given.get("trust", "")), given.get("trainer", ""), given.get("replay", ""))
         return
+    if "replay" in given:
+        raise UserError(f"Which run? Type fsl train resume=FOLDER replay={given['replay']}.")
     _through_hydra(words)
 
 
@@ -91,7 +94,7 @@ def start(config: Config) -> Path:
 
     from fsl_cli.assemble import assemble
     from fsl_cli.binding import demand_fit
-    from fsl_cli.data.store import SPLITS, fingerprints
+    from fsl_cli.data.store import SPLITS
     from fsl_cli.data.tasks import Batch
     from fsl_cli.results import environment, new_folder, task_name, write_json, write_text
     from fsl_cli.training import train
@@ -114,29 +117,36 @@ def start(config: Config) -> Path:
             write_text(folder / "config.yaml", yaml.safe_dump(saved, sort_keys=False))
             write_text(folder / "overrides.txt", "".join(f"{word}\n" for word in config.overrides))
             write_json(folder / "environment.json", environment())
-            write_json(folder / "classes.json", {part: fingerprints(experiment.data, part) for part in SPLITS})
+            write_json(folder / "classes.json", {part: experiment.data.fingerprints(part) for part in SPLITS})
             train(folder, saved, experiment, [spelled(values["trust"])])
-    except UserError:
-        if not list(folder.glob("checkpoints/*.ckpt")):
+    except UserError as error:
+        if not isinstance(error, Diverged) and not list(folder.glob("checkpoints/*.ckpt")):
             shutil.rmtree(folder, ignore_errors=True)
         raise
     return folder
 
 
-def resume(folder: Path, trust: list[str], trainer: str = "") -> None:
+def resume(folder: Path, trust: list[str], trainer: str = "", again: str = "") -> None:
     """Go on with a run from its last checkpoint, or say that it is finished.
 
-    `trust` as in `binding.problems`; `trainer` replaces the run's, for another machine.
+    `trust` as in `binding.problems`; `trainer` replaces the run's, for another machine. `again` is a step to run
+    once more with anomaly detection instead.
     """
     from fsl_cli.assemble import assemble
     from fsl_cli.binding import demand_fit
     from fsl_cli.results import saved_config
     from fsl_cli.testing import read_checkpoint
-    from fsl_cli.training import train
+    from fsl_cli.training import replay, train
 
     values = saved_config(folder)
     if trainer:
         values["trainer"] = compose([f"trainer={trainer}"]).values["trainer"]
+    if again:
+        demand_fit(values, trust)
+        if not again.isdecimal():
+            raise UserError(f"replay={again}: must be the number of a step.")
+        replay(folder, values, assemble(values), int(again))
+        return
     done = (folder / "training.json").exists() and ((folder / "result.json").exists() or not values["test"])
     if done and "LOCAL_RANK" not in os.environ:
         print(f"{folder} is finished: nothing to resume. To test it again: fsl test run={folder}")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from pytorch_lightning import LightningDataModule
 
-from fsl_cli.data.tasks import Batch, ImageTasks
+from fsl_cli.data.tasks import Batch, Tasks
 from fsl_cli.episodes import Episodes
 
 EVALUATION_SEED = 0  # of validation and test episodes, whatever the seed of the run: all runs meet the same ones
@@ -23,7 +23,7 @@ class Episodic(LightningDataModule):
 
     def __init__(
         self,
-        tasks: ImageTasks,
+        tasks: Tasks,
         *,
         seed: int = 0,
         meta_batch: int = 1,

@@ -76,6 +76,19 @@ class DataSet(NamedTuple):
     mean: tuple[float, ...] = (0.0,)  # per channel, of pixels in 0..1; x is (pixel - mean) / std
     std: tuple[float, ...] = (1.0,)
 
+    @property
+    def hash(self) -> str:
+        """Of all images."""
+        return self.store.hash
+
+    def fingerprints(self, part: str) -> dict[str, str]:
+        """Each class of a split by name, with a hash of its first image: tells whether a class was seen before."""
+        store = self.store
+        return {
+            store.names[c]: hashlib.blake2b(store.images[store.starts[c]].tobytes(), digest_size=6).hexdigest()
+            for c in self.splits[part].classes.tolist()
+        }
+
 
 def cache_folder(cache: str | None) -> Path:
     """`cache` if given, else fsl's folder in the user's cache (XDG_CACHE_HOME, by default ~/.cache)."""
@@ -87,15 +100,6 @@ def cache_folder(cache: str | None) -> Path:
 def split_hash(splits: dict[str, list[str]]) -> str:
     """Ten digits that tell two divisions of the classes apart."""
     return hashlib.blake2b(json.dumps(splits, sort_keys=True).encode(), digest_size=5).hexdigest()
-
-
-def fingerprints(data: DataSet, part: str) -> dict[str, str]:
-    """Each class of a split by name, with a hash of its first image: tells whether a class was seen before."""
-    store = data.store
-    return {
-        store.names[c]: hashlib.blake2b(store.images[store.starts[c]].tobytes(), digest_size=6).hexdigest()
-        for c in data.splits[part].classes.tolist()
-    }
 
 
 def open_store(

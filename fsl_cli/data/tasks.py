@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -27,12 +27,23 @@ class Batch(NamedTuple):
     index: list[int]  # type: ignore[assignment]
 
 
+class Tasks(Protocol):
+    """Where episodes come from."""
+
+    metric: Literal["accuracy", "mse"]
+
+    def gather(self, batch: Batch, device: torch.device, dtype: torch.dtype | None = None) -> list[Episodes]:
+        """The episodes of `batch` on `device`, side by side as far as they have one shape (default: torch's dtype)."""
+
+
 class ImageTasks:
     """Episodes of one data set's images, as its constants scale them and a backbone for `channels` sees them.
 
     Training images are changed by `augmentation`, validation and test images never.
     Raises UserError when a split cannot give episodes of its shape.
     """
+
+    metric: Literal["accuracy", "mse"] = "accuracy"
 
     def __init__(
         self, data: DataSet, shapes: dict[str, Shape], channels: int, augmentation: Augment | None = None
@@ -44,7 +55,6 @@ class ImageTasks:
         self._images: Tensor | None = None
 
     def gather(self, batch: Batch, device: torch.device, dtype: torch.dtype | None = None) -> list[Episodes]:
-        """The episodes of `batch` on `device`, side by side as far as they have one shape (default: torch's dtype)."""
         alike: dict[tuple[int, int, int], list[tuple[int, Episode]]] = {}
         for index in batch.index:
             drawn = self.samplers[batch.split].episode(batch.seed, batch.split, index)
@@ -120,6 +130,8 @@ def shape_problems(data: DataSet, part: str, shape: Shape) -> list[str]:
     problems = []
     most = max((len(group) for group in groups), default=0) if groups is not None else len(sizes)
     way, shot, query = largest(shape.way), smallest(shape.shot), 1 if shape.query == "all" else shape.query
+    if smallest(shape.way) < 2:
+        problems.append(f"{prefix}way={shape.way}: with fewer than 2 classes there is nothing to tell apart.")
     if way > most:
         where = "no group of classes has" if groups is not None else f"the {part} split of {data.name} has"
         problems.append(

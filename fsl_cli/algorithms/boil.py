@@ -1,0 +1,74 @@
+"""Body only update in the inner loop (Oh et al., ICLR 2021), https://arxiv.org/abs/2008.08882
+
+The opposite of ANIL: the head stays as it is, so the inner loop can only move the features towards it, and the
+representation itself changes with the task. The outer loop learns both, through those steps.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.algorithms.network import Network, demand_way
+from fsl_cli.backbones.base import Backbone
+from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
+from fsl_cli.inner_loop import Parameters, adapt, for_each_task, mean_loss, sgd
+
+
+class BOIL(Algorithm):
+    """Gradient steps of the backbone under a linear head that the inner loop leaves alone.
+
+    `inner_lr` is the inner loop's learning rate, `inner_steps` its gradient steps in training and `test_steps`
+    those in validation and test. The body is all of the backbone, its norms' scale and shift too, as in the
+    authors' code. `first_order` and `checkpoint_inner` as for MAML.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        way: int,
+        inner_lr: float,
+        inner_steps: int,
+        test_steps: int,
+        first_order: bool = False,
+        checkpoint_inner: bool = False,
+    ) -> None:
+        super().__init__()
+        self.net = Network(backbone, way)
+        self.way = way
+        self.inner_lr = inner_lr
+        self.inner_steps = inner_steps
+        self.test_steps = test_steps
+        self.first_order = first_order
+        self.checkpoint_inner = checkpoint_inner
+        self.body = {f"backbone.{name}" for name, _ in backbone.named_parameters()}
+
+    def adapt(self, support: Examples) -> Classifier:
+        demand_way(support, self.way)
+        parameters: Parameters = dict(self.net.named_parameters())
+
+        def learn(net: nn.Module, support: Examples) -> Parameters:
+            return self._fast_weights(net, parameters, support)
+
+        def classify(net: nn.Module, fast: Parameters, support_x: Tensor, x: Tensor) -> Tensor:
+            return functional_call(net, fast, (x, support_x))
+
+        fast = for_each_task(self.net, learn, support)
+        return lambda x: for_each_task(self.net, classify, fast, support.x, x)
+
+    def loss(self, episodes: Episodes) -> Tensor:
+        """The base class's loss, computed task by task so that memory does not grow with the meta-batch."""
+
+        def one(net: nn.Module, parameters: Parameters, support: Examples, query: Examples) -> Tensor:
+            fast = self._fast_weights(net, parameters, support)
+            return task_loss(functional_call(net, fast, (query.x, support.x)), query.y)
+
+        return mean_loss(self.net, one, dict(self.net.named_parameters()), episodes.support, episodes.query)
+
+    def _fast_weights(self, net: nn.Module, parameters: Parameters, support: Examples) -> Parameters:
+        def loss(weights: Parameters, step: int) -> Tensor:
+            return task_loss(functional_call(net, weights, (support.x,)), support.y)
+
+        steps = self.inner_steps if self.training else self.test_steps
+        return adapt(loss, parameters, self.body, steps, sgd(self.inner_lr), self.first_order, self.checkpoint_inner)

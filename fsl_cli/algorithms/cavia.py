@@ -1,0 +1,108 @@
+"""Fast context adaptation, CAVIA, first called CAML (Zintgraf et al., ICML 2019), https://arxiv.org/abs/1810.03642
+
+Of MAML's network only a few numbers adapt to a task, its context phi: zero to begin with, it takes a few
+gradient steps and enters one layer of a network theta that all tasks share and only the outer loop learns.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.algorithms.network import Network, demand_way
+from fsl_cli.backbones.base import Backbone
+from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
+from fsl_cli.errors import UserError
+from fsl_cli.inner_loop import Parameters, adapt, for_each_task, mean_loss, sgd
+
+
+class CAVIA(Algorithm):
+    """Gradient steps on `context` numbers that modulate the backbone's block `layer` (from 1), on nothing else.
+
+    With `film` they scale and shift its channels (images). Without, they only shift them, which is what appending
+    them to the layer's input does where there is no norm (regression). `inner_lr` is the inner loop's learning
+    rate, `inner_steps` its gradient steps in training and `test_steps` those in validation and test.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        way: int,
+        inner_lr: float,
+        inner_steps: int,
+        test_steps: int,
+        context: int = 100,
+        layer: int = 3,
+        film: bool = True,
+        first_order: bool = False,
+    ) -> None:
+        super().__init__()
+        self.net = _Network(backbone, way, context, layer - 1, film)
+        self.way = way
+        self.inner_lr = inner_lr
+        self.inner_steps = inner_steps
+        self.test_steps = test_steps
+        self.first_order = first_order
+
+    def adapt(self, support: Examples) -> Classifier:
+        demand_way(support, self.way)
+        shared: Parameters = dict(self.net.named_parameters())
+
+        def learn(net: _Network, support: Examples) -> Tensor:
+            return self._learned(net, shared, support)["context"]
+
+        def classify(net: _Network, context: Tensor, support_x: Tensor, x: Tensor) -> Tensor:
+            return functional_call(net, {**shared, "context": context}, (x, support_x))
+
+        context = for_each_task(self.net, learn, support)  # (T, context)
+        return lambda x: for_each_task(self.net, classify, context, support.x, x)
+
+    def loss(self, episodes: Episodes) -> Tensor:
+        """The base class's loss, computed task by task so that memory does not grow with the meta-batch."""
+
+        def one(net: _Network, shared: Parameters, support: Examples, query: Examples) -> Tensor:
+            return task_loss(functional_call(net, self._learned(net, shared, support), (query.x, support.x)), query.y)
+
+        return mean_loss(self.net, one, dict(self.net.named_parameters()), episodes.support, episodes.query)
+
+    def _learned(self, net: _Network, shared: Parameters, support: Examples) -> Parameters:
+        """`shared` as it is, with one task's context."""
+
+        def loss(weights: Parameters, step: int) -> Tensor:
+            return task_loss(functional_call(net, weights, (support.x,)), support.y)
+
+        start = {**shared, "context": net.context}
+        steps = self.inner_steps if self.training else self.test_steps
+        return adapt(loss, start, {"context"}, steps, sgd(self.inner_lr), self.first_order)
+
+
+class _Network(nn.Module):
+    """The network of one task with a context in one block: (n, *item), the support set's images -> (n, way)."""
+
+    context: Tensor  # always zero here, the start of each task: nothing to learn and nothing to save
+
+    def __init__(self, backbone: Backbone, way: int, context: int, block: int, film: bool) -> None:
+        super().__init__()
+        blocks = len(backbone.block_channels)
+        if block >= blocks:
+            raise UserError(f"layer={block + 1}: this backbone has {blocks} blocks. Type algo.layer={blocks} or less.")
+        channels = backbone.block_channels[block]
+        self.block = block
+        self.film = film
+        self.network = Network(backbone, way)
+        self.enter = nn.Linear(context, 2 * channels if film else channels, bias=film)
+        if film:  # as the authors'; in regression theirs is torch's default
+            nn.init.kaiming_uniform_(self.enter.weight, nonlinearity="linear")
+        self.register_buffer("context", torch.zeros(context), persistent=False)
+
+    def forward(self, x: Tensor, support: Tensor | None = None) -> Tensor:
+        return self.network(x, support, {self.block: self._modulated})
+
+    def _modulated(self, x: Tensor) -> Tensor:
+        entered = self.enter(self.context)[:, None, None]  # (2 * channels, 1, 1)
+        if not self.film:
+            return x + entered
+        gamma, beta = entered.chunk(2)
+        return gamma * x + beta  # (1, n, channels, H, W)

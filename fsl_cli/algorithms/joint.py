@@ -1,0 +1,54 @@
+"""Joint training, the baseline that MAML's regression is compared with (Finn et al. 2017, section 5.1)
+
+https://arxiv.org/abs/1703.03400
+One network is trained on the points of all tasks together, and fine-tuned on a new task's support set. Tasks that
+contradict each other, as sinusoids of all phases do, leave it with their mean: what meta-learning is there to mend.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.algorithms.network import Network, demand_way
+from fsl_cli.backbones.base import Backbone
+from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
+from fsl_cli.inner_loop import Parameters, adapt, for_each_task, mean_loss, sgd
+
+
+class Joint(Algorithm):
+    """Backbone and linear head; `test_steps` gradient steps at `inner_lr` on the support set in validation and test."""
+
+    def __init__(self, backbone: Backbone, way: int, inner_lr: float, test_steps: int) -> None:
+        super().__init__()
+        self.net = Network(backbone, way)
+        self.way = way
+        self.inner_lr = inner_lr
+        self.test_steps = test_steps
+
+    def adapt(self, support: Examples) -> Classifier:
+        demand_way(support, self.way)
+        parameters: Parameters = dict(self.net.named_parameters())
+
+        def learn(net: nn.Module, support: Examples) -> Parameters:
+            def loss(weights: Parameters, step: int) -> Tensor:
+                return task_loss(functional_call(net, weights, (support.x,)), support.y)
+
+            return adapt(loss, parameters, set(parameters), self.test_steps, sgd(self.inner_lr))
+
+        def predict(net: nn.Module, fast: Parameters, support_x: Tensor, x: Tensor) -> Tensor:
+            return functional_call(net, fast, (x, support_x))
+
+        fast = for_each_task(self.net, learn, support)
+        return lambda x: for_each_task(self.net, predict, fast, support.x, x)
+
+    def loss(self, episodes: Episodes) -> Tensor:
+        """Of the network as it is, without adapting, on the support and query sets of all tasks."""
+
+        def one(net: nn.Module, parameters: Parameters, support: Examples, query: Examples) -> Tensor:
+            on_support = task_loss(functional_call(net, parameters, (support.x,)), support.y)
+            on_query = task_loss(functional_call(net, parameters, (query.x, support.x)), query.y)
+            return (on_support + on_query) / 2
+
+        return mean_loss(self.net, one, dict(self.net.named_parameters()), episodes.support, episodes.query)

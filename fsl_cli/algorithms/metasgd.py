@@ -1,0 +1,90 @@
+"""Meta-SGD (Li, Zhou, Chen and Li, 2017), https://arxiv.org/abs/1707.09835
+
+MAML's inner step goes down the gradient, equally fast everywhere. Here every number theta of the network has a learning
+rate alpha of its own, theta - alpha * gradient, which the outer loop learns together with theta: how far a step goes,
+and where to, as a rate may turn negative.
+"""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.algorithms.network import Network, demand_way
+from fsl_cli.backbones.base import Backbone
+from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
+from fsl_cli.inner_loop import Parameters, Rule, adapt, for_each_task, mean_loss
+
+
+class MetaSGD(Algorithm):
+    """Gradient steps from a learned initialisation of backbone and linear head, at learned rates.
+
+    All rates start from the same `inner_lr`; of two numbers, [low, high], one in between is drawn by the run's seed.
+    `inner_steps`, `test_steps`, `checkpoint_inner` and `frozen` as for MAML; the paper takes one step throughout.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        way: int,
+        inner_lr: float | list[float],
+        inner_steps: int = 1,
+        test_steps: int = 1,
+        checkpoint_inner: bool = False,
+        frozen: str = "norm",
+    ) -> None:
+        super().__init__()
+        self.net = Network(backbone, way)
+        self.way = way
+        self.inner_steps = inner_steps
+        self.test_steps = test_steps
+        self.checkpoint_inner = checkpoint_inner
+        low, high = inner_lr if isinstance(inner_lr, list) else (inner_lr, inner_lr)
+        start = low + (high - low) * float(torch.rand(()))
+        adapted = {name: value for name, value in self.net.named_parameters() if not re.search(frozen, name)}
+        self.adapted = list(adapted)
+        # beside the weights, as all that the outer loop learns must be
+        self.net.rates = nn.ParameterList(torch.full_like(value, start) for value in adapted.values())
+
+    def adapt(self, support: Examples) -> Classifier:
+        demand_way(support, self.way)
+        learned: Parameters = dict(self.net.named_parameters())
+
+        def learn(net: nn.Module, support: Examples) -> Parameters:
+            return self._fast_weights(net, learned, support)
+
+        def classify(net: nn.Module, fast: Parameters, support_x: Tensor, x: Tensor) -> Tensor:
+            return functional_call(net, fast, (x, support_x))
+
+        fast = for_each_task(self.net, learn, support)
+        return lambda x: for_each_task(self.net, classify, fast, support.x, x)
+
+    def loss(self, episodes: Episodes) -> Tensor:
+        """The base class's loss, computed task by task so that memory does not grow with the meta-batch."""
+
+        def one(net: nn.Module, learned: Parameters, support: Examples, query: Examples) -> Tensor:
+            fast = self._fast_weights(net, learned, support)
+            return task_loss(functional_call(net, fast, (query.x, support.x)), query.y)
+
+        return mean_loss(self.net, one, dict(self.net.named_parameters()), episodes.support, episodes.query)
+
+    def _fast_weights(self, net: nn.Module, learned: Parameters, support: Examples) -> Parameters:
+        def loss(weights: Parameters, step: int) -> Tensor:
+            return task_loss(functional_call(net, weights, (support.x,)), support.y)
+
+        rule = at_rates({name: learned[f"rates.{i}"] for i, name in enumerate(self.adapted)})
+        steps = self.inner_steps if self.training else self.test_steps
+        return adapt(loss, learned, set(self.adapted), steps, rule, checkpoint=self.checkpoint_inner)
+
+
+def at_rates(rates: Parameters) -> Rule:
+    """theta - alpha * gradient, alpha of theta's shape; the state is alpha, so that gradients reach it."""
+
+    def update(step: int, fast: Parameters, gradients: Parameters, rates: Parameters) -> tuple[Parameters, Parameters]:
+        return {name: fast[name] - rates[name] * gradients[name] for name in fast}, rates
+
+    return Rule(lambda fast: rates, update)

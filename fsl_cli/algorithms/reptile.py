@@ -1,0 +1,132 @@
+"""Reptile (Nichol, Achiam and Schulman, 2018), https://arxiv.org/abs/1803.02999
+
+Train on a task as one would on any data set, then move the initialisation theta towards the weights phi that came
+out: theta + epsilon * mean(phi - theta). No second derivatives, and no query set while training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.algorithms.network import Network, demand_way
+from fsl_cli.backbones.base import Backbone
+from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
+from fsl_cli.inner_loop import Parameters, Rule, adam, adapt, for_each_task, sgd
+
+Squares = tuple[Parameters, Tensor]  # Adam's mean squared gradients, and their weight
+
+
+class Reptile(Algorithm):
+    """An initialisation of backbone and linear head that lies near the weights of every task.
+
+    A training episode is its support set: `inner_steps` steps on minibatches of `inner_batch` examples. In validation
+    and test there are `test_steps` steps on minibatches of `test_batch`. All parameters adapt, by Adam without momentum
+    or by `sgd`, and a minibatch is normalised by its own statistics, as in the authors' code.
+
+    Training carries Adam's mean squared gradients from task to task, as the authors do (here all tasks of a meta-batch
+    start from the same, and their mean goes on): from nothing, Adam's first steps have one size in every direction.
+    A test does start from nothing, so that it depends on theta and the support set alone; the authors' goes on.
+    """
+
+    weight: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        way: int,
+        inner_lr: float,
+        inner_steps: int,
+        inner_batch: int,
+        test_steps: int,
+        test_batch: int,
+        inner_rule: Literal["adam", "sgd"] = "adam",
+    ) -> None:
+        super().__init__()
+        self.net = Network(backbone, way)
+        self.way = way
+        self.inner_lr = inner_lr
+        self.inner_steps = inner_steps
+        self.inner_batch = inner_batch
+        self.test_steps = test_steps
+        self.test_batch = test_batch
+        self.inner_rule = inner_rule
+        for name, value in self.net.named_parameters():  # buffers: processes average them and checkpoints hold them
+            self.register_buffer(_square(name), torch.zeros_like(value))
+        self.register_buffer("weight", torch.zeros(()))
+
+    def adapt(self, support: Examples) -> Classifier:
+        demand_way(support, self.way)
+
+        def learn(net: nn.Module, support: Examples, order: Tensor) -> Parameters:
+            return self._train_on(net, support, order, None)[0]
+
+        def classify(net: nn.Module, phi: Parameters, support_x: Tensor, x: Tensor) -> Tensor:
+            return functional_call(net, phi, (x, support_x))
+
+        # a support set does not know its episode's number: all take their examples in the same order, which in
+        # training would favour the labels of the last minibatch a little each time
+        phi = for_each_task(self.net, learn, support, self._orders([0] * len(support.x), support))
+        return lambda x: for_each_task(self.net, classify, phi, support.x, x)
+
+    def loss(self, episodes: Episodes) -> Tensor:
+        """Half the squared distance |theta - phi|^2, phi held constant: its gradient is theta - phi."""
+        theta = dict(self.net.named_parameters())
+        carried = {name: getattr(self, _square(name)) for name in theta}, self.weight
+
+        def learn(net: nn.Module, support: Examples, order: Tensor) -> tuple[Parameters, Squares | None]:
+            return self._train_on(net, support, order, carried)
+
+        orders = self._orders(episodes.index.tolist(), episodes.support)
+        phi, (squares, weight) = for_each_task(self.net, learn, episodes.support, orders)  # (T, *shape) each
+        if self.training:
+            for name in theta:
+                getattr(self, _square(name)).copy_(squares[name].mean(0))
+            self.weight.copy_(weight.mean(0))
+        return torch.stack([(theta[name] - phi[name]).square().sum() for name in theta]).sum() / (2 * len(orders))
+
+    def _train_on(
+        self, net: nn.Module, support: Examples, order: Tensor, squares: Squares | None
+    ) -> tuple[Parameters, Squares | None]:
+        """theta after a step on each minibatch, order (steps, size), and the mean squares then; keeps no graph."""
+        rule = sgd(self.inner_lr) if self.inner_rule == "sgd" else adam(self.inner_lr, beta1=0.0, squares=squares)
+        last = [squares]
+
+        def update(step: int, fast: Parameters, gradients: Parameters, state: Any) -> tuple[Parameters, Any]:
+            fast, state = rule.update(step, fast, gradients, state)
+            if state:
+                last[0] = state[1:]
+            return fast, state
+
+        def loss(weights: Parameters, step: int) -> Tensor:
+            return task_loss(functional_call(net, weights, (support.x[order[step]],)), support.y[order[step]])
+
+        theta: Parameters = dict(self.net.named_parameters())
+        with torch.no_grad():
+            return adapt(loss, theta, set(theta), len(order), Rule(rule.init, update)), last[0]
+
+    def _orders(self, seeds: Sequence[int], support: Examples) -> Tensor:
+        """Which examples of its support set each of T tasks takes at each step: (T, steps, size)."""
+        steps, size = (self.inner_steps, self.inner_batch) if self.training else (self.test_steps, self.test_batch)
+        orders = [minibatches(seed, support.x.shape[1], size, steps) for seed in seeds]
+        return torch.stack(orders).to(support.x.device)
+
+
+def _square(name: str) -> str:
+    """The buffer of the mean squared gradients of a parameter."""
+    return "square_" + name.replace(".", "_")
+
+
+def minibatches(seed: int, n: int, size: int, steps: int) -> Tensor:
+    """n examples shuffled again and again, one pass after the other, and all that cut into minibatches: (steps, size).
+
+    As the authors': a minibatch may end one pass and begin the next. The seed alone decides.
+    """
+    dice = torch.Generator().manual_seed(seed)
+    passes = [torch.randperm(n, generator=dice) for _ in range(1 + steps * size // n)]
+    return torch.cat(passes)[: steps * size].view(steps, size)

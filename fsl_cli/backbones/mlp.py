@@ -1,0 +1,35 @@
+"""Fully connected layers with norm and ReLU: MAML's networks without convolution (Finn et al. 2017, A.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from fsl_cli.backbones.base import NO_CHANGES, Backbone, Changes
+from fsl_cli.backbones.norm import Mode, Norm
+
+
+class MLP(Backbone):
+    """Layers of `widths` units on inputs of channels * size * size numbers, first weights as the authors'."""
+
+    def __init__(self, channels: int, size: int, norm: Mode, widths: Sequence[int] = (256, 128, 64, 64)) -> None:
+        super().__init__()
+        self.norm = norm
+        ends = [channels * size * size, *widths]
+        layers = [nn.Linear(*pair, bias=norm == "none") for pair in zip(ends, widths, strict=False)]
+        for layer in layers:
+            nn.init.trunc_normal_(layer.weight, std=0.01)
+        self.layers = nn.ModuleList(layers)
+        self.norms = nn.ModuleList(Norm(norm, width) for width in widths)
+        self.out_features = ends[-1]
+        self.block_channels = ends[1:]
+
+    def features(self, x: Tensor, n_support: int, changes: Changes = NO_CHANGES) -> Tensor:
+        x = x.flatten(2)  # (T, n, channels * size * size)
+        for number, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
+            x = norm(layer(x)[..., None, None], n_support)  # (T, n, width, 1, 1)
+            if number in changes:
+                x = changes[number](x)
+            x = x.flatten(2).relu()
+        return x
