@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fsl_cli.algorithms.base import Algorithm
-from fsl_cli.algorithms.network import Network, demand_way
+from fsl_cli.algorithms.network import Network, classifier, demand_way, query_loss
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
-from fsl_cli.inner_loop import Parameters, adapt, for_each_task, mean_loss, sgd
+from fsl_cli.inner_loop import Parameters, adapt, sgd
 
 
 class BOIL(Algorithm):
@@ -46,25 +46,10 @@ class BOIL(Algorithm):
 
     def adapt(self, support: Examples) -> Classifier:
         demand_way(support, self.way)
-        parameters: Parameters = dict(self.net.named_parameters())
-
-        def learn(net: nn.Module, support: Examples) -> Parameters:
-            return self._fast_weights(net, parameters, support)
-
-        def classify(net: nn.Module, fast: Parameters, support_x: Tensor, x: Tensor) -> Tensor:
-            return functional_call(net, fast, (x, support_x))
-
-        fast = for_each_task(self.net, learn, support)
-        return lambda x: for_each_task(self.net, classify, fast, support.x, x)
+        return classifier(self.net, self._fast_weights, support)
 
     def loss(self, episodes: Episodes) -> Tensor:
-        """The base class's loss, computed task by task so that memory does not grow with the meta-batch."""
-
-        def one(net: nn.Module, parameters: Parameters, support: Examples, query: Examples) -> Tensor:
-            fast = self._fast_weights(net, parameters, support)
-            return task_loss(functional_call(net, fast, (query.x, support.x)), query.y)
-
-        return mean_loss(self.net, one, dict(self.net.named_parameters()), episodes.support, episodes.query)
+        return query_loss(self.net, self._fast_weights, episodes)
 
     def _fast_weights(self, net: nn.Module, parameters: Parameters, support: Examples) -> Parameters:
         def loss(weights: Parameters, step: int) -> Tensor:

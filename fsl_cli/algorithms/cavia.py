@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fsl_cli.algorithms.base import Algorithm
-from fsl_cli.algorithms.network import Network, demand_way
+from fsl_cli.algorithms.network import Network, classifier, demand_way, query_loss
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
 from fsl_cli.errors import UserError
-from fsl_cli.inner_loop import Parameters, adapt, for_each_task, mean_loss, sgd
+from fsl_cli.inner_loop import Parameters, adapt, sgd
 
 
 class CAVIA(Algorithm):
@@ -48,32 +48,23 @@ class CAVIA(Algorithm):
 
     def adapt(self, support: Examples) -> Classifier:
         demand_way(support, self.way)
-        shared: Parameters = dict(self.net.named_parameters())
 
-        def learn(net: _Network, support: Examples) -> Tensor:
-            return self._learned(net, shared, support)["context"]
+        def learn(net: nn.Module, shared: Parameters, support: Examples) -> Parameters:
+            return {"context": self._learned(net, shared, support)["context"]}  # the rest is the network's own
 
-        def classify(net: _Network, context: Tensor, support_x: Tensor, x: Tensor) -> Tensor:
-            return functional_call(net, {**shared, "context": context}, (x, support_x))
-
-        context = for_each_task(self.net, learn, support)  # (T, context)
-        return lambda x: for_each_task(self.net, classify, context, support.x, x)
+        return classifier(self.net, learn, support)
 
     def loss(self, episodes: Episodes) -> Tensor:
         """The base class's loss, computed task by task so that memory does not grow with the meta-batch."""
+        return query_loss(self.net, self._learned, episodes)
 
-        def one(net: _Network, shared: Parameters, support: Examples, query: Examples) -> Tensor:
-            return task_loss(functional_call(net, self._learned(net, shared, support), (query.x, support.x)), query.y)
-
-        return mean_loss(self.net, one, dict(self.net.named_parameters()), episodes.support, episodes.query)
-
-    def _learned(self, net: _Network, shared: Parameters, support: Examples) -> Parameters:
+    def _learned(self, net: nn.Module, shared: Parameters, support: Examples) -> Parameters:
         """`shared` as it is, with one task's context."""
 
         def loss(weights: Parameters, step: int) -> Tensor:
             return task_loss(functional_call(net, weights, (support.x,)), support.y)
 
-        start = {**shared, "context": net.context}
+        start = {**shared, "context": net.get_buffer("context")}
         steps = self.inner_steps if self.training else self.test_steps
         return adapt(loss, start, {"context"}, steps, sgd(self.inner_lr), self.first_order)
 

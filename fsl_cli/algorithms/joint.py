@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fsl_cli.algorithms.base import Algorithm
-from fsl_cli.algorithms.network import Network, demand_way
+from fsl_cli.algorithms.network import Network, classifier, demand_way
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
-from fsl_cli.inner_loop import Parameters, adapt, for_each_task, mean_loss, sgd
+from fsl_cli.inner_loop import Parameters, adapt, mean_loss, sgd
 
 
 class Joint(Algorithm):
@@ -29,19 +29,7 @@ class Joint(Algorithm):
 
     def adapt(self, support: Examples) -> Classifier:
         demand_way(support, self.way)
-        parameters: Parameters = dict(self.net.named_parameters())
-
-        def learn(net: nn.Module, support: Examples) -> Parameters:
-            def loss(weights: Parameters, step: int) -> Tensor:
-                return task_loss(functional_call(net, weights, (support.x,)), support.y)
-
-            return adapt(loss, parameters, set(parameters), self.test_steps, sgd(self.inner_lr))
-
-        def predict(net: nn.Module, fast: Parameters, support_x: Tensor, x: Tensor) -> Tensor:
-            return functional_call(net, fast, (x, support_x))
-
-        fast = for_each_task(self.net, learn, support)
-        return lambda x: for_each_task(self.net, predict, fast, support.x, x)
+        return classifier(self.net, self._fine_tuned, support)
 
     def loss(self, episodes: Episodes) -> Tensor:
         """Of the network as it is, without adapting, on the support and query sets of all tasks."""
@@ -52,3 +40,9 @@ class Joint(Algorithm):
             return (on_support + on_query) / 2
 
         return mean_loss(self.net, one, dict(self.net.named_parameters()), episodes.support, episodes.query)
+
+    def _fine_tuned(self, net: nn.Module, parameters: Parameters, support: Examples) -> Parameters:
+        def loss(weights: Parameters, step: int) -> Tensor:
+            return task_loss(functional_call(net, weights, (support.x,)), support.y)
+
+        return adapt(loss, parameters, set(parameters), self.test_steps, sgd(self.inner_lr))

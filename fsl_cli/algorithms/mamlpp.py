@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fsl_cli.algorithms.base import Algorithm
-from fsl_cli.algorithms.network import Network, demand_way
+from fsl_cli.algorithms.network import Network, classifier, demand_way
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
 from fsl_cli.errors import UserError
-from fsl_cli.inner_loop import Parameters, Rule, for_each_task, mean_loss, sgd, trajectory
+from fsl_cli.inner_loop import Parameters, Rule, mean_loss, sgd, trajectory
 
 LEAST = 0.03  # of an equal share is what an early step's loss counts at least while it counts (the authors' code)
 
@@ -72,17 +72,12 @@ class MAMLpp(Algorithm):
 
     def adapt(self, support: Examples) -> Classifier:
         demand_way(support, self.way)
-        learned: Parameters = dict(self.net.named_parameters())
 
-        def learn(net: nn.Module, support: Examples) -> Parameters:
+        def learn(net: nn.Module, learned: Parameters, support: Examples) -> Parameters:
             *_, last = self._trajectory(net, learned, support)
             return last
 
-        def classify(net: nn.Module, fast: Parameters, support_x: Tensor, x: Tensor) -> Tensor:
-            return functional_call(net, fast, (x, support_x))
-
-        fast = for_each_task(self.net, learn, support)
-        return lambda x: for_each_task(self.net, classify, fast, support.x, x)
+        return classifier(self.net, learn, support)
 
     def loss(self, episodes: Episodes) -> Tensor:
         """The queries' loss after each step, as much as the step counts, task by task to save memory."""

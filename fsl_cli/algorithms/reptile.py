@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fsl_cli.algorithms.base import Algorithm
-from fsl_cli.algorithms.network import Network, demand_way
+from fsl_cli.algorithms.network import Network, classifier, demand_way
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
 from fsl_cli.inner_loop import Parameters, Rule, adam, adapt, for_each_task, sgd
@@ -63,16 +63,10 @@ class Reptile(Algorithm):
     def adapt(self, support: Examples) -> Classifier:
         demand_way(support, self.way)
 
-        def learn(net: nn.Module, support: Examples, order: Tensor) -> Parameters:
-            return self._train_on(net, support, order, None)[0]
-
-        def classify(net: nn.Module, phi: Parameters, support_x: Tensor, x: Tensor) -> Tensor:
-            return functional_call(net, phi, (x, support_x))
-
         # a support set does not know its episode's number: all take their examples in the same order, which in
         # training would favour the labels of the last minibatch a little each time
-        phi = for_each_task(self.net, learn, support, self._orders([0] * len(support.x), support))
-        return lambda x: for_each_task(self.net, classify, phi, support.x, x)
+        [order] = self._orders([0], support)
+        return classifier(self.net, lambda net, theta, own: self._train_on(net, own, order, None)[0], support)
 
     def loss(self, episodes: Episodes) -> Tensor:
         """Half the squared distance |theta - phi|^2, phi held constant: its gradient is theta - phi."""
