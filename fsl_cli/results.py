@@ -100,7 +100,9 @@ def task_name(settings: dict[str, Any]) -> str:
 
 
 def task_words(settings: dict[str, Any]) -> str:
-    """5-way 1-shot, or 5-20-way 1-10-shot where way and shot are ranges."""
+    """5-way 1-shot, or 5-20-way 1-10-shot where way and shot are ranges; in regression, 10-shot."""
+    if settings.get("metric") == "mse":
+        return f"{_spelled(settings['shot'])}-shot"
     return f"{_spelled(settings['way'])}-way {_spelled(settings['shot'])}-shot"
 
 
