@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 FLAGS = ("-O3", "-march=native", "-fno-trapping-math", "-shared", "-fPIC")  # trapping: comparisons stay scalar
-LIBRARIES = ("-lm", "-lpthread")
+LIBRARIES = ("-lm",)
 
 
 @cache
@@ -66,21 +66,22 @@ def _processor() -> tuple[str, ...]:
 
 
 def fits(x: Tensor) -> bool:
-    """Whether the kernels take x (n, C, H, W)."""
-    return x.dtype == torch.float32 and x.permute(0, 2, 3, 1).is_contiguous() and library() is not None
+    """Whether the kernels take x (n, C, H, W), and are the faster way: they use one core, torch all it has."""
+    alone = torch.get_num_threads() == 1
+    return alone and x.dtype == torch.float32 and x.permute(0, 2, 3, 1).is_contiguous() and library() is not None
 
 
 def forward(x: Tensor, w: Tensor, b: Tensor, k: int, eps: float) -> tuple[Tensor, Tensor]:
     """y, and statistics (4, C): mean, r, w r, b - mean w r."""
     y, stats = torch.empty_like(x), x.new_empty(4, x.shape[1])
-    _call("norm_forward", x, w.contiguous(), b.contiguous(), y, stats, *_sizes(x, k), ctypes.c_double(eps))
+    _call("norm_forward", x, w.contiguous(), b.contiguous(), y, stats, _work(x), *_sizes(x, k), ctypes.c_double(eps))
     return y, stats
 
 
 def backward(g: Tensor, x: Tensor, stats: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """dx, dw, db."""
     dx, dw, db = torch.empty_like(x), torch.empty_like(stats[0]), torch.empty_like(stats[0])
-    _call("norm_backward", _rows(g), x, stats, dx, dw, db, *_sizes(x, k))
+    _call("norm_backward", _rows(g), x, stats, dx, dw, db, _work(x), *_sizes(x, k))
     return dx, dw, db
 
 
@@ -90,17 +91,22 @@ def second(
     """The derivatives of sum(v dx) + sum(a dw) + sum(c db) with respect to g, x and w."""
     dg, dx, ddw = torch.empty_like(x), torch.empty_like(x), torch.empty_like(w)
     inputs = _rows(v), a.contiguous(), c.contiguous(), _rows(g), x, w.contiguous(), stats, dw, db
-    _call("norm_second", *inputs, dg, dx, ddw, *_sizes(x, k))
+    _call("norm_second", *inputs, dg, dx, ddw, _work(x), *_sizes(x, k))
     return dg, dx, ddw
 
 
 def _call(name: str, *arguments: Tensor | ctypes.c_long | ctypes.c_double) -> None:
     given = [ctypes.c_void_p(value.data_ptr()) if isinstance(value, Tensor) else value for value in arguments]
-    getattr(library(), name)(*given, ctypes.c_int(torch.get_num_threads()))
+    getattr(library(), name)(*given)
 
 
 def _rows(image: Tensor) -> Tensor:
     return image.permute(0, 2, 3, 1).contiguous()
+
+
+def _work(x: Tensor) -> Tensor:
+    """Room for the kernels' sums: 3 double and 9 float numbers for each channel."""
+    return torch.empty(8 * x.shape[1], dtype=torch.float64)
 
 
 def _sizes(x: Tensor, k: int) -> tuple[ctypes.c_long, ctypes.c_long, ctypes.c_long]:
