@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -70,3 +72,13 @@ def test_conv4_has_the_fields_feature_sizes(halve: str, size: int, features: int
     backbone = Conv4(1, size, "running", halve=halve)  # type: ignore[arg-type]
     assert backbone.out_features == features
     assert backbone(torch.zeros(2, 3, 1, size, size)).shape == (2, 3, features)
+    assert math.prod(backbone.map_shape) == features
+
+
+def test_conv4_takes_a_width_for_each_block() -> None:
+    backbone = Conv4(1, 28, "running", [8, 12, 16, 24])
+    assert backbone.map_shape == (24, 1, 1)
+    assert backbone.block_channels == [8, 12, 16, 24]
+    assert backbone(torch.zeros(2, 3, 1, 28, 28)).shape == (2, 3, 24)
+    with pytest.raises(ValueError, match="one for each of the 4 blocks"):
+        Conv4(1, 28, "running", [8, 12])

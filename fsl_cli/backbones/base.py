@@ -19,11 +19,13 @@ NO_CHANGES: Changes = MappingProxyType({})
 class Backbone(nn.Module, ABC):
     """Images to feature vectors, with the episode axis: (T, n, C, H, W) -> (T, n, out_features).
 
-    Subclasses set `norm`, `out_features` and `block_channels`, and build their norms from `backbones.norm`.
+    Subclasses set `norm`, `out_features`, `map_shape` and `block_channels`, and build their norms from
+    `backbones.norm`.
     """
 
     norm: Mode
     out_features: int
+    map_shape: tuple[int, int, int]  # (channels, height, width) that the features are a flat view of
     block_channels: Sequence[int]  # what each block gives to the next
 
     @abstractmethod

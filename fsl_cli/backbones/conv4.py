@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -13,7 +15,7 @@ from fsl_cli.backbones.norm import Mode, Norm
 
 
 class Conv4(Backbone):
-    """Four convolution blocks on square images.
+    """Four convolution blocks of `filters` channels each, or of one number for each block, on square images.
 
     `halve` = "pool": max-pooling after each block, the feature map flattened (Vinyals, Snell).
     `halve` = "stride": stride 2 instead of pooling, features averaged over what is left of the image
@@ -21,26 +23,33 @@ class Conv4(Backbone):
     """
 
     def __init__(
-        self, channels: int, size: int, norm: Mode, filters: int = 64, halve: Literal["pool", "stride"] = "pool"
+        self,
+        channels: int,
+        size: int,
+        norm: Mode,
+        filters: int | list[int] = 64,
+        halve: Literal["pool", "stride"] = "pool",
     ) -> None:
         super().__init__()
         self.norm = norm
         self.halve = halve
+        widths = [filters] * 4 if isinstance(filters, int) else list(filters)
+        if len(widths) != 4:
+            raise ValueError(f"filters={widths} must be one number, or one for each of the 4 blocks")
         stride = 2 if halve == "stride" else 1
         # a bias in front of a norm has no effect
-        convs = [
-            nn.Conv2d(filters if i else channels, filters, 3, stride, padding=1, bias=norm == "none") for i in range(4)
-        ]
+        convs = [nn.Conv2d(*ends, 3, stride, padding=1, bias=norm == "none") for ends in pairwise([channels, *widths])]
         for conv in convs:
             nn.init.xavier_uniform_(conv.weight)
         self.convs = nn.ModuleList(convs)
-        self.norms = nn.ModuleList(Norm(norm, filters) for _ in range(4))
-        self.block_channels = [filters] * 4
+        self.norms = nn.ModuleList(Norm(norm, width) for width in widths)
+        self.block_channels = widths
         self.to(memory_format=torch.channels_last)  # faster on a CPU, most of all pooling
         side = size // 16  # after four times halving, rounded down each time
         if halve == "pool" and not side:
             raise ValueError(f"size={size} is too small to be halved four times; it takes 16 pixels")
-        self.out_features = filters if halve == "stride" else filters * side * side
+        self.map_shape = (widths[-1], 1, 1) if halve == "stride" else (widths[-1], side, side)
+        self.out_features = math.prod(self.map_shape)
 
     def features(self, x: Tensor, n_support: int, changes: Changes = NO_CHANGES) -> Tensor:
         episodes = x.shape[:2]  # T, n

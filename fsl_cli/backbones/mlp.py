@@ -23,6 +23,7 @@ class MLP(Backbone):
         self.layers = nn.ModuleList(layers)
         self.norms = nn.ModuleList(Norm(norm, width) for width in widths)
         self.out_features = ends[-1]
+        self.map_shape = (ends[-1], 1, 1)
         self.block_channels = ends[1:]
 
     def features(self, x: Tensor, n_support: int, changes: Changes = NO_CHANGES) -> Tensor:
