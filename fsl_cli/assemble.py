@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from fsl_cli.binding import build
+from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.binding import build, demand_fit
+from fsl_cli.checkpoints import load_weights
 from fsl_cli.data.augment import Augment
 from fsl_cli.data.datamodule import Episodic
 from fsl_cli.data.sampler import Shape
@@ -17,6 +20,7 @@ from fsl_cli.data.store import DataSet
 from fsl_cli.data.tasks import ImageTasks, shape_problems
 from fsl_cli.errors import UserError
 from fsl_cli.learner import Learner, Metric
+from fsl_cli.results import saved_config
 
 Data = DataSet | Sinusoids
 
@@ -34,6 +38,7 @@ class Experiment(NamedTuple):
     episodes: Episodic
     data: Data
     image: dict[str, Any]  # what the backbone sees: channels, size, and the mean and std that pixels are scaled by
+    train_classes: int  # of the training split, turned ones counted on their own
 
 
 def assemble(config: dict[str, Any], parts: Sequence[str] = ("train", "val", "test")) -> Experiment:
@@ -55,7 +60,24 @@ def assemble(config: dict[str, Any], parts: Sequence[str] = ("train", "val", "te
         val_every=config["val_every"],
         episodes={"val": config["val_episodes"], "test": config["episodes"]},
     )
-    return Experiment(learner(config, image["channels"], image["size"], tasks.metric), episodes, data, image)
+    own = len(data.splits["train"].classes) * data.splits["train"].turns if isinstance(data, DataSet) else 1
+    train_classes = config.get("train_classes") or own
+    teacher = trained(Path(config["teacher"])) if config.get("teacher") and "train" in parts else None
+    built = learner(config, image["channels"], image["size"], tasks.metric, train_classes, teacher)
+    return Experiment(built, episodes, data, image, train_classes)
+
+
+def trained(folder: Path) -> Algorithm:
+    """The algorithm of a finished run, as its best checkpoint left it, in evaluation mode; needs no data.
+
+    Raises UserError when the folder holds no such run.
+    """
+    config = saved_config(folder)
+    demand_fit(config, [])
+    image = config["image"]
+    built = learner(config, image["channels"], image["size"], train_classes=config.get("train_classes", 1))
+    load_weights(folder / "checkpoints" / "best.ckpt", built)
+    return built.algorithm.eval()
 
 
 def _image_tasks(config: dict[str, Any], data: DataSet, shapes: dict[str, Shape]) -> tuple[ImageTasks, dict[str, Any]]:
@@ -72,11 +94,22 @@ def _image_tasks(config: dict[str, Any], data: DataSet, shapes: dict[str, Shape]
     return tasks, image
 
 
-def learner(config: dict[str, Any], channels: int, size: int, metric: Metric = "accuracy") -> Learner:
-    """The algorithm on its backbone for images of `channels` x size x size, weights drawn from the run's seed."""
+def learner(
+    config: dict[str, Any],
+    channels: int,
+    size: int,
+    metric: Metric = "accuracy",
+    train_classes: int = 1,
+    teacher: Algorithm | None = None,
+) -> Learner:
+    """The algorithm on its backbone for images of `channels` x size x size, weights drawn from the run's seed.
+
+    `train_classes` and `teacher` are for algorithms that learn to tell all classes of the training split apart,
+    or from another run.
+    """
     torch.manual_seed(config["seed"])
     backbone = build(config["backbone"], channels=channels, size=size)
-    algorithm = build(config["algo"], backbone=backbone)
+    algorithm = build(config["algo"], backbone=backbone, train_classes=train_classes, teacher=teacher)
     optimizer = partial(build, config["optim"])
     return Learner(
         algorithm,

@@ -22,7 +22,7 @@ ROOMS = {  # where each part lives: what a run's configuration may name without 
     "augment": ("fsl_cli.data.augment",),
 }
 LATER = {  # what is known only when the data set is there
-    "algo": {"backbone"},
+    "algo": {"backbone", "train_classes", "teacher"},
     "backbone": {"channels", "size"},
     "optim": {"params"},
     "schedule": {"optimizer"},
@@ -44,6 +44,8 @@ class Settings(NamedTuple):
     steps: int
     meta_batch: int
     norm: Mode
+    init: str | None
+    teacher: str | None
     val_every: int
     val_episodes: int
     patience: int | None
@@ -59,8 +61,12 @@ MINIMUM = {
     "seed": 0,
     "split_seed": 0,
     "inner_steps": 0,
+    "steps": 0,
     "test_steps": 0,
 }  # others: 1
+
+
+ADDED = {"trainer", "choices", "image", "train_classes"}  # what else a configuration holds
 
 
 def problems(config: dict[str, Any], trust: list[str] | None = None) -> list[str]:
@@ -85,17 +91,27 @@ def demand_fit(config: dict[str, Any], trust: list[str] | None = None) -> None:
 
 
 def build(node: dict[str, Any], **later: Any) -> Any:
-    """Call what `_target_` names with the node's other values and `later`; `problems` has vouched for the name."""
+    """Call what `_target_` names with the node's other values, and what it takes of `later`.
+
+    `problems` has vouched for the name.
+    """
     module, _, attribute = node["_target_"].rpartition(".")
     values = {key: value for key, value in node.items() if key != "_target_"}
+    target = getattr(importlib.import_module(module), attribute)
+    taken = inspect.signature(target).parameters
     try:
-        return getattr(importlib.import_module(module), attribute)(**values, **later)
+        return target(**values, **{key: value for key, value in later.items() if key in taken})
     except (ValueError, re.error) as error:
         raise UserError(f"{attribute} cannot be built with {values}: {error}.") from error
 
 
 def _root_problems(config: dict[str, Any]) -> Iterator[str]:
-    for name in config.keys() - get_type_hints(Settings).keys() - LATER.keys() - {"trainer", "choices", "image"}:
+    for name in (
+        config.keys()
+        - get_type_hints(Settings).keys()
+        - LATER.keys()
+        - {"trainer", "choices", "image", "train_classes"}
+    ):
         yield f"{name}: nothing reads it. See fsl show for the settings there are."
     inner = (config.get("backbone") or {}).get("norm", config.get("norm"))
     if inner != config.get("norm"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -64,8 +65,9 @@ class Record(Callback):
         scores = module.scores
         value, interval = mean_interval([score.value for score in scores])
         loss = fmean(score.loss for score in scores)
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        self.rows.append([trainer.global_step, fmean(self.losses), value, interval, loss, rate])
+        rate = trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else math.nan
+        train_loss = fmean(self.losses) if self.losses else math.nan  # steps=0 only looks at what it begins with
+        self.rows.append([trainer.global_step, train_loss, value, interval, loss, rate])
         self.losses = []
         if trainer.is_global_zero:  # before the checkpoint, after which nothing may be missing
             columns = [name.format(metric=module.metric) for name in COLUMNS]
@@ -106,6 +108,7 @@ class StopOnCtrlC(Callback):
         self.folder = folder
         self.val_every = val_every
         self.pressed = False
+        self._before: Any = signal.default_int_handler
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._before = signal.signal(signal.SIGINT, self._press)
@@ -173,6 +176,7 @@ class Screen(Callback):
     def __init__(self, console: Console) -> None:
         self.console = console
         self.bar: Progress | None = None
+        self._first, self._started = 0, time.monotonic()
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._first, self._started = trainer.global_step, time.monotonic()

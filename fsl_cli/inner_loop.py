@@ -42,6 +42,18 @@ def sgd(lr: float) -> Rule:
     return Rule(lambda fast: None, update)
 
 
+def momentum_sgd(lr: float, momentum: float, dampening: float, weight_decay: float) -> Rule:
+    """torch.optim.SGD: w - lr * v, v = momentum * v + (1 - dampening) * (g + weight_decay * w), the first v in full."""
+
+    def update(step: int, fast: Parameters, gradients: Parameters, last: Any) -> tuple[Parameters, Parameters]:
+        decayed = {name: gradients[name] + weight_decay * fast[name] for name in fast}
+        if last is not None:
+            decayed = {name: momentum * last[name] + (1 - dampening) * value for name, value in decayed.items()}
+        return {name: fast[name] - lr * decayed[name] for name in fast}, decayed
+
+    return Rule(lambda fast: None, update)
+
+
 def adam(
     lr: float,
     beta1: float = 0.9,

@@ -104,6 +104,7 @@ class Learner(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.scores = []
+        self.algorithm.prepare(self.trainer.datamodule.sample(self.device, self.dtype))
 
     def on_test_epoch_start(self) -> None:
         self.scores = []

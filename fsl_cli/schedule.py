@@ -19,7 +19,7 @@ def schedule(
     if kind == "step":
         return StepLR(optimizer, every, factor)
     if kind == "linear":
-        return LambdaLR(optimizer, lambda step: max(0.0, 1 - step / steps))
+        return LambdaLR(optimizer, lambda step: max(0.0, 1 - step / max(steps, 1)))
     if kind == "cosine":
         return CosineAnnealingLR(optimizer, steps)
     return LambdaLR(optimizer, lambda step: 1.0)

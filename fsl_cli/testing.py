@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,11 +14,13 @@ import torch
 
 from fsl_cli import __version__
 from fsl_cli.assemble import Data, Experiment
+from fsl_cli.checkpoints import load_weights
 from fsl_cli.data.datamodule import EVALUATION_SEED
 from fsl_cli.data.sources.sinusoid import REACH, SinusoidTasks
+from fsl_cli.data.store import cache_folder
 from fsl_cli.data.tasks import Batch
 from fsl_cli.errors import UserError
-from fsl_cli.learner import Learner
+from fsl_cli.features import features_for_images, possible, worth_it
 from fsl_cli.results import FittedTask, Result, read_json, saved_config, write_result
 from fsl_cli.stats import mean_interval
 
@@ -40,7 +42,11 @@ def run_test(
     path = folder / "checkpoints" / "best.ckpt"
     step = load_weights(path, experiment.learner)
     started = time.monotonic()
-    trainer.test(experiment.learner, datamodule=experiment.episodes, verbose=False)
+    with ExitStack() as stack:
+        if possible(experiment.learner) and worth_it(experiment.episodes, "test"):
+            cache = cache_folder(values["data"].get("cache"))
+            stack.enter_context(features_for_images(experiment.learner, experiment.episodes, ["test"], trainer, cache))
+        trainer.test(experiment.learner, datamodule=experiment.episodes, verbose=False)
     scores = experiment.learner.scores
     mean, interval = mean_interval([score.value for score in scores])
     if not trainer.is_global_zero:
@@ -113,33 +119,3 @@ def _refuse_seen_classes(folder: Path, data: Data) -> None:
             f"{len(known)} of the {len(tested)} test classes, such as {known[0]}, are among those "
             f"that {folder} was trained or validated on. Test it with the split of its training."
         )
-
-
-def load_weights(path: Path, learner: Learner) -> int:
-    """Put a checkpoint's weights into `learner` and return its step.
-
-    Raises UserError when it cannot be read, or is of another algorithm or network.
-    """
-    checkpoint = read_checkpoint(path)
-    try:
-        learner.load_state_dict(checkpoint["state_dict"])
-    except (RuntimeError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} does not fit this algorithm and backbone: {reason[:300]}") from error
-    return int(checkpoint["global_step"])
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds. Raises UserError when it is missing, damaged, or holds more than data."""
-    if not path.exists():
-        raise UserError(f"{path} is missing: the run has not been validated yet. Resume it, or choose another run.")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(f"{path} is refused: it is damaged, or holds more than data and could run code.") from error
-    except Exception as error:  # damaged files make torch raise nearly anything: KeyError, IndexError, ...
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} is damaged: {reason}. Copy it again, or train again.") from error
-    if not isinstance(checkpoint, dict) or not {"state_dict", "global_step"} <= checkpoint.keys():
-        raise UserError(f"{path} is not a checkpoint of fsl. Copy it again, or train again.")
-    return checkpoint

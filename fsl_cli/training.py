@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,14 @@ from pytorch_lightning.strategies import DDPStrategy
 from fsl_cli.allocator import keep_memory
 from fsl_cli.assemble import Experiment
 from fsl_cli.callbacks import Record, Replay, Screen, StopOnCtrlC, Stopped, WholeFiles
+from fsl_cli.checkpoints import load_weights, read_checkpoint
+from fsl_cli.data.store import cache_folder
 from fsl_cli.errors import Diverged, Interrupted, UserError
+from fsl_cli.features import augmented, features_for_images, frozen, possible
 from fsl_cli.learner import NotFinite
 from fsl_cli.results import write_json
 from fsl_cli.screen import console, curves, fitted_tasks, last_screen
-from fsl_cli.testing import fit_tasks, read_checkpoint, run_test
+from fsl_cli.testing import fit_tasks, run_test
 
 
 def train(folder: Path, values: dict[str, Any], experiment: Experiment, words: list[str]) -> None:
@@ -65,8 +68,18 @@ def train(folder: Path, values: dict[str, Any], experiment: Experiment, words: l
 def _fit(trainer: lightning.Trainer, values: dict[str, Any], experiment: Experiment, folder: Path) -> None:
     last = folder / "checkpoints" / "last.ckpt"
     checkpoint = str(last) if last.exists() else None
+    learner, episodes = experiment.learner, experiment.episodes
     try:
-        trainer.fit(experiment.learner, datamodule=experiment.episodes, ckpt_path=checkpoint, weights_only=True)
+        with ExitStack() as stack:
+            if possible(learner) and frozen(learner) and not augmented(episodes):
+                if checkpoint:
+                    load_weights(last, learner)
+                cache = cache_folder(values["data"].get("cache"))
+                stack.enter_context(features_for_images(learner, episodes, ["train", "val"], trainer, cache))
+            if values["steps"]:
+                trainer.fit(learner, datamodule=episodes, ckpt_path=checkpoint, weights_only=True)
+            else:
+                trainer.validate(learner, datamodule=episodes, verbose=False)
     except Stopped:
         raise Interrupted(f"\nStopped and saved. To go on: fsl train resume={folder}") from None
     except NotFinite as found:

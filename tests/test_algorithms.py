@@ -40,6 +40,7 @@ SMALL_REPTILE = (
     "algo.test_steps=10",
     f"algo.test_batch={3 * 2}",  # the whole support set, so that its order does not matter
 )
+SMALL_BASELINE = ("backbone.filters=32", "algo.inner_lr=0.5", "algo.test_steps=20")
 ROWS = {
     "protonet": Row(("running", *GRADIENT_NORMS)),
     "maml": Row(GRADIENT_NORMS, SMALL_MAML),
@@ -51,6 +52,9 @@ ROWS = {
     "cavia": Row(GRADIENT_NORMS, ("backbone.filters=32", "algo.inner_steps=3", "algo.test_steps=3"), lr=0.005),
     "metasgd": Row(GRADIENT_NORMS, ("algo.inner_lr=0.4", "algo.inner_steps=2", "algo.test_steps=3")),
     "mamlpp": Row(GRADIENT_NORMS, SMALL_MAML),
+    "simpleshot": Row(("running", *GRADIENT_NORMS), ("backbone.filters=32",), own_loss=True),
+    "baseline": Row(("running", *GRADIENT_NORMS), SMALL_BASELINE, own_loss=True),
+    "baselinepp": Row(("running", *GRADIENT_NORMS), SMALL_BASELINE, own_loss=True),
 }
 WAY, SHOT, QUERY = 3, 2, 3
 CPU = torch.device("cpu")
@@ -68,7 +72,8 @@ def algorithm(name: str, norm: str, halve: str = "pool") -> Algorithm:
         *row.overrides,
     ]
     config = compose(words).values
-    built = build(config["algo"], backbone=build(config["backbone"], channels=1, size=16))
+    classes = len(tiny_data().splits["train"].classes)
+    built = build(config["algo"], backbone=build(config["backbone"], channels=1, size=16), train_classes=classes)
     assert isinstance(built, Algorithm)
     return built
 
@@ -236,6 +241,7 @@ def test_it_learns(name: str) -> None:
 def accuracy(built: Algorithm) -> float:
     some = episodes(30, "test")
     with torch.no_grad():
+        built.eval().prepare([episodes(4)])
         logits = built.eval().adapt(some.support)(some.query.x)
     return float((logits.argmax(-1) == some.query.y).double().mean())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 from torch import Tensor, nn
 
@@ -12,7 +13,14 @@ from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
 class Algorithm(nn.Module, ABC):
     """The contract. Subclasses are final: a variant is a setting or a composition, not a sub-subclass."""
 
+    takes_features = False  # True: in evaluation all it asks of an image is what `self.backbone` makes of it alone
     progress = 1.0  # share of the training that is done; before each of its steps the learner says how much
+
+    def prepare(self, episodes: Iterable[Episodes]) -> None:
+        """Take in what evaluation needs of the training split; called before each validation, in evaluation mode.
+
+        `episodes` are some of the training split's, their images not augmented. By default nothing is needed.
+        """
 
     @abstractmethod
     def adapt(self, support: Examples) -> Classifier:

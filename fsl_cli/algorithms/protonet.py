@@ -15,6 +15,8 @@ from fsl_cli.episodes import Classifier, Episodes, Examples
 
 
 class ProtoNet(Algorithm):
+    takes_features = True
+
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone

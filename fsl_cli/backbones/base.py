@@ -23,6 +23,7 @@ class Backbone(nn.Module, ABC):
     `backbones.norm`.
     """
 
+    precomputed = False  # True: what comes in are features already, of shape (T, n, out_features), and goes out again
     norm: Mode
     out_features: int
     map_shape: tuple[int, int, int]  # (channels, height, width) that the features are a flat view of
@@ -38,6 +39,8 @@ class Backbone(nn.Module, ABC):
         x is a set of its own, or, where `support` (T, k, C, H, W) is given, the queries that belong to it.
         By `changes` an algorithm reaches into the blocks, to modulate one, say.
         """
+        if self.precomputed:
+            return x
         if support is None or self.norm != "support":
             return self.features(x, 0, changes)
         k = support.shape[1]
@@ -45,6 +48,8 @@ class Backbone(nn.Module, ABC):
 
     def joint(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
         """The features of both sets in one pass: in training, mode `running` takes its statistics over both."""
+        if self.precomputed:
+            return support, query
         k = support.shape[1]
         features = self.features(torch.cat([support, query], 1), k)
         return features[:, :k], features[:, k:]

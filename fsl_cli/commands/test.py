@@ -24,6 +24,7 @@ HELP = """Test a finished run on its data set's test split, or on another's.
   fsl test run=outputs/RUN data=omniglot data.root=DIR another data set
   fsl test run=outputs/RUN algo.test_steps=10          any setting of the run that keeps its weights
   fsl test run=outputs/RUN similarity=true             and how far each layer changes while it adapts (CKA)
+  fsl test algo=protonet data=omniglot init=RUN        no training: with a backbone as it is, in a run of its own
 
 Prints, for example:
   20-way 1-shot test accuracy  95.45% ± 0.16%
@@ -39,6 +40,7 @@ def main(words: Sequence[str]) -> None:
     from fsl_cli.allocator import keep_memory
     from fsl_cli.assemble import assemble
     from fsl_cli.binding import demand_fit
+    from fsl_cli.commands.train import start
     from fsl_cli.results import read_json, saved_config
     from fsl_cli.screen import console, protocol_line, reached_line
     from fsl_cli.similarity import demand_inner_loop
@@ -47,6 +49,9 @@ def main(words: Sequence[str]) -> None:
 
     user_dir, words = take_user_dir(words)
     given = dict(_split(word) for word in words)
+    if "run" not in given and "algo" in given:
+        start(compose([*words, "steps=0"], user_dir))
+        return
     if "run" not in given:
         raise UserError("Which run? Type fsl test run=FOLDER; every fsl train prints its folder.")
     folder = Path(given.pop("run"))

@@ -94,6 +94,7 @@ def start(config: Config) -> Path:
 
     from fsl_cli.assemble import assemble
     from fsl_cli.binding import demand_fit
+    from fsl_cli.checkpoints import load_backbone
     from fsl_cli.data.store import SPLITS
     from fsl_cli.data.tasks import Batch
     from fsl_cli.results import environment, new_folder, task_name, write_json, write_text
@@ -103,7 +104,14 @@ def start(config: Config) -> Path:
     demand_fit(values)
     if values["data"].get("root"):  # so that the run can be tested from any folder
         values["data"]["root"] = str(Path(values["data"]["root"]).expanduser().resolve())
+    for key in ("init", "teacher"):
+        if values.get(key):
+            values[key] = str(Path(values[key]).expanduser().resolve())
+    if values["init"]:
+        see_as(Path(values["init"]), values)
     experiment = assemble(values)
+    if values["init"]:
+        load_backbone(Path(values["init"]) / "checkpoints" / "best.ckpt", experiment.learner)
     experiment.learner.configure_optimizers()  # raises UserError for what the optimizer cannot do
     with torch.no_grad():  # one validation episode shows whether this algorithm can do what is asked
         [episode] = experiment.episodes.tasks.gather(Batch("val", 0, [0]), torch.device("cpu"))
@@ -114,6 +122,7 @@ def start(config: Config) -> Path:
     try:
         with disk(folder):
             saved = {**values, "choices": config.choices, "image": experiment.image}
+            saved["train_classes"] = experiment.train_classes
             write_text(folder / "config.yaml", yaml.safe_dump(saved, sort_keys=False))
             write_text(folder / "overrides.txt", "".join(f"{word}\n" for word in config.overrides))
             write_json(folder / "environment.json", environment())
@@ -126,6 +135,15 @@ def start(config: Config) -> Path:
     return folder
 
 
+def see_as(run: Path, values: dict[str, Any]) -> None:
+    """Let the run that `values` describe see images as `run` does: channels, size, mean and std."""
+    from fsl_cli.results import saved_config
+
+    values["image"] = saved_config(run)["image"]
+    if "size" in values["data"]:
+        values["data"]["size"] = values["image"]["size"]
+
+
 def resume(folder: Path, trust: list[str], trainer: str = "", again: str = "") -> None:
     """Go on with a run from its last checkpoint, or say that it is finished.
 
@@ -134,8 +152,8 @@ def resume(folder: Path, trust: list[str], trainer: str = "", again: str = "") -
     """
     from fsl_cli.assemble import assemble
     from fsl_cli.binding import demand_fit
+    from fsl_cli.checkpoints import read_checkpoint
     from fsl_cli.results import saved_config
-    from fsl_cli.testing import read_checkpoint
     from fsl_cli.training import replay, train
 
     values = saved_config(folder)

@@ -12,6 +12,8 @@ from fsl_cli.episodes import Episodes
 
 EVALUATION_SEED = 0  # of validation and test episodes, whatever the seed of the run: all runs meet the same ones
 EVALUATION_BATCH = 4  # episodes at a time
+FEATURES_BATCH = 64  # the same, where they consist of features
+SAMPLE = 16  # training episodes that an algorithm may look at before a validation
 
 
 class Episodic(LightningDataModule):
@@ -48,6 +50,11 @@ class Episodic(LightningDataModule):
     def test_dataloader(self) -> Iterable[Batch]:
         return _Loader(lambda: self._evaluation("test"))
 
+    def sample(self, device: torch.device, dtype: torch.dtype) -> Iterator[Episodes]:
+        """Some training episodes, always the same, their images not augmented."""
+        for index in range(SAMPLE):
+            yield from self.tasks.gather(Batch("train", EVALUATION_SEED, [index], plain=True), device, dtype)
+
     def _training(self) -> Iterator[Batch]:
         """The meta-batches from the trainer's present step up to the next validation."""
         share = self.meta_batch // self.trainer.world_size
@@ -58,8 +65,9 @@ class Episodic(LightningDataModule):
 
     def _evaluation(self, part: str) -> Iterator[Batch]:
         mine = list(range(self.episodes[part]))[self.trainer.global_rank :: self.trainer.world_size]
-        for start in range(0, len(mine), EVALUATION_BATCH):
-            yield Batch(part, EVALUATION_SEED, mine[start : start + EVALUATION_BATCH])
+        size = FEATURES_BATCH if part in self.tasks.features else EVALUATION_BATCH
+        for start in range(0, len(mine), size):
+            yield Batch(part, EVALUATION_SEED, mine[start : start + size])
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> list[Episodes]:
         return self.tasks.gather(batch, device, self.trainer.lightning_module.dtype)

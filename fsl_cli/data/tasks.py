@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -25,12 +26,14 @@ class Batch(NamedTuple):
     split: str
     seed: int
     index: list[int]  # type: ignore[assignment]
+    plain: bool = False  # training images as they are, not augmented
 
 
 class Tasks(Protocol):
     """Where episodes come from."""
 
     metric: Literal["accuracy", "mse"]
+    features: dict[str, Tensor]  # of splits whose episodes consist of features, not images
 
     def gather(self, batch: Batch, device: torch.device, dtype: torch.dtype | None = None) -> list[Episodes]:
         """The episodes of `batch` on `device`, side by side as far as they have one shape (default: torch's dtype)."""
@@ -52,6 +55,7 @@ class ImageTasks:
         self.channels = channels
         self.augmentation = augmentation
         self.samplers = {part: sampler(data, part, shape) for part, shape in shapes.items()}
+        self.features: dict[str, Tensor] = {}  # of all images of a split, in place of its images
         self._images: Tensor | None = None
 
     def gather(self, batch: Batch, device: torch.device, dtype: torch.dtype | None = None) -> list[Episodes]:
@@ -62,12 +66,17 @@ class ImageTasks:
             alike.setdefault(shape, []).append((index, drawn))
         return [self._side_by_side(batch, numbered, device, dtype) for numbered in alike.values()]
 
+    def images(self, part: str, device: torch.device, dtype: torch.dtype | None = None) -> Iterator[Tensor]:
+        """All images of a split, class by class, each (n, C, H, W): the order in which `features` are kept."""
+        for number, size in enumerate(self.samplers[part].sizes.tolist()):
+            yield self._scaled(part, np.array([number]), np.array([size]), np.arange(size), device, dtype, None)
+
     def _side_by_side(self, batch: Batch, numbered: list[tuple[int, Episode]], device: Any, dtype: Any) -> Episodes:
         index, drawn = [number for number, _ in numbered], [episode for _, episode in numbered]
         classes = np.array([episode.classes for episode in drawn])  # (T, way)
         support, query = [episode.support for episode in drawn], [episode.query for episode in drawn]
         random = None
-        if batch.split == "train" and self.augmentation:
+        if batch.split == "train" and self.augmentation and not batch.plain:
             each = sum(map(len, support[0] + query[0]))
             stacked = np.stack([augment.numbers(batch.seed, batch.split, number, each) for number in index])
             random = torch.from_numpy(stacked).to(device, dtype or torch.get_default_dtype())  # (T, n + m, K)
@@ -82,11 +91,27 @@ class ImageTasks:
     def _examples(
         self, part: str, classes: Numbers, images: list[list[list[int]]], device: Any, dtype: Any, random: Tensor | None
     ) -> Examples:
-        """classes (T, way), images of each class of each episode: pixels (T, n, C, H, W) and labels (T, n)."""
-        split, store = self.data.splits[part], self.data.store
+        """classes (T, way), images of each class of each episode: pixels (T, n, C, H, W) and labels (T, n).
+
+        Where the split's features are known, these (T, n, d) take the place of pixels.
+        """
         episodes, way = classes.shape
         counts = np.array([len(own) for episode in images for own in episode])  # (T * way,)
         numbers = np.array([number for episode in images for own in episode for number in own])
+        labels = torch.from_numpy(np.repeat(np.tile(np.arange(way), episodes), counts)).to(device)
+        if part in self.features:
+            first = np.cumsum([0, *self.samplers[part].sizes])[np.repeat(classes.reshape(-1), counts)]
+            x = self.features[part][torch.from_numpy(first + numbers).to(device)]
+        else:
+            x = self._scaled(part, classes, counts, numbers, device, dtype, random)
+        return Examples(x.unflatten(0, (episodes, -1)), labels.view(episodes, -1))
+
+    def _scaled(
+        self, part: str, classes: Numbers, counts: Numbers, numbers: Numbers, device: Any, dtype: Any,
+        random: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        """The next counts[i] `numbers` are images of class i of `classes`: all of them turned, augmented and scaled."""
+        split, store = self.data.splits[part], self.data.store
         base, turn = (np.repeat(each.reshape(-1), counts) for each in np.divmod(classes, split.turns))
         pixels = self._pixels(store.starts[split.classes[base]] + numbers, device)
         pixels = pixels.to(dtype or torch.get_default_dtype()).div_(255)  # (T * n, C, H, W)
@@ -98,8 +123,7 @@ class ImageTasks:
             pixels = self.augmentation.apply(pixels, random.flatten(0, 1))
         for values, change in ((self.data.mean, pixels.sub_), (self.data.std, pixels.div_)):
             change(torch.tensor(values, device=device, dtype=pixels.dtype).expand(self.channels).view(-1, 1, 1))
-        labels = torch.from_numpy(np.repeat(np.tile(np.arange(way), episodes), counts)).to(device)
-        return Examples(pixels.unflatten(0, (episodes, -1)), labels.view(episodes, -1))
+        return pixels
 
     def _pixels(self, rows: Numbers, device: torch.device) -> Tensor:
         """The images of these rows of the store, (n, C, H, W) uint8, with the backbone's channels."""

@@ -52,6 +52,7 @@ class SinusoidTasks:
     def __init__(self, curves: Sinusoids, shapes: dict[str, Shape]) -> None:
         self.curves = curves
         self.shapes = shapes
+        self.features: dict[str, Tensor] = {}
 
     def gather(self, batch: Batch, device: torch.device, dtype: torch.dtype | None = None) -> list[Episodes]:
         """The episodes of `batch` on `device`, all of one shape (default: torch's dtype)."""
