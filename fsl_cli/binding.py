@@ -151,12 +151,21 @@ def _part_problems(part: str, node: Any, trust: list[str]) -> Iterator[str]:
             yield f"{part}.{key}: {target.__name__} has no such setting.{did_you_mean(key, known)} It has {known}."
         elif not _fits(value, hints.get(key, Any)):
             yield f"{part}.{key}={value}: must be {_spell(hints[key])}, not {type(value).__name__} {value!r}."
-        elif hints.get(key) is int and value < MINIMUM.get(key, 1):
+        elif _counts(hints.get(key)) and min(_listed(value)) < MINIMUM.get(key, 1):
             yield f"{part}.{key}={value}: must be at least {MINIMUM.get(key, 1)}."
     for name, parameter in signature.parameters.items():
         needed = parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
         if needed and name in known and name not in given:
             yield f"{part}.{name}: {target.__name__} needs it. Type +{part}.{name}=VALUE."
+
+
+def _counts(kind: Any) -> bool:
+    """Whether a setting counts something: a whole number, or one for each of several."""
+    return kind is int or set(get_args(kind)) == {int, list[int]}
+
+
+def _listed(value: int | list[int]) -> list[int]:
+    return value if isinstance(value, list) else [value]
 
 
 def _trainer_problems(config: dict[str, Any]) -> Iterator[str]:
