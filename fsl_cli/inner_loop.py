@@ -45,13 +45,13 @@ def sgd(lr: float) -> Rule:
 def momentum_sgd(lr: float, momentum: float, dampening: float, weight_decay: float) -> Rule:
     """torch.optim.SGD: w - lr * v, v = momentum * v + (1 - dampening) * (g + weight_decay * w), the first v in full."""
 
-    def update(step: int, fast: Parameters, gradients: Parameters, last: Any) -> tuple[Parameters, Parameters]:
+    def update(step: int, fast: Parameters, gradients: Parameters, last: Parameters) -> tuple[Parameters, Any]:
         decayed = {name: gradients[name] + weight_decay * fast[name] for name in fast}
-        if last is not None:
+        if step:
             decayed = {name: momentum * last[name] + (1 - dampening) * value for name, value in decayed.items()}
         return {name: fast[name] - lr * decayed[name] for name in fast}, decayed
 
-    return Rule(lambda fast: None, update)
+    return Rule(lambda fast: {name: torch.zeros_like(value) for name, value in fast.items()}, update)
 
 
 def adam(
