@@ -14,6 +14,7 @@ VERBS = {
     "train": "meta-train an algorithm, validate, and test it once; -m sweeps, resume=DIR goes on",
     "test": "test a run again: any way, shot, query, episodes or data set",
     "data": "data sets: ls, prepare (download, verify, decode), info, show (a picture), verify",
+    "compare": "two runs on the same test episodes: the paired difference, and whether it counts",
     "ls": "list algorithms, data sets, backbones and other choices",
     "show": "the composed settings, and which file or word each comes from",
     "check": "find everything that is wrong with settings, run nothing",

@@ -5,6 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
+from typing import NamedTuple
+
+
+class Difference(NamedTuple):
+    """How two columns of paired numbers differ."""
+
+    episodes: int
+    mean: float  # of the first less the second
+    interval: float  # half the width of its 95% interval
+    p: float  # of Wilcoxon's signed-rank test, two-sided; 1 where no pair differs
+    needed: int | None  # pairs for which a difference of this size would leave its interval; None where it is zero
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
@@ -14,3 +25,14 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     """
     half = 1.96 * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return fmean(values), half
+
+
+def compare(first: Sequence[float], second: Sequence[float]) -> Difference:
+    """Paired: first[i] and second[i] are of the same episode."""
+    from scipy.stats import wilcoxon
+
+    differences = [a - b for a, b in zip(first, second, strict=True)]
+    mean, interval = mean_interval(differences)
+    p = float(wilcoxon(differences, method="approx").pvalue) if any(differences) else 1.0
+    needed = math.ceil((1.96 * stdev(differences) / mean) ** 2) + 1 if mean else None
+    return Difference(len(differences), mean, interval, p, needed)

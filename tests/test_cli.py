@@ -42,7 +42,7 @@ def test_version_and_module(capsys: pytest.CaptureFixture[str]) -> None:
 def test_ls_shows_each_file_with_its_first_line(capsys: pytest.CaptureFixture[str]) -> None:
     run(["ls", "algo"])
     shown = capsys.readouterr().out
-    assert "  maml      MAML: a learned initialisation" in shown
+    assert "MAML: a learned initialisation" in shown
     assert "data" not in shown.splitlines()
 
 

@@ -1,0 +1,105 @@
+"""Comparing two tests, episode by episode."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from fsl_cli.cli import run
+from fsl_cli.errors import UserError
+from fsl_cli.stats import compare
+
+PROTOCOL = {
+    "data": "omniglot", "images": "a", "split": "vinyals", "split_hash": "b", "rotations": "all", "part": "test",
+    "way": 5, "shot": 1, "query": 15, "episode_seed": 0, "metric": "accuracy", "sampling": "uniform", "norm": "running",
+    "inference": "inductive", "interval": 0.01,
+}  # fmt: skip
+
+
+def a_test(folder: Path, values: dict[int, float], **changed: object) -> Path:
+    folder.mkdir(parents=True)
+    mean = sum(values.values()) / len(values)
+    (folder / "result.json").write_text(json.dumps({"algorithm": folder.name, "mean": mean, **PROTOCOL, **changed}))
+    with open(folder / "episodes.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["index", "accuracy", "loss"], *([i, value, 0] for i, value in values.items())])
+    return folder
+
+
+def test_the_paired_difference_by_hand() -> None:
+    found = compare([0.9, 0.8, 1.0, 0.7], [0.8, 0.9, 0.7, 0.6])
+    deviation = math.sqrt(sum((d - 0.1) ** 2 for d in (0.1, -0.1, 0.3, 0.1)) / 3)
+    assert found.mean == pytest.approx(0.1)
+    assert found.interval == pytest.approx(1.96 * deviation / 2)
+    assert found.episodes == 4
+    with_more = compare([0.9, 0.8, 1.0, 0.7] * found.needed, [0.8, 0.9, 0.7, 0.6] * found.needed)
+    assert with_more.mean > with_more.interval
+
+
+def test_as_many_episodes_as_are_needed_tell_apart_and_fewer_do_not() -> None:
+    first, second = [0.5, 0.9, 0.7, 0.8, 0.6], [0.6, 0.7, 0.7, 0.7, 0.7]
+    needed = compare(first, second).needed
+    assert needed is not None
+    times = needed // 5
+    more = compare(first * (times + 3), second * (times + 3))
+    fewer = compare(first * (times // 2), second * (times // 2))
+    assert abs(more.mean) > more.interval and abs(fewer.mean) < fewer.interval
+
+
+def test_equal_columns_do_not_differ() -> None:
+    found = compare([0.5, 0.6], [0.5, 0.6])
+    assert (found.mean, found.p, found.needed) == (0, 1, None)
+
+
+def test_runs_are_paired_by_the_number_of_the_episode(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a = a_test(tmp_path / "maml", {i: 0.9 + 0.01 * (i % 3) for i in range(60)})
+    b = a_test(tmp_path / "protonet", {i: 0.8 + 0.01 * (i % 3) + 0.001 * (i % 2) for i in reversed(range(40))})
+    run(["compare", str(a), str(b)])
+    out = capsys.readouterr().out
+    assert "40 paired episodes" in out and "9.95% ± 0.02%" in out and "A is better" in out
+    run(["compare", str(b), str(a), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["mean"] == pytest.approx(-0.0995) and found["episodes"] == 40
+
+
+def test_a_difference_within_its_interval_says_how_many_episodes_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = a_test(tmp_path / "a", {i: 0.5 + 0.1 * (i % 5) for i in range(50)}, norm="support")
+    b = a_test(tmp_path / "b", {i: 0.5 + 0.1 * (i * i % 5) + 0.01 for i in range(50)})
+    run(["compare", str(a), str(b)])
+    out = capsys.readouterr().out
+    assert "cannot be told apart" in out and "episodes more" in out
+    assert "A is inductive (norm=support), B is inductive (norm=running)" in out
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"shot": 5}, ["shot is 1 and 5", "shot=1"]),
+        ({"split_hash": "c", "way": 20}, ["split_hash is b and c", "way is 5 and 20", "same data set"]),
+    ],
+)
+def test_tests_of_different_episodes_are_refused(changed: dict[str, object], says: list[str], tmp_path: Path) -> None:
+    a, b = a_test(tmp_path / "a", {0: 0.5, 1: 0.6}), a_test(tmp_path / "b", {0: 0.5, 1: 0.6}, **changed)
+    with pytest.raises(UserError) as refused:
+        run(["compare", str(a), str(b)])
+    assert all(line in str(refused.value) for line in says)
+
+
+def test_what_holds_no_test_is_refused(tmp_path: Path) -> None:
+    a = a_test(tmp_path / "a", {0: 0.5, 1: 0.6})
+    with pytest.raises(UserError, match="holds no test"):
+        run(["compare", str(a), str(tmp_path)])
+    with pytest.raises(UserError, match="two runs, not 1"):
+        run(["compare", str(a)])
+    (a / "episodes.csv").write_text("index\n0\n")
+    with pytest.raises(UserError, match=r"episodes.csv cannot be read"):
+        run(["compare", str(a), str(a)])
+    b = a_test(tmp_path / "b", {7: 0.5, 8: 0.6})
+    c = a_test(tmp_path / "c", {8: 0.5, 9: 0.6})
+    with pytest.raises(UserError, match="share 1 episodes"):
+        run(["compare", str(b), str(c)])
