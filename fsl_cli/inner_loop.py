@@ -29,17 +29,17 @@ Loss = Callable[[Parameters, int], Tensor]  # (weights, number of the step) -> w
 class Rule(NamedTuple):
     """How gradients move the fast weights. `state` is handed from step to step; what is learned must be in it."""
 
-    init: Callable[[Parameters], Any]  # fast weights -> state
+    init: Callable[[Parameters], Any]  # fast weights -> state, tensors in tuples and dictionaries
     update: Callable[[int, Parameters, Parameters, Any], tuple[Parameters, Any]]  # step, fast weights, gradients, state
 
 
 def sgd(lr: float) -> Rule:
     """Plain gradient descent: w - lr * g."""
 
-    def update(step: int, fast: Parameters, gradients: Parameters, state: None) -> tuple[Parameters, None]:
-        return {name: fast[name] - lr * gradients[name] for name in fast}, None
+    def update(step: int, fast: Parameters, gradients: Parameters, state: tuple[()]) -> tuple[Parameters, tuple[()]]:
+        return {name: fast[name] - lr * gradients[name] for name in fast}, state
 
-    return Rule(lambda fast: None, update)
+    return Rule(lambda fast: (), update)
 
 
 def momentum_sgd(lr: float, momentum: float, dampening: float, weight_decay: float) -> Rule:

@@ -186,6 +186,17 @@ def compare_one_by_one_with_side_by_side(name: str, norm: str, monkeypatch: pyte
     torch.testing.assert_close(*results, rtol=1e-9, atol=1e-12)
 
 
+@every("name")
+def test_steps_that_are_built_again_give_the_same_loss_and_gradient(name: str, float64: None) -> None:
+    built, some, results = algorithm(name, ROWS[name].norms[0]), episodes(), []
+    if not hasattr(built, "checkpoint_inner"):
+        pytest.skip("it keeps the graph of its steps")
+    for built.checkpoint_inner in (False, True):
+        loss = built.loss(some)
+        results.append((loss, flat(torch.autograd.grad(loss, list(built.parameters())))))
+    torch.testing.assert_close(*results, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("norm", GRADIENT_NORMS)
 def test_side_by_side_is_right_for_norms_that_adapt_too(
     norm: str, float64: None, monkeypatch: pytest.MonkeyPatch
