@@ -93,6 +93,7 @@ def adapt(
 ) -> Parameters:
     """`parameters` with those in `names` replaced by fast weights, after `steps` updates on `loss`.
 
+    Each parameter is a variable of its own to the steps, even one that is made of others, as a head of prototypes is.
     The result is differentiable with respect to `parameters`, through every step; with `first_order` each
     step's gradient counts as a constant, and no graph of the steps is kept. With `checkpoint` the graph of a
     step is built again in the backward pass instead of being kept: memory for a third more time.
@@ -112,7 +113,8 @@ def trajectory(
     checkpoint: bool = False,
 ) -> Iterator[Parameters]:
     """The parameters after each of the `steps` updates; see `adapt`."""
-    fast = {name: parameters[name] for name in parameters if name in names}
+    # as views: the gradient of a parameter must not go on through what was made of it
+    fast = {name: parameters[name].view_as(parameters[name]) for name in parameters if name in names}
     rest = {name: parameters[name] for name in parameters if name not in names}
     state = rule.init(fast)
 

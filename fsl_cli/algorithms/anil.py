@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fsl_cli.algorithms.base import Algorithm
-from fsl_cli.algorithms.network import Network, demand_way
+from fsl_cli.algorithms.network import ANY_WAY, HeadInit, Network, demand_way, prototype_head
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
 from fsl_cli.inner_loop import Parameters, adapt, for_each_task, mean_loss, sgd
@@ -21,24 +21,31 @@ class ANIL(Algorithm):
     """Gradient steps of the linear head on a backbone's features.
 
     `inner_lr` is the inner loop's learning rate, `inner_steps` its gradient steps in training and `test_steps`
-    those in validation and test.
+    those in validation and test; `head_init` as for MAML.
     """
 
-    def __init__(self, backbone: Backbone, way: int, inner_lr: float, inner_steps: int, test_steps: int) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        way: int | list[int],
+        inner_lr: float,
+        inner_steps: int,
+        test_steps: int,
+        head_init: HeadInit = "learned",
+    ) -> None:
         super().__init__()
-        self.net = Network(backbone, way)
-        self.way = way
+        self.net = Network(backbone, way, head_init)
         self.inner_lr = inner_lr
         self.inner_steps = inner_steps
         self.test_steps = test_steps
 
     def adapt(self, support: Examples) -> Classifier:
-        demand_way(support, self.way)
+        way = demand_way(support, self.net.way, ANY_WAY)
         head: Parameters = dict(self.net.head.named_parameters())
 
         def learn(body: nn.Module, support: Examples) -> Parameters:
             features = body(support.x.unsqueeze(0)).squeeze(0)  # (n, d)
-            return self._fast_head(head, features, support.y)
+            return self._fast_head(head, features, support.y, way)
 
         def classify(body: nn.Module, fast: Parameters, support_x: Tensor, x: Tensor) -> Tensor:
             features = body(x.unsqueeze(0), support_x.unsqueeze(0)).squeeze(0)  # (m, d)
@@ -49,18 +56,20 @@ class ANIL(Algorithm):
 
     def loss(self, episodes: Episodes) -> Tensor:
         """The base class's loss, computed task by task, support and query in one pass of the body."""
+        own, way = [name for name, _ in self.net.head.named_parameters()], episodes.classes.shape[1]
 
         def one(both: nn.Module, parameters: Parameters, support: Examples, query: Examples) -> Tensor:
-            head = {name: parameters[f"head.{name}"] for name in ("weight", "bias")}
+            head = {name: parameters[f"head.{name}"] for name in own}
             body = {name: value for name, value in parameters.items() if name.startswith("backbone.")}
             features, queries = functional_call(both, body, (support.x, query.x))  # (n, d), (m, d)
-            return task_loss(F.linear(queries, **self._fast_head(head, features, support.y)), query.y)
+            return task_loss(F.linear(queries, **self._fast_head(head, features, support.y, way)), query.y)
 
         both = _Both(self.net.backbone)
         return mean_loss(both, one, dict(self.net.named_parameters()), episodes.support, episodes.query)
 
-    def _fast_head(self, head: Parameters, features: Tensor, y: Tensor) -> Parameters:
-        """The head after the inner loop on features (n, d), which are the same in every step."""
+    def _fast_head(self, head: Parameters, features: Tensor, y: Tensor, way: int) -> Parameters:
+        """The head after the inner loop on features (n, d), which are the same in every step; {}: of prototypes."""
+        head = head or prototype_head(features, y, way)
 
         def loss(weights: Parameters, step: int) -> Tensor:
             return task_loss(F.linear(features, **weights), y)

@@ -7,12 +7,13 @@ loss is that of the *adapted* weights on the query set, differentiated through t
 from __future__ import annotations
 
 import re
+from functools import partial
 
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from fsl_cli.algorithms.base import Algorithm
-from fsl_cli.algorithms.network import Network, classifier, demand_way, query_loss
+from fsl_cli.algorithms.network import ANY_WAY, HeadInit, Network, classifier, demand_way, query_loss, task_head
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
 from fsl_cli.inner_loop import Parameters, adapt, sgd
@@ -25,39 +26,43 @@ class MAML(Algorithm):
     those in validation and test. `checkpoint_inner` keeps no graph of the steps but builds it again in the backward
     pass, so that hundreds of steps fit into memory (on a CPU). Parameters whose names match the regular expression
     `frozen` are left alone by the inner loop (by default the norms' scale and shift, as in the authors' code).
+    With `head_init` = "prototypes" this is Proto-MAML: the head of each task starts from its support set's prototypes
+    and is no learned parameter, so that any number of classes will do.
     """
 
     def __init__(
         self,
         backbone: Backbone,
-        way: int,
+        way: int | list[int],
         inner_lr: float,
         inner_steps: int,
         test_steps: int,
         first_order: bool = False,
         checkpoint_inner: bool = False,
         frozen: str = "norm",
+        head_init: HeadInit = "learned",
     ) -> None:
         super().__init__()
-        self.net = Network(backbone, way)
-        self.way = way
+        self.net = Network(backbone, way, head_init)
         self.inner_lr = inner_lr
         self.inner_steps = inner_steps
         self.test_steps = test_steps
         self.first_order = first_order
         self.checkpoint_inner = checkpoint_inner
-        self.adapted = {name for name, _ in self.net.named_parameters() if not re.search(frozen, name)}
+        self.adapted = {name for name in self.net.adaptable if not re.search(frozen, name)}
 
     def adapt(self, support: Examples) -> Classifier:
-        demand_way(support, self.way)
-        return classifier(self.net, self._fast_weights, support)
+        way = demand_way(support, self.net.way, ANY_WAY)
+        return classifier(self.net, partial(self._fast_weights, way), support)
 
     def loss(self, episodes: Episodes) -> Tensor:
-        return query_loss(self.net, self._fast_weights, episodes)
+        way = episodes.classes.shape[1]
+        return query_loss(self.net, partial(self._fast_weights, way), episodes)
 
-    def _fast_weights(self, net: nn.Module, parameters: Parameters, support: Examples) -> Parameters:
+    def _fast_weights(self, way: int, net: nn.Module, parameters: Parameters, support: Examples) -> Parameters:
         def loss(weights: Parameters, step: int) -> Tensor:
             return task_loss(functional_call(net, weights, (support.x,)), support.y)
 
+        parameters = {**parameters, **task_head(net, parameters, support, way)}
         steps = self.inner_steps if self.training else self.test_steps
         return adapt(loss, parameters, self.adapted, steps, sgd(self.inner_lr), self.first_order, self.checkpoint_inner)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fsl_cli.algorithms.base import Algorithm
-from fsl_cli.algorithms.network import Network, classifier, demand_way
+from fsl_cli.algorithms.network import ANY_WAY, HeadInit, Network, classifier, demand_way, task_head
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
 from fsl_cli.errors import UserError
@@ -30,7 +30,7 @@ class MAMLpp(Algorithm):
     `learn_rates` learns a rate for each parameter tensor and step, all `inner_lr` at first; `per_step_norm` learns a
     scale and shift of each norm for each step, for the support set before and the queries after it; `first_order` is
     the share of training, from its start, without second derivatives (0: never). Steps of a test beyond `inner_steps`
-    are as the last of these. `checkpoint_inner` as for MAML.
+    are as the last of these. `checkpoint_inner` and `head_init` as for MAML.
 
     The paper also keeps running statistics of the norms for each step. The authors' code collects them but normalises
     by the batch at hand, in training and in test (their issues 3 and 24), as norm=transductive does here; norm=support
@@ -40,7 +40,7 @@ class MAMLpp(Algorithm):
     def __init__(
         self,
         backbone: Backbone,
-        way: int,
+        way: int | list[int],
         inner_lr: float,
         inner_steps: int,
         test_steps: int,
@@ -49,12 +49,12 @@ class MAMLpp(Algorithm):
         per_step_norm: bool = True,
         first_order: float = 0.0,
         checkpoint_inner: bool = False,
+        head_init: HeadInit = "learned",
     ) -> None:
         super().__init__()
         if inner_steps < 1:
             raise UserError("MAML++ learns rates and norms of each inner step. Type algo.inner_steps=1 or more.")
-        self.net = Network(backbone, way)
-        self.way = way
+        self.net = Network(backbone, way, head_init)
         self.inner_lr = inner_lr
         self.inner_steps = inner_steps
         self.test_steps = test_steps
@@ -62,7 +62,7 @@ class MAMLpp(Algorithm):
         self.first_order = first_order
         self.checkpoint_inner = checkpoint_inner
         norms = {name: value for name, value in self.net.named_parameters() if "norm" in name}
-        self.adapted = [name for name, _ in self.net.named_parameters() if name not in norms]
+        self.adapted = [name for name in self.net.adaptable if name not in norms]
         self.per_step = set(norms) if per_step_norm else set()
         for name in self.per_step:  # the network holds those of all steps, and is called with those of one
             norms[name].data = norms[name].data.repeat(inner_steps, 1)  # (steps, channels)
@@ -71,10 +71,10 @@ class MAMLpp(Algorithm):
             self.net.rates = nn.ParameterList(torch.full((inner_steps,), float(inner_lr)) for _ in self.adapted)
 
     def adapt(self, support: Examples) -> Classifier:
-        demand_way(support, self.way)
+        way = demand_way(support, self.net.way, ANY_WAY)
 
         def learn(net: nn.Module, learned: Parameters, support: Examples) -> Parameters:
-            *_, last = self._trajectory(net, learned, support)
+            *_, last = self._trajectory(net, learned, support, way)
             return last
 
         return classifier(self.net, learn, support)
@@ -83,7 +83,7 @@ class MAMLpp(Algorithm):
         """The queries' loss after each step, as much as the step counts, task by task to save memory."""
 
         def one(net: nn.Module, learned: Parameters, support: Examples, query: Examples) -> Tensor:
-            before, *steps = self._trajectory(net, learned, support)
+            before, *steps = self._trajectory(net, learned, support, episodes.classes.shape[1])
             steps = steps or [before]
             counts = importance(len(steps), self.progress / self.multi_step if self.multi_step else 1.0)
             losses = [
@@ -95,7 +95,7 @@ class MAMLpp(Algorithm):
 
         return mean_loss(self.net, one, dict(self.net.named_parameters()), episodes.support, episodes.query)
 
-    def _trajectory(self, net: nn.Module, learned: Parameters, support: Examples) -> Iterator[Parameters]:
+    def _trajectory(self, net: nn.Module, learned: Parameters, support: Examples, way: int) -> Iterator[Parameters]:
         """What to call the network with on queries before the first step and after each one."""
 
         def loss(weights: Parameters, step: int) -> Tensor:
@@ -106,6 +106,7 @@ class MAMLpp(Algorithm):
             rule = rates_of_steps({name: learned[f"rates.{i}"] for i, name in enumerate(self.adapted)})
         steps = self.inner_steps if self.training else self.test_steps
         first_order = self.training and self.progress < self.first_order
+        learned = {**learned, **task_head(net, self._at(learned, 0), support, way)}
         yield self._at(learned, 0)
         states = trajectory(loss, learned, set(self.adapted), steps, rule, first_order, self.checkpoint_inner)
         for step, fast in enumerate(states):

@@ -25,6 +25,7 @@ class MetaSGD(Algorithm):
 
     All rates start from the same `inner_lr`; of two numbers, [low, high], one in between is drawn by the run's seed.
     `inner_steps`, `test_steps`, `checkpoint_inner` and `frozen` as for MAML; the paper takes one step throughout.
+    There is no `head_init` as for MAML: a head with a rate for each of its numbers keeps its size.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class MetaSGD(Algorithm):
         self.net.rates = nn.ParameterList(torch.full_like(value, start) for value in adapted.values())
 
     def adapt(self, support: Examples) -> Classifier:
-        demand_way(support, self.way)
+        demand_way(support, self.way, " Its head has a learned rate for each number, and keeps its size.")
         return classifier(self.net, self._fast_weights, support)
 
     def loss(self, episodes: Episodes) -> Tensor:

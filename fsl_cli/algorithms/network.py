@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fsl_cli.algorithms.protonet import prototypes
 from fsl_cli.backbones.base import NO_CHANGES, Backbone, Changes
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
 from fsl_cli.errors import UserError
@@ -15,11 +19,18 @@ from fsl_cli.inner_loop import Parameters, for_each_task, mean_loss
 # (network, its parameters, the support set of one task) -> what to call the network with on this task's queries
 Learn = Callable[[nn.Module, Parameters, Examples], Parameters]
 
+HeadInit = Literal["learned", "prototypes"]  # what the head of a task starts from
+ANY_WAY = " Or train with algo.head_init=prototypes: such a model takes any way."
+
 
 class Network(nn.Module):
-    """Backbone and linear head for one task: (n, *item), the support set's images -> (n, way)."""
+    """Backbone and linear head for one task: (n, *item), the support set's images -> (n, way).
 
-    def __init__(self, backbone: Backbone, way: int) -> None:
+    With `head_init` = "prototypes" the head is no parameter and has no size; `task_head` makes that of a task. `way`
+    is the head's number of outputs, None where it has any; `adaptable` names all that an inner loop may adapt.
+    """
+
+    def __init__(self, backbone: Backbone, way: int | list[int], head_init: HeadInit = "learned") -> None:
         super().__init__()
         if backbone.norm == "running":
             raise UserError(
@@ -27,20 +38,70 @@ class Network(nn.Module):
                 "Type norm=support (inductive), norm=transductive, norm=group or norm=none."
             )
         self.backbone = backbone
-        self.head = nn.Linear(backbone.out_features, way)
+        self.way = None if head_init == "prototypes" else _one_number(way)
+        self.head = _Borrowed() if self.way is None else nn.Linear(backbone.out_features, self.way)
+        self.adaptable = [f"backbone.{name}" for name, _ in backbone.named_parameters()] + ["head.weight", "head.bias"]
 
     def forward(self, x: Tensor, support: Tensor | None = None, changes: Changes = NO_CHANGES) -> Tensor:
         features = self.backbone(x.unsqueeze(0), None if support is None else support.unsqueeze(0), changes)
         return self.head(features.squeeze(0))
 
 
-def demand_way(support: Examples, way: int) -> None:
-    """Raises UserError when the episodes have another number of classes than the head has outputs."""
-    if not support.y.is_floating_point() and int(support.y.max()) + 1 != way:
+class _Borrowed(nn.Module):
+    """A linear head without weights of its own: `functional_call` lends it those of a task."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_parameter("weight", None)
+        self.register_parameter("bias", None)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.linear(features, self.weight, self.bias)
+
+
+def _one_number(way: int | list[int]) -> int:
+    if isinstance(way, int):
+        return way
+    raise UserError(
+        f"way={way}: a learned head has one number of outputs. Type train_way={way[0]}, or algo.head_init=prototypes."
+    )
+
+
+def task_head(net: nn.Module, parameters: Parameters, support: Examples, way: int) -> Parameters:
+    """The head that one task starts from, of the support set's features under `parameters`; {} where it is learned."""
+    if "head.weight" in parameters:
+        return {}
+    body = {name.removeprefix("backbone."): value for name, value in parameters.items() if name[:9] == "backbone."}
+    features = functional_call(net.get_submodule("backbone"), body, (support.x.unsqueeze(0),)).squeeze(0)  # (n, d)
+    return {f"head.{name}": value for name, value in prototype_head(features, support.y, way).items()}
+
+
+def prototype_head(features: Tensor, y: Tensor, way: int) -> Parameters:
+    """The linear head of a prototypical network: features (n, d), y (n,) -> weight (way, d), bias (way,).
+
+    Proto-MAML (Triantafillou et al., ICLR 2020, section 3), https://arxiv.org/abs/1903.03096: -|f - c_k|^2 is
+    2 c_k f - |c_k|^2 but for |f|^2, which is the same for all classes. The head is a function of the features,
+    and so of the backbone, which gradients reach through it. Raises UserError in regression, which has no classes.
+    """
+    if y.is_floating_point():
+        raise UserError("algo.head_init=prototypes: a regression has no classes. Type algo.head_init=learned.")
+    centres = prototypes(features.unsqueeze(0), y.unsqueeze(0), way).squeeze(0)  # (way, d)
+    centres = centres.to(torch.promote_types(centres.dtype, torch.float32))  # bfloat16 would lose small steps
+    return {"weight": 2 * centres, "bias": -centres.square().sum(-1)}
+
+
+def demand_way(support: Examples, way: int | None, otherwise: str = "") -> int:
+    """The number of classes of the episodes; in regression, which has none, 0.
+
+    Raises UserError when the head has another number of outputs, `way` (None: any); `otherwise` ends its message.
+    """
+    found = 0 if support.y.is_floating_point() else int(support.y.max()) + 1
+    if found and way not in (None, found):
         raise UserError(
-            f"This model's head has {way} outputs, the episodes have {int(support.y.max()) + 1} classes. "
-            f"Type way={way}, or train with way={int(support.y.max()) + 1}."
+            f"This model's head has {way} outputs, the episodes have {found} classes. "
+            f"Type way={way}, or train with way={found}.{otherwise}"
         )
+    return found
 
 
 def classifier(net: nn.Module, learn: Learn, support: Examples) -> Classifier:

@@ -33,9 +33,12 @@ class ProtoNet(Algorithm):
         return F.cross_entropy(scores.flatten(0, 1), query.y.flatten())
 
 
-def prototypes(features: Tensor, y: Tensor) -> Tensor:
-    """The mean feature vector of each class, for any number of shots: (T, n, d), (T, n) -> (T, way, d)."""
-    member = F.one_hot(y).to(features.dtype)  # (T, n, way)
+def prototypes(features: Tensor, y: Tensor, way: int = -1) -> Tensor:
+    """The mean feature vector of each class, for any number of shots: (T, n, d), (T, n) -> (T, way, d).
+
+    `way` must be given under `torch.func.vmap`, which cannot look into y.
+    """
+    member = F.one_hot(y, way).to(features.dtype)  # (T, n, way)
     return member.mT @ features / member.sum(1).unsqueeze(-1)
 
 
