@@ -44,7 +44,7 @@ class Learner(LightningModule):
     def __init__(
         self,
         algorithm: Algorithm,
-        optimizer: Callable[[list[Tensor]], Optimizer],
+        optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         schedule: Callable[[Optimizer], LRScheduler],
         metric: Metric = "accuracy",
         steps: int = 1,
@@ -59,7 +59,9 @@ class Learner(LightningModule):
         self.scores: list[Score] = []  # of the last validation or test, all episodes, in the order of their index
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer([p for p in self.algorithm.parameters() if p.requires_grad])
+        optimizer = self.optimizer(self.algorithm.parameter_groups())
+        for group in optimizer.param_groups:
+            group["lr"] *= group.pop("times", 1.0)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": self.schedule(optimizer), "interval": "step"},

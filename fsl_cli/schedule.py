@@ -10,14 +10,21 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, S
 
 def schedule(
     optimizer: Optimizer,
-    kind: Literal["none", "step", "linear", "cosine"],
+    kind: Literal["none", "step", "table", "linear", "cosine"],
     steps: int,
     every: int = 2000,
     factor: float = 0.5,
+    table: dict[int, float] | None = None,
 ) -> LRScheduler:
-    """`step`: times `factor` every `every` meta-iterations; `linear`, `cosine`: to 0 in `steps`; `none`: constant."""
+    """`step`: times `factor` every `every` meta-iterations; `linear`, `cosine`: to 0 in `steps`; `none`: constant.
+
+    `table`: from each meta-iteration in `table` on, its entry times the rate of the beginning.
+    """
     if kind == "step":
         return StepLR(optimizer, every, factor)
+    if kind == "table":
+        entries = {0: 1.0, **(table or {})}
+        return LambdaLR(optimizer, lambda step: entries[max(start for start in entries if start <= step)])
     if kind == "linear":
         return LambdaLR(optimizer, lambda step: max(0.0, 1 - step / max(steps, 1)))
     if kind == "cosine":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -29,3 +30,7 @@ class Algorithm(nn.Module, ABC):
     def loss(self, episodes: Episodes) -> Tensor:
         """What training minimises, averaged over the T episodes; its gradient is the meta-gradient."""
         return task_loss(self.adapt(episodes.support)(episodes.query.x), episodes.query.y)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the outer optimizer learns; a group's `times`, where given, multiplies its learning rate."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
