@@ -54,6 +54,7 @@ ROWS = {
     "mamlpp": Row(GRADIENT_NORMS, SMALL_MAML),
     "simpleshot": Row(("running", *GRADIENT_NORMS), ("backbone.filters=32",), own_loss=True),
     "baseline": Row(("running", *GRADIENT_NORMS), SMALL_BASELINE, own_loss=True),
+    "rfs": Row(("running", *GRADIENT_NORMS), ("backbone.filters=32",), own_loss=True),
     "baselinepp": Row(("running", *GRADIENT_NORMS), SMALL_BASELINE, own_loss=True),
 }
 VARIANTS = {  # settings of an algorithm that all the tests are run with too
