@@ -50,6 +50,9 @@ class Network(nn.Module):
 class _Borrowed(nn.Module):
     """A linear head without weights of its own: `functional_call` lends it those of a task."""
 
+    weight: Tensor
+    bias: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_parameter("weight", None)
