@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import fsl_cli.inner_loop
 from fsl_cli.data.store import DataSet, ImageStore, Split
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -26,6 +27,12 @@ def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks on a CPU are taken one by one, however small."""
+    monkeypatch.setattr(fsl_cli.inner_loop, "SMALL", 0)
 
 
 @pytest.fixture

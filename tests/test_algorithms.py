@@ -185,7 +185,7 @@ def test_tasks_one_by_one_equal_tasks_side_by_side(
 def compare_one_by_one_with_side_by_side(name: str, norm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     results = []
     for side_by_side in (False, True):
-        monkeypatch.setattr(fsl_cli.inner_loop, "_on_accelerator", lambda tasks, vmap=side_by_side: vmap)  # as on a GPU
+        monkeypatch.setattr(fsl_cli.inner_loop, "_side_by_side", lambda *_, vmap=side_by_side: vmap)
         built = algorithm(name, norm)  # anew: a loss may move buffers
         loss = built.loss(episodes(3))
         results.append((loss, flat(torch.autograd.grad(loss, list(built.parameters())))))

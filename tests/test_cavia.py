@@ -141,7 +141,7 @@ def test_without_a_step_the_classifier_is_the_network_as_it_is(norm: str) -> Non
 
 
 def test_regressions_gradient_is_right_and_the_same_side_by_side(
-    float64: None, monkeypatch: pytest.MonkeyPatch
+    float64: None, one_by_one: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built, some = curves(inner_steps=2), regression()
     parameters = list(built.parameters())
@@ -152,7 +152,7 @@ def test_regressions_gradient_is_right_and_the_same_side_by_side(
         values.append(built.loss(some).item())
         shift(built, -sign * 1e-7 * direction)
     assert (values[0] - values[1]) / 2e-7 == pytest.approx(float(gradient @ direction), rel=1e-5)
-    monkeypatch.setattr(fsl_cli.inner_loop, "_on_accelerator", lambda tasks: True)
+    monkeypatch.setattr(fsl_cli.inner_loop, "_side_by_side", lambda *_: True)
     torch.testing.assert_close(flat(torch.autograd.grad(built.loss(some), parameters)), gradient, rtol=1e-9, atol=1e-12)
 
 
@@ -164,7 +164,7 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def test_threads_do_not_see_each_others_context(float64: None, two_threads: None) -> None:
+def test_threads_do_not_see_each_others_context(float64: None, two_threads: None, one_by_one: None) -> None:
     built, some = images(), episodes(6)
     loss = built.loss(some)
     found = flat(torch.autograd.grad(loss, list(built.parameters()))), built.adapt(some.support)(some.query.x)

@@ -162,7 +162,7 @@ def test_several_processes_build_one_kernel(tmp_path: Path, monkeypatch: pytest.
     assert len(list((tmp_path / "fsl" / "kernels").iterdir())) == 1
 
 
-def test_a_gradient_is_the_same_on_one_thread_and_several() -> None:
+def test_a_gradient_is_the_same_on_one_thread_and_several(one_by_one: None) -> None:
     backbone = Conv4(1, 28, "support", filters=8)
     x = torch.randn(4, 5, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 

@@ -122,14 +122,19 @@ def test_the_trajectory_has_every_step() -> None:
     assert [float(step["w"]) for step in steps] == [3.0, 1.0, -2.0]
 
 
-def test_tasks_run_in_several_threads_without_mixing_their_weights() -> None:
+def test_tasks_run_in_several_threads_without_mixing_their_weights(one_by_one: None) -> None:
     net = nn.Linear(4, 4, bias=False)
     weights = torch.randn(64, 4, 4)
     x = torch.randn(64, 4)
     before = torch.get_num_threads()
     torch.set_num_threads(4)
+
+    def function(own: nn.Module, w: Tensor, x: Tensor) -> Tensor:
+        assert own is not net and w.shape == (4, 4)  # a copy, and one task
+        return functional_call(own, {"weight": w}, (x,))
+
     try:
-        out = for_each_task(net, lambda own, w, x: functional_call(own, {"weight": w}, (x,)), weights, x)
+        out = for_each_task(net, function, weights, x)
     finally:
         torch.set_num_threads(before)
     torch.testing.assert_close(out, torch.einsum("toi,ti->to", weights, x))
@@ -149,7 +154,7 @@ def test_autocast_and_gradient_mode_reach_every_thread(threads: int) -> None:
     assert not out.requires_grad
 
 
-def test_each_tasks_graph_is_freed_before_the_next() -> None:
+def test_each_tasks_graph_is_freed_before_the_next(one_by_one: None) -> None:
     net = nn.Linear(4, 4)
     alive: list[weakref.ref[Tensor]] = []
 

@@ -46,10 +46,10 @@ class BOIL(Algorithm):
 
     def adapt(self, support: Examples) -> Classifier:
         demand_way(support, self.way)
-        return classifier(self.net, self._fast_weights, support)
+        return classifier(self.net, self._fast_weights, support, self.checkpoint_inner)
 
     def loss(self, episodes: Episodes) -> Tensor:
-        return query_loss(self.net, self._fast_weights, episodes)
+        return query_loss(self.net, self._fast_weights, episodes, self.checkpoint_inner)
 
     def _fast_weights(self, net: nn.Module, parameters: Parameters, support: Examples) -> Parameters:
         def loss(weights: Parameters, step: int) -> Tensor:

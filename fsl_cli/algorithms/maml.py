@@ -53,11 +53,11 @@ class MAML(Algorithm):
 
     def adapt(self, support: Examples) -> Classifier:
         way = demand_way(support, self.net.way, ANY_WAY)
-        return classifier(self.net, partial(self._fast_weights, way), support)
+        return classifier(self.net, partial(self._fast_weights, way), support, self.checkpoint_inner)
 
     def loss(self, episodes: Episodes) -> Tensor:
         way = episodes.classes.shape[1]
-        return query_loss(self.net, partial(self._fast_weights, way), episodes)
+        return query_loss(self.net, partial(self._fast_weights, way), episodes, self.checkpoint_inner)
 
     def _fast_weights(self, way: int, net: nn.Module, parameters: Parameters, support: Examples) -> Parameters:
         def loss(weights: Parameters, step: int) -> Tensor:

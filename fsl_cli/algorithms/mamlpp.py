@@ -77,7 +77,7 @@ class MAMLpp(Algorithm):
             *_, last = self._trajectory(net, learned, support, way)
             return last
 
-        return classifier(self.net, learn, support)
+        return classifier(self.net, learn, support, self.checkpoint_inner)
 
     def loss(self, episodes: Episodes) -> Tensor:
         """The queries' loss after each step, as much as the step counts, task by task to save memory."""
@@ -93,7 +93,9 @@ class MAMLpp(Algorithm):
             ]
             return torch.stack(losses).sum()
 
-        return mean_loss(self.net, one, dict(self.net.named_parameters()), episodes.support, episodes.query)
+        learned: Parameters = dict(self.net.named_parameters())
+        alone = self.checkpoint_inner
+        return mean_loss(self.net, one, learned, episodes.support, episodes.query, one_by_one=alone)
 
     def _trajectory(self, net: nn.Module, learned: Parameters, support: Examples, way: int) -> Iterator[Parameters]:
         """What to call the network with on queries before the first step and after each one."""

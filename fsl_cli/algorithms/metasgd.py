@@ -53,10 +53,10 @@ class MetaSGD(Algorithm):
 
     def adapt(self, support: Examples) -> Classifier:
         demand_way(support, self.way, " Its head has a learned rate for each number, and keeps its size.")
-        return classifier(self.net, self._fast_weights, support)
+        return classifier(self.net, self._fast_weights, support, self.checkpoint_inner)
 
     def loss(self, episodes: Episodes) -> Tensor:
-        return query_loss(self.net, self._fast_weights, episodes)
+        return query_loss(self.net, self._fast_weights, episodes, self.checkpoint_inner)
 
     def _fast_weights(self, net: nn.Module, learned: Parameters, support: Examples) -> Parameters:
         def loss(weights: Parameters, step: int) -> Tensor:

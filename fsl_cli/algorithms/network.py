@@ -107,21 +107,22 @@ def demand_way(support: Examples, way: int | None, otherwise: str = "") -> int:
     return found
 
 
-def classifier(net: nn.Module, learn: Learn, support: Examples) -> Classifier:
-    """What `learn` makes of T support sets, applied to their queries."""
+def classifier(net: nn.Module, learn: Learn, support: Examples, one_by_one: bool = False) -> Classifier:
+    """What `learn` makes of T support sets, applied to their queries; `one_by_one` as for `for_each_task`."""
     parameters: Parameters = dict(net.named_parameters())
 
     def classify(own: nn.Module, fast: Parameters, support_x: Tensor, x: Tensor) -> Tensor:
         return functional_call(own, fast, (x, support_x))
 
-    fast = for_each_task(net, lambda own, support: learn(own, parameters, support), support)
+    fast = for_each_task(net, lambda own, task: learn(own, parameters, task), support, one_by_one=one_by_one)
     return lambda x: for_each_task(net, classify, fast, support.x, x)
 
 
-def query_loss(net: nn.Module, learn: Learn, episodes: Episodes) -> Tensor:
-    """The queries' loss after learning, averaged over T tasks one by one, so that memory does not grow with T."""
+def query_loss(net: nn.Module, learn: Learn, episodes: Episodes, one_by_one: bool = False) -> Tensor:
+    """The queries' loss after learning, averaged over T tasks; `one_by_one` as for `for_each_task`."""
 
     def one(own: nn.Module, parameters: Parameters, support: Examples, query: Examples) -> Tensor:
         return task_loss(functional_call(own, learn(own, parameters, support), (query.x, support.x)), query.y)
 
-    return mean_loss(net, one, dict(net.named_parameters()), episodes.support, episodes.query)
+    parameters: Parameters = dict(net.named_parameters())
+    return mean_loss(net, one, parameters, episodes.support, episodes.query, one_by_one=one_by_one)
