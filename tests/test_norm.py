@@ -82,3 +82,19 @@ def test_conv4_takes_a_width_for_each_block() -> None:
     assert backbone(torch.zeros(2, 3, 1, 28, 28)).shape == (2, 3, 24)
     with pytest.raises(ValueError, match="one for each of the 4 blocks"):
         Conv4(1, 28, "running", [8, 12])
+
+
+@pytest.mark.parametrize(
+    ("halve", "size", "shape"), [("pool", 28, (64, 7, 7)), ("pool", 84, (64, 21, 21)), ("stride", 28, (64, 1, 1))]
+)
+def test_conv4_halves_in_its_first_blocks_only(halve: str, size: int, shape: tuple[int, int, int]) -> None:
+    backbone = Conv4(1, size, "running", halve=halve, halvings=2)  # type: ignore[arg-type]
+    assert backbone.map_shape == shape
+    assert backbone(torch.zeros(1, 2, 1, size, size)).shape == (1, 2, math.prod(shape))
+    assert [conv.stride[0] for conv in backbone.convs] == ([2, 2, 1, 1] if halve == "stride" else [1, 1, 1, 1])
+
+
+@pytest.mark.parametrize(("size", "halvings", "says"), [(3, 2, "takes 4 pixels"), (28, 5, "there are 4 blocks")])
+def test_conv4_refuses_what_cannot_be_halved(size: int, halvings: int, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        Conv4(1, size, "running", halvings=halvings)

@@ -20,6 +20,7 @@ class Conv4(Backbone):
     `halve` = "pool": max-pooling after each block, the feature map flattened (Vinyals, Snell).
     `halve` = "stride": stride 2 instead of pooling, features averaged over what is left of the image
     (MAML on Omniglot: Finn et al. 2017, appendix A.1, and the authors' code).
+    The first `halvings` blocks halve: 2 leaves relation networks maps to compare (Sung et al. 2018).
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class Conv4(Backbone):
         norm: Mode,
         filters: int | list[int] = 64,
         halve: Literal["pool", "stride"] = "pool",
+        halvings: int = 4,
     ) -> None:
         super().__init__()
         self.norm = norm
@@ -36,18 +38,24 @@ class Conv4(Backbone):
         widths = [filters] * 4 if isinstance(filters, int) else list(filters)
         if len(widths) != 4:
             raise ValueError(f"filters={widths} must be one number, or one for each of the 4 blocks")
-        stride = 2 if halve == "stride" else 1
+        if halvings > 4:
+            raise ValueError(f"halvings={halvings} must be 4 or less, as there are 4 blocks")
+        self.halvings = halvings
+        strides = [2 if halve == "stride" and number < halvings else 1 for number in range(4)]
         # a bias in front of a norm has no effect
-        convs = [nn.Conv2d(*ends, 3, stride, padding=1, bias=norm == "none") for ends in pairwise([channels, *widths])]
+        convs = [
+            nn.Conv2d(*ends, 3, stride, padding=1, bias=norm == "none")
+            for ends, stride in zip(pairwise([channels, *widths]), strides, strict=True)
+        ]
         for conv in convs:
             nn.init.xavier_uniform_(conv.weight)
         self.convs = nn.ModuleList(convs)
         self.norms = nn.ModuleList(Norm(norm, width) for width in widths)
         self.block_channels = widths
         self.to(memory_format=torch.channels_last)  # faster on a CPU, most of all pooling
-        side = size // 16  # after four times halving, rounded down each time
+        side = size // 2**halvings  # rounded down each time
         if halve == "pool" and not side:
-            raise ValueError(f"size={size} is too small to be halved four times; it takes 16 pixels")
+            raise ValueError(f"size={size} is too small to be halved {halvings} times; it takes {2**halvings} pixels")
         self.map_shape = (widths[-1], 1, 1) if halve == "stride" else (widths[-1], side, side)
         self.out_features = math.prod(self.map_shape)
 
@@ -57,7 +65,7 @@ class Conv4(Backbone):
         for number, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             x = conv(x)
             x = norm(x.unflatten(0, episodes), n_support, relu=number not in changes).flatten(0, 1)
-            if self.halve == "pool":
+            if self.halve == "pool" and number < self.halvings:
                 x = F.max_pool2d(x, 2)  # (T*n, filters, H/2, W/2)
             if number in changes:
                 x = F.relu(changes[number](x.unflatten(0, episodes)).flatten(0, 1))
