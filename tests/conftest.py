@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import fsl_cli.inner_loop
+from fsl_cli.backbones.base import NO_CHANGES, Backbone, Changes
 from fsl_cli.data.store import DataSet, ImageStore, Split
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -46,6 +48,20 @@ def omniglot_root() -> Path:
 @pytest.fixture
 def cores() -> int:
     return len(os.sched_getaffinity(0))
+
+
+class Pixels(Backbone):
+    """Features that are the image's own numbers, for logits computed by hand; nothing to learn."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.norm = "none"
+        self.map_shape = shape  # type: ignore[assignment]
+        self.out_features = int(np.prod(shape))
+        self.block_channels = []
+
+    def features(self, x: Tensor, n_support: int, changes: Changes = NO_CHANGES) -> Tensor:
+        return x.flatten(2)
 
 
 def tiny_data(classes: int = 200, images: int = 8, turns: int = 1) -> DataSet:

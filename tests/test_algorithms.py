@@ -18,6 +18,7 @@ from fsl_cli.data.tasks import Batch, ImageTasks
 from fsl_cli.episodes import Episodes, Examples
 
 GRADIENT_NORMS = ("support", "transductive", "group", "none")
+METRIC_NORMS = ("running", *GRADIENT_NORMS)
 
 
 class Row(NamedTuple):
@@ -42,7 +43,7 @@ SMALL_REPTILE = (
 )
 SMALL_BASELINE = ("backbone.filters=32", "algo.inner_lr=0.5", "algo.test_steps=20")
 ROWS = {
-    "protonet": Row(("running", *GRADIENT_NORMS)),
+    "protonet": Row(METRIC_NORMS),
     "maml": Row(GRADIENT_NORMS, SMALL_MAML),
     "fomaml": Row(GRADIENT_NORMS, SMALL_MAML, exact=False),
     "joint": Row(GRADIENT_NORMS, ("algo.inner_lr=0.4", "algo.test_steps=3"), own_loss=True, learns=False),
@@ -60,6 +61,8 @@ ROWS = {
 VARIANTS = {  # settings of an algorithm that all the tests are run with too
     f"{name}-prototypes": ROWS[name]._replace(overrides=(*ROWS[name].overrides, "algo.head_init=prototypes"))
     for name in ("maml", "anil", "mamlpp")
+} | {
+    "protonet-cosine": Row(METRIC_NORMS, ("algo.distance=cosine",)),
 }
 ROWS |= VARIANTS
 WAY, SHOT, QUERY = 3, 2, 3

@@ -6,31 +6,56 @@ distance (equations 1 and 2). Nothing adapts, so any way and shot go with any tr
 
 from __future__ import annotations
 
+from typing import Literal
+
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.backbones.base import Backbone
-from fsl_cli.episodes import Classifier, Episodes, Examples
+from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
+
+SCALE = 10.0  # that learning starts from: Gidaris and Komodakis 2018, https://arxiv.org/abs/1804.09458
 
 
 class ProtoNet(Algorithm):
-    takes_features = True
+    """Nearest class mean by `distance`.
 
-    def __init__(self, backbone: Backbone) -> None:
+    `euclidean`: squared distances, divided by `temperature` (1: the paper's). `cosine`: cosines, which lie within
+    one of zero however long the features are, so the network cannot sharpen them; a learned scale does.
+    """
+
+    takes_features = True
+    scale: nn.Parameter | None
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        distance: Literal["euclidean", "cosine"] = "euclidean",
+        temperature: float = 1.0,
+    ) -> None:
         super().__init__()
+        if temperature <= 0:
+            raise ValueError(f"temperature={temperature} must be above 0")
         self.backbone = backbone
+        self.temperature = temperature
+        self.scale = nn.Parameter(torch.tensor(SCALE)) if distance == "cosine" else None
 
     def adapt(self, support: Examples) -> Classifier:
         centres = prototypes(self.backbone(support.x), support.y)
-        return lambda x: logits(self.backbone(x, support.x), centres)
+        return lambda x: self._logits(self.backbone(x, support.x), centres)
 
     def loss(self, episodes: Episodes) -> Tensor:
         """As the authors' code: support and query pass together, so that both see the same batch statistics."""
         support, query = episodes.support, episodes.query
         supports, queries = self.backbone.joint(support.x, query.x)
-        scores = logits(queries, prototypes(supports, support.y))
-        return F.cross_entropy(scores.flatten(0, 1), query.y.flatten())
+        return task_loss(self._logits(queries, prototypes(supports, support.y)), query.y)
+
+    def _logits(self, queries: Tensor, centres: Tensor) -> Tensor:
+        if self.scale is None:
+            return logits(queries, centres) / self.temperature
+        return self.scale * cosines(queries, centres)
 
 
 def prototypes(features: Tensor, y: Tensor, way: int = -1) -> Tensor:
@@ -49,3 +74,8 @@ def logits(queries: Tensor, centres: Tensor) -> Tensor:
     """
     squares = queries.square().sum(-1, keepdim=True) + centres.square().sum(-1).unsqueeze(-2)
     return 2 * queries @ centres.mT - squares
+
+
+def cosines(queries: Tensor, others: Tensor) -> Tensor:
+    """The cosine of the angle between each two, (T, m, d), (T, n, d) -> (T, m, n)."""
+    return F.normalize(queries, dim=-1) @ F.normalize(others, dim=-1).mT
