@@ -44,6 +44,7 @@ SMALL_REPTILE = (
 SMALL_BASELINE = ("backbone.filters=32", "algo.inner_lr=0.5", "algo.test_steps=20")
 ROWS = {
     "protonet": Row(METRIC_NORMS),
+    "matching": Row(METRIC_NORMS),
     "maml": Row(GRADIENT_NORMS, SMALL_MAML),
     "fomaml": Row(GRADIENT_NORMS, SMALL_MAML, exact=False),
     "joint": Row(GRADIENT_NORMS, ("algo.inner_lr=0.4", "algo.test_steps=3"), own_loss=True, learns=False),
@@ -63,6 +64,7 @@ VARIANTS = {  # settings of an algorithm that all the tests are run with too
     for name in ("maml", "anil", "mamlpp")
 } | {
     "protonet-cosine": Row(METRIC_NORMS, ("algo.distance=cosine",)),
+    "matching-context": Row(METRIC_NORMS, ("algo.context=true",)),
 }
 ROWS |= VARIANTS
 WAY, SHOT, QUERY = 3, 2, 3
