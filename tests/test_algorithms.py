@@ -45,6 +45,7 @@ SMALL_BASELINE = ("backbone.filters=32", "algo.inner_lr=0.5", "algo.test_steps=2
 ROWS = {
     "protonet": Row(METRIC_NORMS),
     "matching": Row(METRIC_NORMS),
+    "siamese": Row(METRIC_NORMS, own_loss=True),
     "maml": Row(GRADIENT_NORMS, SMALL_MAML),
     "fomaml": Row(GRADIENT_NORMS, SMALL_MAML, exact=False),
     "joint": Row(GRADIENT_NORMS, ("algo.inner_lr=0.4", "algo.test_steps=3"), own_loss=True, learns=False),
