@@ -46,6 +46,7 @@ ROWS = {
     "protonet": Row(METRIC_NORMS),
     "matching": Row(METRIC_NORMS),
     "siamese": Row(METRIC_NORMS, own_loss=True),
+    "relation": Row(METRIC_NORMS, ("backbone.halvings=2",), own_loss=True),
     "maml": Row(GRADIENT_NORMS, SMALL_MAML),
     "fomaml": Row(GRADIENT_NORMS, SMALL_MAML, exact=False),
     "joint": Row(GRADIENT_NORMS, ("algo.inner_lr=0.4", "algo.test_steps=3"), own_loss=True, learns=False),

@@ -8,7 +8,7 @@ from test_algorithms import algorithm, episodes
 
 from fsl_cli.episodes import Examples
 
-METRIC = ("protonet", "protonet-cosine", "matching", "matching-context", "siamese")
+METRIC = ("protonet", "protonet-cosine", "matching", "matching-context", "siamese", "relation")
 LABELS = torch.tensor([[0, 3, 3, 1, 2, 3, 1]])  # four classes of one to three shots
 
 
