@@ -63,7 +63,8 @@ def assemble(config: dict[str, Any], parts: Sequence[str] = ("train", "val", "te
     own = len(data.splits["train"].classes) * data.splits["train"].turns if isinstance(data, DataSet) else 1
     train_classes = config.get("train_classes") or own
     teacher = trained(Path(config["teacher"])) if config.get("teacher") and "train" in parts else None
-    built = learner(config, image["channels"], image["size"], tasks.metric, train_classes, teacher)
+    pixels = (image["mean"], image["std"])
+    built = learner(config, image["channels"], image["size"], tasks.metric, pixels, train_classes, teacher)
     return Experiment(built, episodes, data, image, train_classes)
 
 
@@ -75,7 +76,8 @@ def trained(folder: Path) -> Algorithm:
     config = saved_config(folder)
     demand_fit(config, [])
     image = config["image"]
-    built = learner(config, image["channels"], image["size"], train_classes=config.get("train_classes", 1))
+    pixels, classes = (image["mean"], image["std"]), config.get("train_classes", 1)
+    built = learner(config, image["channels"], image["size"], pixels=pixels, train_classes=classes)
     load_weights(folder / "checkpoints" / "best.ckpt", built)
     return built.algorithm.eval()
 
@@ -99,17 +101,30 @@ def learner(
     channels: int,
     size: int,
     metric: Metric = "accuracy",
+    pixels: tuple[Sequence[float], Sequence[float]] | None = None,
     train_classes: int = 1,
     teacher: Algorithm | None = None,
 ) -> Learner:
     """The algorithm on its backbone for images of `channels` x size x size, weights drawn from the run's seed.
 
-    `train_classes` and `teacher` are for algorithms that learn to tell all classes of the training split apart,
-    or from another run.
+    `pixels` are the mean and deviation that images are scaled by; `train_classes` and `teacher` are for algorithms
+    that learn to tell all classes of the training split apart, or from another run. Raises UserError when the two do
+    not go together.
     """
     torch.manual_seed(config["seed"])
     backbone = build(config["backbone"], channels=channels, size=size)
+    backbone.pixels = pixels
     algorithm = build(config["algo"], backbone=backbone, train_classes=train_classes, teacher=teacher)
+    if config["steps"] and not any(parameter.requires_grad for parameter in algorithm.parameters()):
+        raise UserError(
+            "There is nothing to train: with backbone.frozen=true, this algorithm has no weights left to learn. "
+            "Type steps=0 to test it as it is, backbone.frozen=false, or an algorithm with weights of its own."
+        )
+    if backbone.drops and getattr(algorithm, "checkpoint_inner", False):
+        raise UserError(
+            "algo.checkpoint_inner=true builds each step again, and a backbone that drops at random would drop others. "
+            "Type backbone.drop_rate=0 (resnet12) or backbone.dropout=0 (wrn28_10), or algo.checkpoint_inner=false."
+        )
     optimizer = partial(build, config["optim"])
     return Learner(
         algorithm,
@@ -117,4 +132,5 @@ def learner(
         lambda outer: build(config["schedule"], optimizer=outer),
         metric,
         config["steps"],
+        config["seed"],
     )

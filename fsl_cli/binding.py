@@ -29,6 +29,7 @@ LATER = {  # what is known only when the data set is there
     "data": set(),
     "augment": set(),
 }
+SHARED: dict[str, dict[str, Any]] = {"backbone": {"frozen": bool}}  # settings of every one, which `build` sees to
 
 
 class Settings(NamedTuple):
@@ -78,7 +79,7 @@ def problems(config: dict[str, Any], trust: list[str] | None = None) -> list[str
     trusted = list(config.get("trust") or []) if trust is None else trust
     return [
         *_root_problems(config),
-        *(line for part in LATER for line in _part_problems(part, config.get(part), trusted)),
+        *(line for part in LATER for line in part_problems(part, config.get(part), trusted)),
         *_trainer_problems(config),
     ]
 
@@ -93,14 +94,17 @@ def demand_fit(config: dict[str, Any], trust: list[str] | None = None) -> None:
 def build(node: dict[str, Any], **later: Any) -> Any:
     """Call what `_target_` names with the node's other values, and what it takes of `later`.
 
-    `problems` has vouched for the name.
+    `problems` has vouched for the name. What has no setting `frozen` of its own, but is told `frozen: true`, is built
+    and frozen.
     """
     module, _, attribute = node["_target_"].rpartition(".")
     values = {key: value for key, value in node.items() if key != "_target_"}
     target = getattr(importlib.import_module(module), attribute)
     taken = inspect.signature(target).parameters
+    frozen = "frozen" in values and "frozen" not in taken and values.pop("frozen")
     try:
-        return target(**values, **{key: value for key, value in later.items() if key in taken})
+        built = target(**values, **{key: value for key, value in later.items() if key in taken})
+        return built.freeze() if frozen else built
     except (ValueError, re.error) as error:
         raise UserError(f"{attribute} cannot be built with {values}: {error}.") from error
 
@@ -130,7 +134,8 @@ def _is_range(value: list[Any], least: int) -> bool:
     return len(value) == 2 and all(_fits(each, int) for each in value) and least <= value[0] <= value[1]
 
 
-def _part_problems(part: str, node: Any, trust: list[str]) -> Iterator[str]:
+def part_problems(part: str, node: Any, trust: list[str]) -> Iterator[str]:
+    """What `problems` finds in one part, such as backbone."""
     if part == "augment" and node is None:
         return
     if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
@@ -143,9 +148,10 @@ def _part_problems(part: str, node: Any, trust: list[str]) -> Iterator[str]:
         return
     signature = inspect.signature(target)
     given = {key: value for key, value in node.items() if not key.startswith("_")}
-    known = [name for name in signature.parameters if name not in LATER[part]]
+    shared = SHARED.get(part, {})
+    known = [*(name for name in signature.parameters if name not in LATER[part]), *shared]
     open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
-    hints = _hints(target)
+    hints = shared | _hints(target)
     for key, value in given.items():
         if key not in known and not open_ended:
             yield f"{part}.{key}: {target.__name__} has no such setting.{did_you_mean(key, known)} It has {known}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import shake_128
 from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
@@ -48,10 +49,12 @@ class Learner(LightningModule):
         schedule: Callable[[Optimizer], LRScheduler],
         metric: Metric = "accuracy",
         steps: int = 1,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.algorithm = algorithm
         self.steps = steps  # meta-iterations of the whole training
+        self.seed = seed  # of what a network draws at random while training
         self.metric = metric
         self.optimizer = optimizer
         self.schedule = schedule
@@ -69,6 +72,7 @@ class Learner(LightningModule):
 
     def training_step(self, groups: list[Episodes], step: int) -> Tensor:
         self._tell_progress()
+        self._seed_noise()
         loss = self._loss(groups)
         if self.trainer.world_size > 1:
             self._average_buffers()
@@ -137,7 +141,15 @@ class Learner(LightningModule):
         return torch.stack(losses).sum()
 
     def _tell_progress(self) -> None:
-        self.algorithm.progress = self.trainer.global_step / self.steps
+        """To whoever asks: the algorithm, and a backbone that drops more and more."""
+        for module in self.algorithm.modules():
+            if hasattr(module, "progress"):
+                module.progress = self.trainer.global_step / self.steps
+
+    def _seed_noise(self) -> None:
+        """What a network draws in this step, for dropout say, depends on the run's seed, the step and the process."""
+        stream = f"{self.seed}/noise/{self.trainer.global_step}/{self.trainer.global_rank}"
+        torch.manual_seed(int.from_bytes(shake_128(stream.encode()).digest(8), "little"))
 
     def _score(self, groups: list[Episodes]) -> None:
         for episodes in groups:

@@ -17,7 +17,7 @@ ROOMS = {  # room -> the rooms of ours that it may import
     "stats": set(),
     "allocator": set(),
     "schedule": set(),
-    "backbones": {"backbones"},
+    "backbones": {"backbones", "errors"},
     "solvers": set(),
     "inner_loop": {"episodes"},
     "algorithms": {"algorithms", "backbones", "inner_loop", "solvers", "episodes", "errors"},

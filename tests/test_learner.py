@@ -16,6 +16,7 @@ from fsl_cli.data.datamodule import EVALUATION_SEED, Episodic
 from fsl_cli.data.sampler import Shape
 from fsl_cli.data.store import DataSet
 from fsl_cli.data.tasks import Batch, ImageTasks
+from fsl_cli.errors import UserError
 from fsl_cli.training import new_trainer, quiet
 
 
@@ -97,3 +98,49 @@ def test_episodes_of_several_shapes_are_averaged_and_leave_one_set_of_statistics
     torch.testing.assert_close(together._loss(groups), apart._loss(alone))
     for one, other in zip(together.buffers(), apart.buffers(), strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_what_a_network_drops_depends_on_the_runs_seed_the_step_and_the_process_alone() -> None:
+    words = ["backbone=resnet12", "backbone.filters=[4,4,4,4]", "backbone.drop_rate=0.5"]
+    built = learner(compose(words).values, 1, 16).train()
+    strategy = SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision)
+    groups = tasks().gather(Batch("train", 0, [0]), torch.device("cpu"))
+
+    def loss(seed: int = 0, step: int = 3, rank: int = 0) -> float:
+        built.seed = seed
+        built._trainer = SimpleNamespace(global_step=step, global_rank=rank, world_size=1, strategy=strategy)
+        torch.rand(5)  # whatever was drawn before
+        return built.training_step(groups, 0).item()
+
+    first = loss()
+    assert loss() == first
+    assert len({first, loss(seed=1), loss(step=4), loss(rank=1)}) == 4
+
+
+def test_a_backbone_is_told_how_much_of_the_training_is_done() -> None:
+    built = learner(compose(["backbone=resnet12", "backbone.filters=[4,4,4,4]", "steps=8"]).values, 1, 16)
+    assert built.algorithm.backbone.progress == 1
+    built._trainer = SimpleNamespace(global_step=2)
+    built._tell_progress()
+    assert (built.algorithm.progress, built.algorithm.backbone.progress) == (0.25, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["algo=protonet", "backbone.frozen=true", "backbone.filters=8"], "nothing to train"),
+        (["algo=maml", "algo.checkpoint_inner=true", "backbone=resnet12"], "Type backbone.drop_rate=0"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(words: list[str], says: str) -> None:
+    with pytest.raises(UserError, match=says), torch.device("meta"):
+        learner(compose(words).values, 1, 16)
+
+
+def test_a_frozen_backbone_leaves_the_rest_to_learn() -> None:
+    words = ["algo=anil", "backbone.frozen=true", "backbone.filters=8", "train_way=3", "algo.inner_steps=1"]
+    built = learner(compose(words).values, 1, 16)
+    built.train().algorithm.loss(tasks().gather(Batch("train", 0, [0, 1]), torch.device("cpu"))[0]).backward()
+    learned = {name for name, value in built.algorithm.named_parameters() if value.grad is not None}
+    assert learned == {"net.head.weight", "net.head.bias"}
+    assert sum(map(len, (group["params"] for group in built.configure_optimizers()["optimizer"].param_groups))) == 2

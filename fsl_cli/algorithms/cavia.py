@@ -76,13 +76,13 @@ class _Network(nn.Module):
 
     def __init__(self, backbone: Backbone, way: int, context: int, block: int, film: bool) -> None:
         super().__init__()
+        self.network = Network(backbone, way)
         blocks = len(backbone.block_channels)
         if block >= blocks:
             raise UserError(f"layer={block + 1}: this backbone has {blocks} blocks. Type algo.layer={blocks} or less.")
         channels = backbone.block_channels[block]
         self.block = block
         self.film = film
-        self.network = Network(backbone, way)
         self.enter = nn.Linear(context, 2 * channels if film else channels, bias=film)
         if film:  # as the authors'; in regression theirs is torch's default
             nn.init.kaiming_uniform_(self.enter.weight, nonlinearity="linear")

@@ -5,11 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from fsl_cli.backbones.norm import Mode
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # Number of a block, from 0 -> what is done to its output (T, n, channels, H, W) in front of its last ReLU.
 Changes = Mapping[int, Callable[[Tensor], Tensor]]
@@ -28,6 +32,10 @@ class Backbone(nn.Module, ABC):
     out_features: int
     map_shape: tuple[int, int, int]  # (channels, height, width) that the features are a flat view of
     block_channels: Sequence[int]  # what each block gives to the next
+    frozen = False
+    drops = False  # whether training drops something at random
+    progress = 1.0  # share of the training that is done; before each of its steps the learner says how much
+    pixels: tuple[Sequence[float], Sequence[float]] | None = None  # mean and std that images were scaled by, if known
 
     @abstractmethod
     def features(self, x: Tensor, n_support: int, changes: Changes = NO_CHANGES) -> Tensor:
@@ -53,3 +61,17 @@ class Backbone(nn.Module, ABC):
         k = support.shape[1]
         features = self.features(torch.cat([support, query], 1), k)
         return features[:, :k], features[:, k:]
+
+    def freeze(self) -> Self:
+        """Keep all weights and statistics as they are from now on; returns itself.
+
+        Parameters get no gradient, and the network stays in evaluation mode, whatever `train` is told. What an inner
+        loop does to its own copies of the weights is left to the algorithm.
+        """
+        self.frozen = True
+        self.requires_grad_(False)
+        self.eval()
+        return self
+
+    def train(self, mode: bool = True) -> Self:
+        return super().train(mode and not self.frozen)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsl_cli.backbones.base import NO_CHANGES, Backbone, Changes
+from fsl_cli.backbones.layers import channels_last
 from fsl_cli.backbones.norm import Mode, Norm
 
 
@@ -61,7 +62,7 @@ class Conv4(Backbone):
 
     def features(self, x: Tensor, n_support: int, changes: Changes = NO_CHANGES) -> Tensor:
         episodes = x.shape[:2]  # T, n
-        x = _channels_last(x.flatten(0, 1))  # (T*n, C, H, W)
+        x = channels_last(x.flatten(0, 1))  # (T*n, C, H, W)
         for number, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             x = conv(x)
             x = norm(x.unflatten(0, episodes), n_support, relu=number not in changes).flatten(0, 1)
@@ -71,11 +72,3 @@ class Conv4(Backbone):
                 x = F.relu(changes[number](x.unflatten(0, episodes)).flatten(0, 1))
         x = x.mean((2, 3)) if self.halve == "stride" else x.flatten(1)
         return x.unflatten(0, episodes)  # (T, n, out_features)
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    """x (n, C, H, W) in that memory format by its strides too, which torch leaves alone where C = 1.
-
-    oneDNN goes by the strides; by others it takes five times as long for the first layer's gradient.
-    """
-    return x.permute(0, 2, 3, 1).flatten(2).unflatten(2, (x.shape[3], x.shape[1])).permute(0, 3, 1, 2)
