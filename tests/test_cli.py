@@ -11,6 +11,9 @@ import pytest
 
 from fsl_cli import __version__
 from fsl_cli.cli import VERBS, run
+from fsl_cli.commands import backbone_lines
+from fsl_cli.commands.backbone_lines import HEADER, measured
+from fsl_cli.config import choices
 
 FAST = ("--help", "--version", "ls", "ls algo", "train --help", "trian")
 
@@ -44,6 +47,26 @@ def test_ls_shows_each_file_with_its_first_line(capsys: pytest.CaptureFixture[st
     shown = capsys.readouterr().out
     assert "MAML: a learned initialisation" in shown
     assert "data" not in shown.splitlines()
+
+
+def test_ls_backbone_measures_fsls_own(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "backbone").mkdir()
+    own = tmp_path / "backbone" / "mine.yaml"
+    own.write_text("# Mine, which runs code\n_target_: os.system\ncommand: touch ran\n")
+    assert measured("conv4").split()[:2] == ["112,832", "1600"]
+    assert float(measured("conv4").split()[2]) > 0
+    assert measured("torchvision").strip() == "by name"
+    assert measured("mine", str(tmp_path)).strip() == "not built"
+    assert {len(measured(name)) for name in ("conv4", "mlp", "timm")} == {len(HEADER)}
+
+
+def test_ls_backbone_shows_a_line_each(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbone_lines, "measured", lambda name, user_dir: f"<{name}>")
+    run(["ls", "backbone"])
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first.split()[:3] == ["backbone", "parameters", "features"]
+    assert "  conv4        <conv4>  Four blocks of 3x3 convolution" in "\n".join(lines)
+    assert [line.split()[0] for line in lines] == list(choices("backbone"))
 
 
 def test_show_says_where_each_value_comes_from(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,12 +12,15 @@ HELP = """List what can be chosen, with the first line of each file in conf/.
   fsl ls                       every group
   fsl ls algo                  algorithms
   fsl ls data                  data sets
+  fsl ls backbone              backbones: parameters, features, and milliseconds for an image, measured here
   fsl ls --config-dir my_conf  your own as well
 
 Prints, for example:
   algo
     maml      MAML: a learned initialisation, a few gradient steps away from any task (Finn et al. 2017)
-    protonet  Prototypical networks: nearest class mean in a learned embedding (Snell et al. 2017)"""
+    protonet  Prototypical networks: nearest class mean in a learned embedding (Snell et al. 2017)
+  backbone       parameters  features   ms, 84x84
+    conv4           112,832      1600         2.9  Four blocks of 3x3 convolution, the field's standard"""
 
 
 def main(words: Sequence[str]) -> None:
@@ -32,6 +35,17 @@ def main(words: Sequence[str]) -> None:
         if not entries:
             continue
         width = max(map(len, entries))
+        if group == "backbone" and wanted:  # asked for by name: that may take seconds
+            _show_backbones(entries, width, user_dir)
+            continue
         print(group)
         for name, text in entries.items():
             print(f"  {name:<{width}}  {text}")
+
+
+def _show_backbones(entries: dict[str, str], width: int, user_dir: str | None) -> None:
+    from fsl_cli.commands.backbone_lines import HEADER, measured
+
+    print(f"{'backbone':<{width + 2}}  {HEADER}")
+    for name, text in entries.items():
+        print(f"  {name:<{width}}  {measured(name, user_dir)}  {text}", flush=True)
