@@ -60,6 +60,10 @@ ROWS = {
     "baseline": Row(("running", *GRADIENT_NORMS), SMALL_BASELINE, own_loss=True),
     "rfs": Row(("running", *GRADIENT_NORMS), ("backbone.filters=32",), own_loss=True),
     "baselinepp": Row(("running", *GRADIENT_NORMS), SMALL_BASELINE, own_loss=True),
+    "r2d2": Row(("running", *GRADIENT_NORMS), ("algo.scale=10", "algo.penalty=0.01")),
+    "metaoptnet": Row(("running", *GRADIENT_NORMS), ("algo.smoothing=0", "algo.cost=10")),
+    "metabaseline": Row(("running", *GRADIENT_NORMS)),
+    "feat": Row(("running", *GRADIENT_NORMS), ("algo.temperature=1", "algo.contrast_temperature=1"), own_loss=True),
 }
 VARIANTS = {  # settings of an algorithm that all the tests are run with too
     f"{name}-prototypes": ROWS[name]._replace(overrides=(*ROWS[name].overrides, "algo.head_init=prototypes"))

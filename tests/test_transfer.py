@@ -15,6 +15,8 @@ from fsl_cli.algorithms.baseline import Baseline
 from fsl_cli.algorithms.simpleshot import SimpleShot
 from fsl_cli.algorithms.supervised import CosineHead
 from fsl_cli.backbones.base import NO_CHANGES, Backbone, Changes
+from fsl_cli.backbones.conv4 import Conv4
+from fsl_cli.backbones.norm import Mode
 from fsl_cli.cli import run
 from fsl_cli.data.sampler import Shape
 from fsl_cli.data.tasks import Batch, ImageTasks
@@ -173,3 +175,18 @@ def test_init_sees_images_as_the_run_that_it_begins_with(trained: Path, tmp_path
     (folder,) = tmp_path.glob("*/*/")
     first, second = (json.loads((path / "result.json").read_text())["image"] for path in (trained, folder))
     assert first == second
+
+
+@pytest.mark.parametrize("norm", ["running", "support", "group"])
+def test_fine_tuning_is_the_same_one_by_one_and_side_by_side(
+    norm: Mode, float64: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With running averages too, whose scale and shift have wrong gradients in torch's own layer under vmap."""
+    [some] = ImageTasks(tiny_data(), {"test": Shape(3, 2, 2)}, 1).gather(Batch("test", 0, [0, 1]), CPU)
+    found = []
+    for side_by_side in (True, False):
+        torch.manual_seed(0)
+        built = Baseline(Conv4(1, 16, norm, 4), 5, 0.5, 4, "cosine", "all").eval()
+        monkeypatch.setattr("fsl_cli.inner_loop._side_by_side", lambda *_, vmap=side_by_side: vmap)
+        found.append(built.adapt(some.support)(some.query.x))
+    torch.testing.assert_close(*found)

@@ -51,7 +51,7 @@ class Baseline(Algorithm):
         if self.finetune == "all":
             return self._all(support)
         features = self.backbone(support.x)  # (T, n, d)
-        start = self._new_head(features, way(support))
+        start = self._new_head(features, len(features), way(support))
         head = adapt(
             lambda head, _: self._loss(head, features, support.y), start, set(start), self.test_steps, self.rule, True
         )
@@ -63,7 +63,7 @@ class Baseline(Algorithm):
 
     def _all(self, support: Examples) -> Classifier:
         """Of fast weights of backbone and head, task by task."""
-        classes = way(support)
+        head = self._new_head(support.x, 1, way(support))  # here, as vmap would draw another for each task
 
         def features(net: nn.Module, weights: Parameters, *x: Tensor) -> Tensor:
             body = {name: value for name, value in weights.items() if name not in HEAD}
@@ -74,7 +74,7 @@ class Baseline(Algorithm):
                 return self._loss(weights, features(net, weights, support.x), support.y.unsqueeze(0))
 
             body: Parameters = dict(net.named_parameters())
-            start = {**body, **self._new_head(features(net, body, support.x), classes)}
+            start = {**body, **head}
             return adapt(loss, start, set(start), self.test_steps, self.rule, True)
 
         def classify(net: nn.Module, fast: Parameters, support_x: Tensor, x: Tensor) -> Tensor:
@@ -83,13 +83,13 @@ class Baseline(Algorithm):
         fast = for_each_task(self.backbone, learn, support)
         return lambda x: for_each_task(self.backbone, classify, fast, support.x, x)
 
-    def _new_head(self, features: Tensor, way: int) -> Parameters:
-        """What the head of T tasks starts from."""
-        tasks, width = len(features), features.shape[-1]
+    def _new_head(self, like: Tensor, tasks: int, way: int) -> Parameters:
+        """What the head of each task starts from, on the device of `like`."""
+        width = self.backbone.out_features
         if not self.cosine:
-            return {HEAD[0]: features.new_zeros(tasks, way, width), HEAD[1]: features.new_zeros(tasks, way)}
+            return {HEAD[0]: like.new_zeros(tasks, way, width), HEAD[1]: like.new_zeros(tasks, way)}
         dice = torch.Generator().manual_seed(0)
-        weight = torch.randn(way, width, generator=dice).to(features) / width**0.5
+        weight = torch.randn(way, width, generator=dice).to(like) / width**0.5
         return {HEAD[0]: weight.expand(tasks, -1, -1), HEAD[1]: weight.norm(dim=1).expand(tasks, -1)}
 
     def _scores(self, head: Parameters, features: Tensor) -> Tensor:
