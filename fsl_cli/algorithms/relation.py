@@ -25,8 +25,6 @@ class RelationNet(Algorithm):
     each class. The logits are its scores before the sigmoid.
     """
 
-    takes_features = True
-
     def __init__(self, backbone: Backbone, hidden: int = 8) -> None:
         super().__init__()
         self.backbone = backbone
