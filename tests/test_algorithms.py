@@ -251,6 +251,7 @@ def test_the_loss_has_the_gradient_of_the_contract(name: str, norm: str, float64
     torch.testing.assert_close(flat(own), flat(contract), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 @every("name")
 def test_it_learns(name: str) -> None:
     if not ROWS[name].learns:
