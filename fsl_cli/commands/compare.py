@@ -17,8 +17,8 @@ HELP = """Compare two runs, or two tests of runs, on the test episodes that both
 
 Prints, for example:
   A  maml      95.80% ± 0.30%   outputs/maml-omniglot-5w1s/2026-11-21_08-31-07
-  B  protonet  98.55% ± 0.17%   outputs/protonet-omniglot-5w1s/2026-11-20_20-11-54
-  A - B        -2.75% ± 0.27%   1000 paired episodes, Wilcoxon p = 4.4e-70: B is better.
+  B  metasgd   91.01% ± 0.42%   outputs/metasgd-omniglot-5w1s/2026-11-21_10-08-57
+  A - B        4.79% ± 0.30%    1000 paired episodes, Wilcoxon p = 1.1e-128: A is better.
 
 Episodes are paired by their number: the interval of the difference is far narrower than those of the two."""
 
@@ -74,7 +74,7 @@ def _lines(folders: list[Path], a: dict[str, Any], b: dict[str, Any], found: Any
     ]
     difference = spelled(metric, found.mean, found.interval)
     lines.append(
-        f"{'A - B':<{width + 3}}  {difference}   {found.episodes} paired episodes, Wilcoxon p = {found.p:.2g}: "
+        f"{'A - B':<{width + 3}}   {difference}   {found.episodes} paired episodes, Wilcoxon p = {found.p:.2g}: "
         + _verdict(metric, found)
     )
     if a["norm"] != b["norm"] or a["inference"] != b["inference"]:
