@@ -58,6 +58,9 @@ def backbone(name: str, norm: str = "running", *words: str, channels: int = 3) -
     config = settings(f"backbone={name}", f"norm={norm}", *ROWS[name].small, *words)
     built = build(config["backbone"], channels=channels, size=ROWS[name].size)
     assert isinstance(built, Backbone)
+    for key, value in built.named_buffers():
+        if key.endswith("var"):  # of maps as small as an untrained network's, in which they would vanish
+            value.fill_(0.3)
     return built
 
 
