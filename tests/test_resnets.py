@@ -146,6 +146,7 @@ def test_what_cannot_be_is_refused() -> None:
         (lambda: ResNet12(3, 15, "none"), "16 pixels"),
         (lambda: ResNet12(3, 16, "none", [4, 4]), "each of the 4 blocks"),
         (lambda: ResNet(3, 16, "none", [4, 4]), "every stage"),
+        (lambda: ResNet(3, 16, "none", [4, 0], [1, 1]), "at least 1"),
         (lambda: WideResNet(3, 16, "none", depth=12), "such as 10, 16"),
     ]:
         with pytest.raises(ValueError, match=says):

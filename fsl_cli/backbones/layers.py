@@ -10,7 +10,12 @@ from torch import Tensor, nn
 
 
 def conv(channels: int, width: int, size: int = 3, stride: int = 1, bias: bool = False) -> nn.Conv2d:
-    """size x size convolution that keeps the image's size (at stride 1), first weights as He et al. 2015 by fan-out."""
+    """size x size convolution that keeps the image's size (at stride 1), first weights as He et al. 2015 by fan-out.
+
+    Raises ValueError for one without channels.
+    """
+    if width < 1:
+        raise ValueError(f"a convolution of {width} channels; it must have at least 1")
     layer = nn.Conv2d(channels, width, size, stride, padding=size // 2, bias=bias)
     nn.init.kaiming_normal_(layer.weight, mode="fan_out")
     return layer
