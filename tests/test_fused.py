@@ -152,6 +152,7 @@ def test_no_kernel_is_no_trouble(trouble: str, tmp_path: Path, monkeypatch: pyte
     assert (done.stdout, done.stderr) == ("None\n", "")
 
 
+@pytest.mark.slow
 def test_several_processes_build_one_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if kernel.library() is None:
         pytest.skip("no C compiler here")

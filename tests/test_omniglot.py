@@ -65,6 +65,7 @@ def test_lakes_split_is_background_and_evaluation(omniglot_root: Path, load: Cal
     assert not alphabets["train"] & alphabets["val"]
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_unpacked_folders_give_the_same_store(
     omniglot_root: Path, load: Callable[..., DataSet], tmp_path: Path

@@ -21,6 +21,8 @@ from fsl_cli.backbones.pretrained import Pretrained
 from fsl_cli.config import compose
 from fsl_cli.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 FAMILIES = {  # features and size, for each way of ending in a classifier
     "alexnet": (4096, 64),
     "convnext_tiny": (768, 32),
