@@ -7,12 +7,11 @@ representation itself changes with the task. The outer loop learns both, through
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from fsl_cli.algorithms.base import Algorithm
-from fsl_cli.algorithms.network import Network, classifier, demand_way, query_loss
+from fsl_cli.algorithms.network import Network, classifier, demand_way, query_loss, support_loss
 from fsl_cli.backbones.base import Backbone
-from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
+from fsl_cli.episodes import Classifier, Episodes, Examples
 from fsl_cli.inner_loop import Parameters, adapt, sgd
 
 
@@ -36,7 +35,6 @@ class BOIL(Algorithm):
     ) -> None:
         super().__init__()
         self.net = Network(backbone, way)
-        self.way = way
         self.inner_lr = inner_lr
         self.inner_steps = inner_steps
         self.test_steps = test_steps
@@ -45,15 +43,13 @@ class BOIL(Algorithm):
         self.body = {f"backbone.{name}" for name, _ in backbone.named_parameters()}
 
     def adapt(self, support: Examples) -> Classifier:
-        demand_way(support, self.way)
+        demand_way(support, self.net.way)
         return classifier(self.net, self._fast_weights, support, self.checkpoint_inner)
 
     def loss(self, episodes: Episodes) -> Tensor:
         return query_loss(self.net, self._fast_weights, episodes, self.checkpoint_inner)
 
     def _fast_weights(self, net: nn.Module, parameters: Parameters, support: Examples) -> Parameters:
-        def loss(weights: Parameters, step: int) -> Tensor:
-            return task_loss(functional_call(net, weights, (support.x,)), support.y)
-
         steps = self.inner_steps if self.training else self.test_steps
+        loss = support_loss(net, support)
         return adapt(loss, parameters, self.body, steps, sgd(self.inner_lr), self.first_order, self.checkpoint_inner)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from fsl_cli.algorithms.base import Algorithm
-from fsl_cli.algorithms.network import Network, classifier, demand_way, query_loss
+from fsl_cli.algorithms.network import Network, classifier, demand_way, query_loss, support_loss
 from fsl_cli.backbones.base import Backbone
-from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
+from fsl_cli.episodes import Classifier, Episodes, Examples
 from fsl_cli.errors import UserError
 from fsl_cli.inner_loop import Parameters, adapt, sgd
 
@@ -40,14 +39,13 @@ class CAVIA(Algorithm):
     ) -> None:
         super().__init__()
         self.net = _Network(backbone, way, context, layer - 1, film)
-        self.way = way
         self.inner_lr = inner_lr
         self.inner_steps = inner_steps
         self.test_steps = test_steps
         self.first_order = first_order
 
     def adapt(self, support: Examples) -> Classifier:
-        demand_way(support, self.way)
+        demand_way(support, self.net.network.way)
 
         def learn(net: nn.Module, shared: Parameters, support: Examples) -> Parameters:
             return {"context": self._learned(net, shared, support)["context"]}  # the rest is the network's own
@@ -60,12 +58,9 @@ class CAVIA(Algorithm):
 
     def _learned(self, net: nn.Module, shared: Parameters, support: Examples) -> Parameters:
         """`shared` as it is, with one task's context."""
-
-        def loss(weights: Parameters, step: int) -> Tensor:
-            return task_loss(functional_call(net, weights, (support.x,)), support.y)
-
         start = {**shared, "context": net.get_buffer("context")}
         steps = self.inner_steps if self.training else self.test_steps
+        loss = support_loss(net, support)
         return adapt(loss, start, {"context"}, steps, sgd(self.inner_lr), self.first_order)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fsl_cli.algorithms.base import Algorithm
-from fsl_cli.algorithms.network import Network, classifier, demand_way
+from fsl_cli.algorithms.network import Network, classifier, demand_way, support_loss
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
 from fsl_cli.inner_loop import Parameters, adapt, mean_loss, sgd
@@ -23,12 +23,11 @@ class Joint(Algorithm):
     def __init__(self, backbone: Backbone, way: int, inner_lr: float, test_steps: int) -> None:
         super().__init__()
         self.net = Network(backbone, way)
-        self.way = way
         self.inner_lr = inner_lr
         self.test_steps = test_steps
 
     def adapt(self, support: Examples) -> Classifier:
-        demand_way(support, self.way)
+        demand_way(support, self.net.way)
         return classifier(self.net, self._fine_tuned, support)
 
     def loss(self, episodes: Episodes) -> Tensor:
@@ -42,7 +41,5 @@ class Joint(Algorithm):
         return mean_loss(self.net, one, dict(self.net.named_parameters()), episodes.support, episodes.query)
 
     def _fine_tuned(self, net: nn.Module, parameters: Parameters, support: Examples) -> Parameters:
-        def loss(weights: Parameters, step: int) -> Tensor:
-            return task_loss(functional_call(net, weights, (support.x,)), support.y)
-
+        loss = support_loss(net, support)
         return adapt(loss, parameters, set(parameters), self.test_steps, sgd(self.inner_lr))

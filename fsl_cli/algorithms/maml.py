@@ -10,12 +10,20 @@ import re
 from functools import partial
 
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from fsl_cli.algorithms.base import Algorithm
-from fsl_cli.algorithms.network import ANY_WAY, HeadInit, Network, classifier, demand_way, query_loss, task_head
+from fsl_cli.algorithms.network import (
+    ANY_WAY,
+    HeadInit,
+    Network,
+    classifier,
+    demand_way,
+    query_loss,
+    support_loss,
+    task_head,
+)
 from fsl_cli.backbones.base import Backbone
-from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
+from fsl_cli.episodes import Classifier, Episodes, Examples
 from fsl_cli.inner_loop import Parameters, adapt, sgd
 
 
@@ -60,9 +68,7 @@ class MAML(Algorithm):
         return query_loss(self.net, partial(self._fast_weights, way), episodes, self.checkpoint_inner)
 
     def _fast_weights(self, way: int, net: nn.Module, parameters: Parameters, support: Examples) -> Parameters:
-        def loss(weights: Parameters, step: int) -> Tensor:
-            return task_loss(functional_call(net, weights, (support.x,)), support.y)
-
         parameters = {**parameters, **task_head(net, parameters, support, way)}
         steps = self.inner_steps if self.training else self.test_steps
+        loss = support_loss(net, support)
         return adapt(loss, parameters, self.adapted, steps, sgd(self.inner_lr), self.first_order, self.checkpoint_inner)

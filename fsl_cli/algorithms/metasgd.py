@@ -11,12 +11,11 @@ import re
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from fsl_cli.algorithms.base import Algorithm
-from fsl_cli.algorithms.network import Network, classifier, demand_way, query_loss
+from fsl_cli.algorithms.network import Network, classifier, demand_way, query_loss, support_loss
 from fsl_cli.backbones.base import Backbone
-from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
+from fsl_cli.episodes import Classifier, Episodes, Examples
 from fsl_cli.inner_loop import Parameters, Rule, adapt
 
 
@@ -40,7 +39,6 @@ class MetaSGD(Algorithm):
     ) -> None:
         super().__init__()
         self.net = Network(backbone, way)
-        self.way = way
         self.inner_steps = inner_steps
         self.test_steps = test_steps
         self.checkpoint_inner = checkpoint_inner
@@ -52,18 +50,16 @@ class MetaSGD(Algorithm):
         self.net.rates = nn.ParameterList(torch.full_like(value, start) for value in adapted.values())
 
     def adapt(self, support: Examples) -> Classifier:
-        demand_way(support, self.way, " Its head has a learned rate for each number, and keeps its size.")
+        demand_way(support, self.net.way, " Its head has a learned rate for each number, and keeps its size.")
         return classifier(self.net, self._fast_weights, support, self.checkpoint_inner)
 
     def loss(self, episodes: Episodes) -> Tensor:
         return query_loss(self.net, self._fast_weights, episodes, self.checkpoint_inner)
 
     def _fast_weights(self, net: nn.Module, learned: Parameters, support: Examples) -> Parameters:
-        def loss(weights: Parameters, step: int) -> Tensor:
-            return task_loss(functional_call(net, weights, (support.x,)), support.y)
-
         rule = at_rates({name: learned[f"rates.{i}"] for i, name in enumerate(self.adapted)})
         steps = self.inner_steps if self.training else self.test_steps
+        loss = support_loss(net, support)
         return adapt(loss, learned, set(self.adapted), steps, rule, checkpoint=self.checkpoint_inner)
 
 

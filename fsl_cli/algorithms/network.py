@@ -14,7 +14,7 @@ from fsl_cli.algorithms.protonet import prototypes
 from fsl_cli.backbones.base import NO_CHANGES, Backbone, Changes
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
 from fsl_cli.errors import UserError
-from fsl_cli.inner_loop import Parameters, for_each_task, mean_loss
+from fsl_cli.inner_loop import Loss, Parameters, for_each_task, mean_loss
 
 # (network, its parameters, the support set of one task) -> what to call the network with on this task's queries
 Learn = Callable[[nn.Module, Parameters, Examples], Parameters]
@@ -74,7 +74,7 @@ def task_head(net: nn.Module, parameters: Parameters, support: Examples, way: in
     """The head that one task starts from, of the support set's features under `parameters`; {} where it is learned."""
     if "head.weight" in parameters:
         return {}
-    body = {name.removeprefix("backbone."): value for name, value in parameters.items() if name[:9] == "backbone."}
+    body = {name.removeprefix("backbone."): value for name, value in parameters.items() if name.startswith("backbone.")}
     features = functional_call(net.get_submodule("backbone"), body, (support.x.unsqueeze(0),)).squeeze(0)  # (n, d)
     return {f"head.{name}": value for name, value in prototype_head(features, support.y, way).items()}
 
@@ -105,6 +105,11 @@ def demand_way(support: Examples, way: int | None, otherwise: str = "") -> int:
             f"Type way={way}, or train with way={found}.{otherwise}"
         )
     return found
+
+
+def support_loss(net: nn.Module, support: Examples) -> Loss:
+    """What inner loops descend on: the loss of one task's support set, under the weights that they have got to."""
+    return lambda weights, step: task_loss(functional_call(net, weights, (support.x,)), support.y)
 
 
 def classifier(net: nn.Module, learn: Learn, support: Examples, one_by_one: bool = False) -> Classifier:

@@ -49,7 +49,6 @@ class Reptile(Algorithm):
     ) -> None:
         super().__init__()
         self.net = Network(backbone, way)
-        self.way = way
         self.inner_lr = inner_lr
         self.inner_steps = inner_steps
         self.inner_batch = inner_batch
@@ -61,7 +60,7 @@ class Reptile(Algorithm):
         self.register_buffer("weight", torch.zeros(()))
 
     def adapt(self, support: Examples) -> Classifier:
-        demand_way(support, self.way)
+        demand_way(support, self.net.way)
 
         # a support set does not know its episode's number: all take their examples in the same order, which in
         # training would favour the labels of the last minibatch a little each time
