@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from test_heads import Flat, episode
 
-from fsl_cli.algorithms.metabaseline import MetaBaseline
+from fsl_cli.algorithms.protonet import ProtoNet
 from fsl_cli.config import compose
 from fsl_cli.episodes import Examples
 
+MetaBaseline = partial(ProtoNet, distance="cosine")  # as conf/algo/metabaseline.yaml has it
 pytestmark = pytest.mark.usefixtures("float64")
 
 

@@ -16,14 +16,14 @@ from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
 
-SCALE = 10.0  # that learning starts from: Gidaris and Komodakis 2018, https://arxiv.org/abs/1804.09458
-
 
 class ProtoNet(Algorithm):
     """Nearest class mean by `distance`.
 
     `euclidean`: squared distances, divided by `temperature` (1: the paper's). `cosine`: cosines, which lie within
-    one of zero however long the features are, so the network cannot sharpen them; a learned scale does.
+    one of zero however long the features are, so the network cannot sharpen them; a learned scale does, which starts
+    from `scale` (10 as in Gidaris and Komodakis 2018, https://arxiv.org/abs/1804.09458). From a backbone trained on
+    all classes, that is Meta-Baseline (Chen et al., ICCV 2021, equations 1 and 2), https://arxiv.org/abs/2003.04390
     """
 
     takes_features = True
@@ -34,13 +34,14 @@ class ProtoNet(Algorithm):
         backbone: Backbone,
         distance: Literal["euclidean", "cosine"] = "euclidean",
         temperature: float = 1.0,
+        scale: float = 10.0,
     ) -> None:
         super().__init__()
         if temperature <= 0:
             raise ValueError(f"temperature={temperature} must be above 0")
         self.backbone = backbone
         self.temperature = temperature
-        self.scale = nn.Parameter(torch.tensor(SCALE)) if distance == "cosine" else None
+        self.scale = nn.Parameter(torch.tensor(float(scale))) if distance == "cosine" else None
 
     def adapt(self, support: Examples) -> Classifier:
         centres = prototypes(self.backbone(support.x), support.y)
