@@ -8,8 +8,8 @@ from torch import Tensor
 
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.algorithms.feat import FEAT
-from fsl_cli.algorithms.metabaseline import MetaBaseline
 from fsl_cli.algorithms.metaoptnet import MetaOptNet
+from fsl_cli.algorithms.protonet import ProtoNet
 from fsl_cli.algorithms.r2d2 import R2D2
 from fsl_cli.backbones.base import NO_CHANGES, Backbone, Changes
 from fsl_cli.episodes import Episodes, Examples
@@ -36,7 +36,7 @@ HEADS = {
     "svm": lambda: MetaOptNet(Flat(D)),
     "ridge": lambda: MetaOptNet(Flat(D), head="ridge", penalty=0.5),
     "feat": lambda: FEAT(Flat(D), temperature=2.0),
-    "metabaseline": lambda: MetaBaseline(Flat(D)),
+    "metabaseline": lambda: ProtoNet(Flat(D), distance="cosine"),
 }
 
 
