@@ -123,7 +123,7 @@ def learner(
     if backbone.drops and getattr(algorithm, "checkpoint_inner", False):
         raise UserError(
             "algo.checkpoint_inner=true builds each step again, and a backbone that drops at random would drop others. "
-            "Type backbone.drop_rate=0 (resnet12) or backbone.dropout=0 (wrn28_10), or algo.checkpoint_inner=false."
+            "Type backbone.drop_rate=0 (resnet12), backbone.dropout=0 (r2d2, wrn28_10) or algo.checkpoint_inner=false."
         )
     optimizer = partial(build, config["optim"])
     return Learner(

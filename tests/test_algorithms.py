@@ -60,7 +60,7 @@ ROWS = {
     "baseline": Row(("running", *GRADIENT_NORMS), SMALL_BASELINE, own_loss=True),
     "rfs": Row(("running", *GRADIENT_NORMS), ("backbone.filters=32",), own_loss=True),
     "baselinepp": Row(("running", *GRADIENT_NORMS), SMALL_BASELINE, own_loss=True),
-    "r2d2": Row(("running", *GRADIENT_NORMS), ("algo.scale=10", "algo.penalty=0.01")),
+    "r2d2": Row(("running", *GRADIENT_NORMS), ("backbone=conv4", "algo.scale=10", "algo.penalty=0.01")),
     "metaoptnet": Row(("running", *GRADIENT_NORMS), ("algo.smoothing=0", "algo.cost=10")),
     "metabaseline": Row(("running", *GRADIENT_NORMS)),
     "feat": Row(("running", *GRADIENT_NORMS), ("algo.temperature=1", "algo.contrast_temperature=1"), own_loss=True),

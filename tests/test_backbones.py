@@ -39,6 +39,7 @@ ROWS = {
     "resnet12": Row(12_424_320, 16000, ("backbone.filters=[4,6,5,4]", "backbone.drop_rate=0")),
     "resnet18": Row(11_176_512, 512, ("backbone.filters=[4,6,5]", "backbone.blocks=[1,2,1]", "backbone.stem=3x3")),
     "wrn28_10": Row(36_472_784, 640, ("backbone.filters=3", "backbone.widen=2", "backbone.depth=10")),
+    "r2d2": Row(2_603_872, 72576, ("backbone.filters=[4,6,5,4]",)),
     "torchvision": Row(11_176_512, 512, ("backbone.name=shufflenet_v2_x0_5",), ("running",), 32),
     "timm": Row(11_176_512, 512, ("backbone.name=test_resnet",), ("running",), 32, "timm"),
 }

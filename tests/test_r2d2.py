@@ -7,8 +7,10 @@ import math
 import pytest
 import torch
 from test_heads import Flat, episode
+from torch import Tensor, nn
 
 from fsl_cli.algorithms.r2d2 import R2D2
+from fsl_cli.backbones.r2d2 import R2D2Net
 from fsl_cli.config import compose
 from fsl_cli.episodes import Examples
 from fsl_cli.solvers.ridge import ridge
@@ -56,8 +58,41 @@ def test_scale_and_regulariser_are_learned_from_where_they_are_set() -> None:
     assert all(value.grad is not None and value.grad != 0 for value in learned.values())
 
 
+def plain_features(net: R2D2Net, images: Tensor) -> Tensor:
+    """The authors' encoder with the weights of ours, by torch's own layers: (n, C, H, W) -> (n, d)."""
+    blocks = []
+    for number, (ours, norm) in enumerate(zip(net.convs, net.norms, strict=True)):
+        conv, batch = nn.Conv2d(*ours.weight.shape[1::-1], 3, padding=1, bias=False), nn.BatchNorm2d(len(norm.weight))
+        conv.weight, batch.weight, batch.bias = ours.weight, norm.weight, norm.bias
+        blocks.append(nn.Sequential(conv, batch, nn.MaxPool2d(2, 1 if number == 3 else 2), nn.LeakyReLU(0.1)))
+    third = nn.Sequential(*blocks[:3])(images)
+    return torch.cat([nn.MaxPool2d(2, 1)(third).flatten(1), blocks[3](third).flatten(1)], 1)
+
+
+@pytest.mark.parametrize(("size", "side"), [(16, 1), (28, 2), (36, 3)])
+def test_the_network_is_the_authors(size: int, side: int) -> None:
+    net, images = R2D2Net(3, size, "running", [4, 6, 5, 7]), torch.randn(8, 3, size, size)
+    for norm in net.norms:
+        nn.init.normal_(norm.weight)  # of either sign: a norm does not change places with pooling
+        nn.init.normal_(norm.bias)
+    assert net.map_shape == (12, side, side)
+    torch.testing.assert_close(net(images.unsqueeze(0)).squeeze(0), plain_features(net, images))
+
+
+def test_training_drops_of_the_last_two_blocks() -> None:
+    images = torch.randn(1, 40, 1, 28, 28)
+    torch.manual_seed(0)
+    whole, dropping = R2D2Net(1, 28, "none", [4, 4, 4, 4]), R2D2Net(1, 28, "none", [4, 4, 4, 4], dropout=0.4)
+    dropping.load_state_dict(whole.state_dict())
+    last = dropping(images).unflatten(2, dropping.map_shape)[:, :, 4:]
+    assert float((last == 0).double().mean()) == pytest.approx(0.4, abs=0.06)
+    assert torch.equal(dropping.eval()(images), whole(images))
+    assert dropping.drops and not whole.drops
+
+
 def test_the_authors_settings_come_without_being_asked_for() -> None:
-    for data, way, scale in (("omniglot", 60, 10.0), ("miniimagenet", 16, 1e-4)):
+    for data, way, scale, dropout in (("omniglot", 60, 10.0, 0), ("miniimagenet", 16, 1e-4, 0.1)):
         values = compose(["algo=r2d2", f"data={data}", "way=5", "shot=1"]).values
+        assert (values["backbone"]["filters"], values["backbone"]["dropout"]) == ([96, 192, 384, 512], dropout)
         assert (values["train_way"], values["train_shot"], values["algo"]["scale"]) == (way, [1, 9], scale)
         assert (values["optim"]["lr"], values["schedule"]["every"], values["schedule"]["factor"]) == (0.005, 2000, 0.5)
