@@ -157,7 +157,8 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
-    assert isinstance(content, dict)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} cannot be read: it holds a {type(content).__name__}, not an object.")
     return content
 
 
@@ -172,18 +173,6 @@ def write_result(folder: Path, result: Result, scores: Iterable[tuple[int, float
     folder.mkdir(parents=True, exist_ok=True)
     write_table(folder / "episodes.csv", ["index", result.metric, "loss"], scores)
     write_json(folder / "result.json", asdict(result))
-
-
-def read_test(folder: Path) -> tuple[dict[str, Any], dict[int, float]]:
-    """A test's result, and the metric of each episode by its number. Raises UserError when the folder holds none."""
-    if not (folder / "result.json").exists():
-        raise UserError(f"{folder} holds no test (result.json). Type fsl test run={folder}, or finish its training.")
-    result = read_json(folder / "result.json")
-    try:
-        with open(folder / "episodes.csv", newline="") as file:
-            return result, {int(row["index"]): float(row[result["metric"]]) for row in csv.DictReader(file)}
-    except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"{folder / 'episodes.csv'} cannot be read ({error}). Test the run again.") from error
 
 
 def environment() -> dict[str, Any]:

@@ -31,6 +31,7 @@ ROOMS = {  # room -> the rooms of ours that it may import
     "assemble": {"algorithms", "binding", "checkpoints", "data", "learner", "errors", "results"},
     "callbacks": {"results", "stats"},
     "screen": {"results"},
+    "report": {"report", "results", "screen", "stats", "errors", "__init__"},
     "features": {"backbones", "data", "learner", "results"},
     "testing": {"assemble", "checkpoints", "data", "features", "errors", "results", "stats", "__init__"},
     "training": {
@@ -39,7 +40,8 @@ ROOMS = {  # room -> the rooms of ours that it may import
     },
     "commands": {
         "commands", "config", "binding", "assemble", "checkpoints", "learner", "data", "results", "stats", "callbacks",
-        "screen", "allocator", "errors", "episodes", "inner_loop", "similarity", "testing", "training", "__init__",
+        "screen", "allocator", "errors", "episodes", "inner_loop", "similarity", "testing", "training", "report",
+        "__init__",
     },
     "completion": {"commands"},
     "cli": {"commands", "completion", "config", "errors", "__init__"},

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fsl_cli.cli import run
 from fsl_cli.errors import UserError
@@ -16,16 +18,22 @@ from fsl_cli.stats import compare
 PROTOCOL = {
     "data": "omniglot", "images": "a", "split": "vinyals", "split_hash": "b", "rotations": "all", "part": "test",
     "way": 5, "shot": 1, "query": 15, "episode_seed": 0, "metric": "accuracy", "sampling": "uniform", "norm": "running",
-    "inference": "inductive", "interval": 0.01,
+    "inference": "inductive", "interval": 0.01, "seed": 0, "trained_on": "omniglot", "checkpoint": "best.ckpt",
+    "image": {"channels": 1, "size": 28, "mean": [0.0], "std": [1.0]}, "step": 100, "loss": 0.1, "seconds": 1.0,
+    "training_seconds": 60.0, "changes": [], "version": "0.1.0",
 }  # fmt: skip
 
 
 def a_test(folder: Path, values: dict[int, float], **changed: object) -> Path:
     folder.mkdir(parents=True)
     mean = sum(values.values()) / len(values)
-    (folder / "result.json").write_text(json.dumps({"algorithm": folder.name, "mean": mean, **PROTOCOL, **changed}))
+    (folder / "result.json").write_text(
+        json.dumps({"algorithm": folder.name, "mean": mean, "episodes": len(values), **PROTOCOL, **changed})
+    )
     with open(folder / "episodes.csv", "w", newline="") as file:
-        csv.writer(file).writerows([["index", "accuracy", "loss"], *([i, value, 0] for i, value in values.items())])
+        csv.writer(file).writerows(
+            [["index", changed.get("metric", "accuracy"), "loss"], *([i, value, 0] for i, value in values.items())]
+        )
     return folder
 
 
@@ -79,15 +87,65 @@ def test_a_difference_within_its_interval_says_how_many_episodes_more(
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"shot": 5}, ["shot is 1 and 5", "shot=1"]),
-        ({"split_hash": "c", "way": 20}, ["split_hash is b and c", "way is 5 and 20", "same data set"]),
+        ({"shot": 5}, ["shot is 1 and 5", "fsl test run=RUN shot=1, and"]),
+        ({"way": [5, 20], "query": "all"}, ["way is 5 and [5,20]", "way=5 query=15"]),
+        ({"data": "glyphs", "split": "seeded", "images": "c"}, ["fsl test run=RUN data=omniglot, and"]),
+        ({"rotations": "none"}, ["fsl test run=RUN data.rotations=all"]),
+        ({"sampling": "within_alphabet"}, ["data.within_alphabet=false"]),
+        ({"split": "lake", "split_hash": "c", "way": 20}, ["train B as A was: fsl train … data.split=vinyals way=5"]),
+        ({"images": "c"}, ["fsl data verify"]),
+        ({"metric": "mse"}, ["classifies"]),
+        ({"episode_seed": 1}, ["one version of fsl"]),
     ],
 )
 def test_tests_of_different_episodes_are_refused(changed: dict[str, object], says: list[str], tmp_path: Path) -> None:
     a, b = a_test(tmp_path / "a", {0: 0.5, 1: 0.6}), a_test(tmp_path / "b", {0: 0.5, 1: 0.6}, **changed)
     with pytest.raises(UserError) as refused:
         run(["compare", str(a), str(b)])
-    assert all(line in str(refused.value) for line in says)
+    assert all(line.replace("RUN", str(b)) in str(refused.value) for line in says), refused.value
+
+
+def test_a_refusal_names_the_setting_of_the_data_set_that_differs(tmp_path: Path) -> None:
+    a, b = a_test(tmp_path / "a", {0: 0.5, 1: 0.6}), a_test(tmp_path / "b", {0: 0.5, 1: 0.6}, images="c")
+    for folder, size in ((a, 28), (b, 84)):
+        config = {"choices": {"algo": "maml", "data": "omniglot"}, "data": {"size": size, "root": str(folder)}}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(UserError, match=r"train B as A was: fsl train … data.size=28\.$"):
+        run(["compare", str(a), str(b)])
+
+
+def test_tests_of_fewer_episodes_are_paired_as_far_as_they_go(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = a_test(tmp_path / "a", dict.fromkeys(range(30), 0.9))
+    b = a_test(tmp_path / "b" / "tests" / "more", {i: 0.8 + 0.01 * (i % 2) for i in range(40)})
+    run(["compare", str(a), str(b)])
+    assert "A met 30 episodes and B 40: only those that both met are paired." in capsys.readouterr().out
+    with pytest.raises(UserError, match=re.escape(f"There is {b}.")):
+        run(["compare", str(a), str(tmp_path / "b")])
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "holds a list, not an object"),
+        ({"image": None}, "lacks image"),
+        ({"temperature": 3, "version": "9.1"}, "but by 9.1: it has temperature"),
+        ({"mean": "high"}, "mean is no number"),
+        ({"episodes": 3}, "has 2 episodes, result.json says 3"),
+    ],
+)
+def test_results_that_are_damaged_or_of_another_version_are_refused(
+    content: str | dict[str, object], says: str, tmp_path: Path
+) -> None:
+    a = a_test(tmp_path / "a", {0: 0.5, 1: 0.6})
+    if isinstance(content, dict):
+        changed = {**json.loads((a / "result.json").read_text()), **content}
+        content = json.dumps({key: value for key, value in changed.items() if value is not None})
+    (a / "result.json").write_text(content)
+    with pytest.raises(UserError, match=says):
+        run(["compare", str(a), str(a)])
 
 
 def test_what_holds_no_test_is_refused(tmp_path: Path) -> None:

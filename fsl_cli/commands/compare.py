@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fsl_cli.errors import UserError
+
+if TYPE_CHECKING:
+    from fsl_cli.report.outcome import Outcome
+    from fsl_cli.stats import Difference
 
 HELP = """Compare two runs, or two tests of runs, on the test episodes that both have met.
 
@@ -22,67 +26,56 @@ Prints, for example:
 
 Episodes are paired by their number: the interval of the difference is far narrower than those of the two."""
 
-# what decides which images an episode consists of, and what is measured
-SAME = (
-    "data", "images", "split", "split_hash", "rotations", "part", "way", "shot", "query", "episode_seed", "sampling",
-    "metric",
-)  # fmt: skip
-
 
 def main(words: Sequence[str]) -> None:
     """Run the command line after `fsl compare`. Raises UserError when the two cannot be compared."""
-    from fsl_cli.results import read_test
+    from fsl_cli.report.outcome import read
+    from fsl_cli.report.protocol import demand_same_episodes
     from fsl_cli.stats import compare
 
     folders = [Path(word) for word in words if word != "--json"]
     if len(folders) != 2:
         raise UserError(f"fsl compare takes two runs, not {len(folders)}. Type fsl compare RUN_A RUN_B.")
-    (a, own), (b, other) = (read_test(folder) for folder in folders)
-    _refuse(folders, a, b)
-    both = sorted(own.keys() & other.keys())
+    a, b = (read(folder) for folder in folders)
+    demand_same_episodes(a, b)
+    both = sorted(a.scores.keys() & b.scores.keys())
     if len(both) < 2:
         raise UserError(f"The two tests share {len(both)} episodes. Test both with the same episodes=1000.")
-    found = compare([own[index] for index in both], [other[index] for index in both])
+    found = compare([a.scores[index] for index in both], [b.scores[index] for index in both])
     if "--json" in words:
-        print(json.dumps({"a": str(folders[0]), "b": str(folders[1]), "metric": a["metric"], **found._asdict()}))
+        ends = {"a": str(a.folder), "b": str(b.folder), "metric": a.result["metric"]}
+        print(json.dumps({**ends, **found._asdict()}))
         return
-    print("\n".join(_lines(folders, a, b, found)))
+    print("\n".join(_lines(a, b, found)))
 
 
-def _refuse(folders: list[Path], a: dict[str, Any], b: dict[str, Any]) -> None:
-    differing = [key for key in SAME if a.get(key) != b.get(key)]
-    if not differing:
-        return
-    facts = "; ".join(f"{key} is {a.get(key)} and {b.get(key)}" for key in differing)
-    settings = [key for key in ("way", "shot", "query") if key in differing]
-    if differing == settings:
-        changes = " ".join(f"{key}={a[key]}" for key in settings)
-        advice = f"Type fsl test run={folders[1]} {changes}, and compare with what that writes."
-    else:
-        advice = "Test both on the same data set and split."
-    raise UserError(f"The two tests did not meet the same episodes: {facts}. {advice}")
-
-
-def _lines(folders: list[Path], a: dict[str, Any], b: dict[str, Any], found: Any) -> list[str]:
+def _lines(a: Outcome, b: Outcome, found: Difference) -> list[str]:
     from fsl_cli.results import spelled
 
-    metric = a["metric"]
-    width = max(len(a["algorithm"]), len(b["algorithm"]))
+    metric = a.result["metric"]
+    width = max(len(a.result["algorithm"]), len(b.result["algorithm"]))
     lines = [
-        f"{letter}  {test['algorithm']:<{width}}   {spelled(metric, test['mean'], test['interval'])}   {folder}"
-        for letter, test, folder in (("A", a, folders[0]), ("B", b, folders[1]))
+        f"{letter}  {test.result['algorithm']:<{width}}   "
+        f"{spelled(metric, test.result['mean'], test.result['interval'])}   {test.folder}"
+        for letter, test in (("A", a), ("B", b))
     ]
     difference = spelled(metric, found.mean, found.interval)
     lines.append(
         f"{'A - B':<{width + 3}}   {difference}   {found.episodes} paired episodes, Wilcoxon p = {found.p:.2g}: "
         + _verdict(metric, found)
     )
-    if a["norm"] != b["norm"] or a["inference"] != b["inference"]:
-        lines.append(f"A is {a['inference']} (norm={a['norm']}), B is {b['inference']} (norm={b['norm']}).")
+    if any(a.result[key] != b.result[key] for key in ("norm", "inference")):
+        words = (
+            f"{name} is {each.result['inference']} (norm={each.result['norm']})"
+            for name, each in zip("AB", (a, b), strict=True)
+        )
+        lines.append(f"{', '.join(words)}.")
+    if len(a.scores) != len(b.scores):
+        lines.append(f"A met {len(a.scores):,} episodes and B {len(b.scores):,}: only those that both met are paired.")
     return lines
 
 
-def _verdict(metric: str, found: Any) -> str:
+def _verdict(metric: str, found: Difference) -> str:
     if abs(found.mean) > found.interval:
         first = (found.mean > 0) == (metric == "accuracy")
         return f"{'A' if first else 'B'} is better."

@@ -1,0 +1,89 @@
+"""What tells whether two tests may be compared, pair by pair, or stand in one column."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fsl_cli.errors import UserError
+from fsl_cli.report.outcome import Outcome
+from fsl_cli.results import saved_config
+
+# what decides which images an episode consists of, and what is measured
+EPISODES = (
+    "data", "images", "split", "split_hash", "rotations", "part", "way", "shot", "query", "episode_seed", "sampling",
+    "metric",
+)  # fmt: skip
+# and what else two numbers of one column have in common
+COLUMN = (*EPISODES, "episodes", "norm", "inference", "trained_on", "channels", "size")
+OF_A_TEST = ("way", "shot", "query", "data", "rotations", "sampling")  # fsl test can change these of a finished run
+IRRELEVANT = ("data.root", "data.cache", "data.download")  # where images come from, not which they are
+
+Protocol = tuple[tuple[str, Any], ...]
+
+
+def protocol(result: dict[str, Any]) -> Protocol:
+    """What two results of one column have in common; tuples, so that it can be a key."""
+    flat = {**result, "channels": result["image"]["channels"], "size": result["image"]["size"]}
+    return tuple((key, tuple(flat[key]) if isinstance(flat[key], list) else flat[key]) for key in COLUMN)
+
+
+def demand_same_episodes(a: Outcome, b: Outcome) -> None:
+    """Raises UserError where the two did not meet the same episodes; it names the setting to change."""
+    differing = [key for key in EPISODES if a.result[key] != b.result[key]]
+    if not differing:
+        return
+    facts = "; ".join(f"{key} is {typed(a.result[key])} and {typed(b.result[key])}" for key in differing)
+    raise UserError(f"The two tests did not meet the same episodes: {facts}. {_advice(a, b, differing)}")
+
+
+def _advice(a: Outcome, b: Outcome, differing: list[str]) -> str:
+    if differing == ["episode_seed"]:
+        return "Test both with one version of fsl: fsl test run=FOLDER."
+    if "metric" in differing:
+        return "One classifies and the other regresses: choose two runs with the same data=NAME."
+    hashes = ("images", "split_hash", *(["split"] if "data" in differing else []))  # follow from the rest
+    named = [key for key in differing if key not in hashes]
+    if named and set(named) <= set(OF_A_TEST):
+        words = " ".join(_word(key, a.result[key]) for key in named)
+        return f"Type fsl test run={b.run} {words}, and compare with what that writes."
+    settings = _differing_data_settings(a, b) or [_word(key, a.result[key]) for key in named]
+    if settings:
+        return f"To compare, train B as A was: fsl train … {' '.join(settings)}."
+    return "The images are other copies, or were changed in between: fsl data verify NAME, and test both again."
+
+
+def _word(key: str, value: Any) -> str:
+    """The setting that leads to this entry of a result."""
+    if key == "sampling":
+        return f"data.within_alphabet={str(value == 'within_alphabet').lower()}"
+    if key == "split" and str(value).startswith("seeded-"):
+        return f"data.split_seed={str(value).removeprefix('seeded-')}"
+    return f"{'data.' if key in ('split', 'rotations') else ''}{key}={typed(value)}"
+
+
+def _differing_data_settings(a: Outcome, b: Outcome) -> list[str]:
+    """A's settings of the data set where B was given others; empty where the runs do not tell."""
+    try:
+        own, other = (flat({"data": saved_config(each.run)["data"]}) for each in (a, b))
+    except (UserError, KeyError):
+        return []
+    return [
+        f"{key}={typed(value)}"
+        for key, value in own.items()
+        if key in other and value != other[key] and key not in IRRELEVANT
+    ]
+
+
+def flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names."""
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def typed(value: Any) -> str:
+    """As one types it: [5,20], true, null."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(typed, value))}]"
+    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
