@@ -11,6 +11,7 @@ from torch import Tensor
 from fsl_cli.data.augment import COUNT, Augment, boxes, numbers
 
 FULL = Augment(crop=0.08, flip=True, jitter=0.4)
+PADDED = Augment(padding=8, flip=True, jitter=0.4)
 PUBLISHED = [12638891, 12944491, 5488961, 1993903]  # of 2**24
 MANY = np.concatenate([numbers(0, "train", index, 100) for index in range(200)])  # (20000, COUNT)
 
@@ -27,6 +28,9 @@ def by_torchvision(augment: Augment, image: Tensor, row: Tensor) -> Tensor:
     if augment.crop is not None:
         left, top, width, height = boxes(augment.crop, row[None], *image.shape[1:])[:, 0].int().tolist()
         image = tv.resized_crop(image, top, left, height, width, list(image.shape[1:]), antialias=False)
+    if augment.padding is not None:
+        left, top = (row[2:4] * (2 * augment.padding + 1)).floor().int().tolist()
+        image = tv.crop(tv.pad(image, [augment.padding]), top, left, *image.shape[1:])
     if augment.flip and row[4] < 0.5:
         image = tv.horizontal_flip(image)
     brightness, contrast, saturation = (1 - augment.jitter + 2 * augment.jitter * row[5:]).tolist()
@@ -38,7 +42,8 @@ def by_torchvision(augment: Augment, image: Tensor, row: Tensor) -> Tensor:
 @pytest.mark.parametrize("size", [(28, 28), (84, 84), (224, 224), (40, 64)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-9)])
 @pytest.mark.parametrize(
-    "augment", [Augment(crop=0.08), Augment(crop=0.9), Augment(flip=True), Augment(jitter=0.4), FULL]
+    "augment",
+    [Augment(crop=0.08), Augment(crop=0.9), Augment(padding=3), Augment(flip=True), Augment(jitter=0.4), FULL, PADDED],
 )
 def test_every_image_is_what_torchvision_makes_of_it(
     augment: Augment, size: tuple[int, int], channels: int, dtype: torch.dtype, tolerance: float
@@ -115,6 +120,16 @@ def test_crops_and_flips_are_distributed_as_said() -> None:
     assert shown.mean() == pytest.approx(0.5, abs=0.015)
 
 
+def test_padded_crops_come_from_every_place_alike() -> None:
+    image = torch.arange(1.0, 10.0).view(1, 1, 3, 3)  # nine pixels that tell where they were
+    shifted = Augment(padding=2).apply(image.expand(len(MANY), -1, -1, -1), torch.from_numpy(MANY))[:, 0]
+    middle = shifted[:, 1, 1]
+    counts = torch.bincount(middle.long(), minlength=10)
+    assert counts[1:].min() > len(MANY) / 25 * 0.85  # 25 places, of 9 of which the middle is a pixel
+    assert counts[1:].max() < len(MANY) / 25 * 1.15
+    assert set(shifted[middle == 1][0].flatten().tolist()) == {0, 1, 2, 4, 5}
+
+
 @pytest.mark.parametrize("size", [(28, 28), (84, 84), (20, 60), (60, 20)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("smallest", [1e-4, 0.08, 0.9, 0.999])
@@ -131,12 +146,19 @@ def test_boxes_lie_within_the_image(smallest: float, dtype: torch.dtype, size: t
 
 def test_everything_happens_where_the_pixels_are() -> None:
     pixels = torch.empty(6, 3, 28, 28, device="meta")  # mixing devices raises, as on a GPU
-    assert FULL.apply(pixels, torch.empty(6, COUNT, device="meta", dtype=torch.float64)).shape == pixels.shape
+    for augment in (FULL, PADDED):
+        assert augment.apply(pixels, torch.empty(6, COUNT, device="meta", dtype=torch.float64)).shape == pixels.shape
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"), [("crop", v) for v in (0.0, -0.1, 1.5, np.nan)] + [("jitter", v) for v in (-0.1, 2.0, np.nan)]
+    ("setting", "value"),
+    [("crop", v) for v in (0.0, -0.1, 1.5, np.nan)] + [("jitter", v) for v in (-0.1, 2.0, np.nan)] + [("padding", 0)],
 )
 def test_values_out_of_range_are_refused(setting: str, value: float) -> None:
-    with pytest.raises(ValueError, match=f"{setting}={value} must be .*such as 0"):
+    with pytest.raises(ValueError, match=f"{setting}={value} must be .*such as [08]"):
         Augment(**{setting: value})
+
+
+def test_two_kinds_of_crops_are_refused() -> None:
+    with pytest.raises(ValueError, match="crop=0.5 and padding=4 both crop; one of them must be null"):
+        Augment(crop=0.5, padding=4)

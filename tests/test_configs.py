@@ -65,6 +65,12 @@ def test_the_papers_settings_come_without_being_asked_for(algo: str, task: tuple
         }  # fmt: skip
 
 
+@pytest.mark.parametrize("algo", ["rfs", "metaoptnet"])
+def test_crops_are_shifted_by_eight_pixels_on_miniimagenet(algo: str) -> None:
+    augment = compose([f"algo={algo}", "data=miniimagenet"]).values["augment"]
+    assert (augment["crop"], augment["padding"], augment["flip"], augment["jitter"]) == (None, 8, True, 0.4)
+
+
 def test_what_is_typed_wins_over_the_recipe() -> None:
     typed = ["norm=support", "steps=7", "algo.inner_lr=0.3", "backbone.halve=pool", "schedule.kind=cosine", "optim=sgd"]
     values = compose(["algo=maml", "data=omniglot", *typed]).values

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fsl_cli.algorithms.feat import FEAT, _dropout
 from fsl_cli.assemble import learner
+from fsl_cli.binding import build
 from fsl_cli.config import compose
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -101,3 +102,4 @@ def test_the_authors_settings_come_without_being_asked_for(shot: int, expected: 
     assert found == expected
     assert (values["optim"]["lr"], values["train_query"], values["steps"]) == (1e-4, 15, 20000)
     assert (values["schedule"]["every"], values["schedule"]["factor"]) == (2000, 0.5)
+    assert build(values["backbone"], channels=3, size=84).out_features == 64

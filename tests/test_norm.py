@@ -94,6 +94,18 @@ def test_conv4_halves_in_its_first_blocks_only(halve: str, size: int, shape: tup
     assert [conv.stride[0] for conv in backbone.convs] == ([2, 2, 1, 1] if halve == "stride" else [1, 1, 1, 1])
 
 
+def test_conv4_gives_each_channels_maximum() -> None:
+    images = torch.randn(2, 3, 1, 48, 48)
+    torch.manual_seed(0)
+    maps = Conv4(1, 48, "running", 8)(images).unflatten(2, (8, 9))  # of 3 x 3 pixels
+    torch.manual_seed(0)
+    backbone = Conv4(1, 48, "running", 8, maximum=True)
+    torch.testing.assert_close(backbone(images), maps.amax(3))
+    assert backbone.map_shape == (8, 1, 1)
+    with pytest.raises(ValueError, match="with halve=stride, features are the map's mean"):
+        Conv4(1, 48, "running", halve="stride", maximum=True)
+
+
 @pytest.mark.parametrize(("size", "halvings", "says"), [(3, 2, "takes 4 pixels"), (28, 5, "there are 4 blocks")])
 def test_conv4_refuses_what_cannot_be_halved(size: int, halvings: int, says: str) -> None:
     with pytest.raises(ValueError, match=says):

@@ -22,6 +22,7 @@ class Conv4(Backbone):
     `halve` = "stride": stride 2 instead of pooling, features averaged over what is left of the image
     (MAML on Omniglot: Finn et al. 2017, appendix A.1, and the authors' code).
     The first `halvings` blocks halve: 2 leaves relation networks maps to compare (Sung et al. 2018).
+    `maximum`: features are each channel's maximum over the last map (FEAT's authors' code).
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Conv4(Backbone):
         filters: int | list[int] = 64,
         halve: Literal["pool", "stride"] = "pool",
         halvings: int = 4,
+        maximum: bool = False,
     ) -> None:
         super().__init__()
         self.norm = norm
@@ -41,7 +43,10 @@ class Conv4(Backbone):
             raise ValueError(f"filters={widths} must be one number, or one for each of the 4 blocks")
         if halvings > 4:
             raise ValueError(f"halvings={halvings} must be 4 or less, as there are 4 blocks")
+        if maximum and halve == "stride":
+            raise ValueError("maximum=true: with halve=stride, features are the map's mean")
         self.halvings = halvings
+        self.maximum = maximum
         strides = [2 if halve == "stride" and number < halvings else 1 for number in range(4)]
         # a bias in front of a norm has no effect
         convs = [
@@ -57,7 +62,7 @@ class Conv4(Backbone):
         side = size // 2**halvings  # rounded down each time
         if halve == "pool" and not side:
             raise ValueError(f"size={size} is too small to be halved {halvings} times; it takes {2**halvings} pixels")
-        self.map_shape = (widths[-1], 1, 1) if halve == "stride" else (widths[-1], side, side)
+        self.map_shape = (widths[-1], 1, 1) if maximum or halve == "stride" else (widths[-1], side, side)
         self.out_features = math.prod(self.map_shape)
 
     def features(self, x: Tensor, n_support: int, changes: Changes = NO_CHANGES) -> Tensor:
@@ -70,5 +75,5 @@ class Conv4(Backbone):
                 x = F.max_pool2d(x, 2)  # (T*n, filters, H/2, W/2)
             if number in changes:
                 x = F.relu(changes[number](x.unflatten(0, episodes)).flatten(0, 1))
-        x = x.mean((2, 3)) if self.halve == "stride" else x.flatten(1)
+        x = x.amax((2, 3)) if self.maximum else x.mean((2, 3)) if self.halve == "stride" else x.flatten(1)
         return x.unflatten(0, episodes)  # (T, n, out_features)

@@ -27,17 +27,23 @@ class Augment:
     """What to draw for each image. Raises ValueError for values out of range.
 
     crop: the smallest share of the image's area that a random crop keeps before it is resized to the whole,
-        such as 0.08; None: no crop. flip: half of the images left-right. jitter: brightness, contrast and
+        such as 0.08; None: no crop. padding: in its place, a crop of the image's size from the image with so many
+        black pixels on each side, such as 8. flip: half of the images left-right. jitter: brightness, contrast and
         saturation each times a factor within 1 - jitter to 1 + jitter, such as 0.4.
     """
 
     crop: float | None = None
+    padding: int | None = None
     flip: bool = False
     jitter: float = 0.0
 
     def __post_init__(self) -> None:
         if self.crop is not None and not 0 < self.crop <= 1:
             raise ValueError(f"crop={self.crop} must be a share of the area above 0, up to 1, such as 0.08, or null")
+        if self.padding is not None and self.padding < 1:
+            raise ValueError(f"padding={self.padding} must be at least 1 pixel, such as 8, or null")
+        if self.crop is not None and self.padding is not None:
+            raise ValueError(f"crop={self.crop} and padding={self.padding} both crop; one of them must be null")
         if not 0 <= self.jitter <= 1:
             raise ValueError(f"jitter={self.jitter} must be from 0 to 1, such as 0.4")
 
@@ -45,12 +51,15 @@ class Augment:
         """Images (N, 1 or 3, H, W) in 0..1, float32 or float64, changed as `uniform` (N, COUNT) of `numbers` says.
 
         Crops are torchvision's RandomResizedCrop(antialias=False), but drawn without its retries: the area is
-        uniform, and the ratio log-uniform among those with which a box of this area fits into the image.
+        uniform, and the ratio log-uniform among those with which a box of this area fits into the image. With padding
+        they are its RandomCrop(size, padding).
         Colours are ColorJitter's, in the order brightness, contrast, saturation, which is that of Chen et al.
         """
         flipped = uniform[:, 4] < 0.5 if self.flip else torch.zeros_like(uniform[:, 4], dtype=torch.bool)  # (N,)
         if self.crop is not None and self.crop < 1:
             pixels = _resize(pixels, boxes(self.crop, uniform, *pixels.shape[2:]), flipped)
+        elif self.padding is not None:
+            pixels = _shift(pixels, self.padding, uniform, flipped)
         elif self.flip:  # exact, and three times as fast as resampling
             pixels = torch.where(flipped.view(-1, 1, 1, 1), pixels.flip(3), pixels)
         return _recolour(pixels, 1 + self.jitter * (2 * uniform[:, 5:] - 1)) if self.jitter else pixels
@@ -83,6 +92,16 @@ def _resize(pixels: Tensor, boxes: Tensor, flipped: Tensor) -> Tensor:
     # without a rotation x and y do not mix: building the grid from both is far cheaper than affine_grid
     grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), -1)  # (N, H, W, 2)
     return F.grid_sample(pixels, grid.to(pixels.dtype), padding_mode="border", align_corners=False)
+
+
+def _shift(pixels: Tensor, padding: int, uniform: Tensor, flipped: Tensor) -> Tensor:
+    """Images cut out of themselves with a black edge of `padding` pixels around them, some mirrored."""
+    left, top = (uniform[:, 2:4].T * (2 * padding + 1)).long()  # (N,) each, 0 to 2 * padding
+    x = left[:, None] + torch.arange(pixels.shape[3], device=pixels.device)  # (N, W)
+    y = top[:, None] + torch.arange(pixels.shape[2], device=pixels.device)  # (N, H)
+    x = torch.where(flipped[:, None], x.flip(1), x)
+    rows = F.pad(pixels, [padding] * 4).take_along_dim(y[:, None, :, None], 2)  # (N, C, H, W + 2 * padding)
+    return rows.take_along_dim(x[:, None, None, :], 3)
 
 
 def _positions(start: Tensor, length: Tensor, size: int) -> Tensor:
