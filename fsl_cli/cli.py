@@ -16,7 +16,7 @@ VERBS = {
     "data": "data sets: ls, prepare (download, verify, decode), info, show (a picture), verify",
     "compare": "two runs on the same test episodes: the paired difference, and whether it counts",
     "ls": "list algorithms, data sets, backbones and other choices",
-    "show": "the composed settings, and which file or word each comes from",
+    "show": "the composed settings and where each comes from; or episode, embedding, steps: what a run has learned",
     "check": "find everything that is wrong with settings, run nothing",
     "bench": "measure speed and memory here, beside a plain loop",
 }

@@ -67,8 +67,8 @@ def sweep_screen(folders: Sequence[Path]) -> None:
         console().print(f"{reached}   {folder}", highlight=False, soft_wrap=True)
 
 
-def fitted_tasks(folder: Path, tasks: Sequence[FittedTask]) -> None:
-    """tasks.png, as figure 2 of MAML: each task's curve, its support points, and the fit after so many steps."""
+def fitted_tasks(out: Path, tasks: Sequence[FittedTask]) -> None:
+    """A PNG as figure 2 of MAML: each task's curve, its support points, and the fit after so many steps."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -83,7 +83,7 @@ def fitted_tasks(folder: Path, tasks: Sequence[FittedTask]) -> None:
             axis.plot(task.x, predicted, "--", color=str(0.75 - 0.75 * number / len(task.after)), label=label)
         axis.set(xlabel="x", ylabel="y")
     axes[0][0].legend()
-    figure.savefig(folder / "tasks.png", dpi=120)
+    figure.savefig(out, dpi=120, format="png")
     pyplot.close(figure)
 
 

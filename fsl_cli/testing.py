@@ -38,7 +38,7 @@ def run_test(
     `changes` are the settings of the run that were changed for this test. Raises UserError when the checkpoint
     does not fit, or when a class of the test was trained on or used for choosing the checkpoint.
     """
-    _refuse_seen_classes(folder, experiment.data)
+    refuse_seen_classes(folder, experiment.data)
     path = folder / "checkpoints" / "best.ckpt"
     step = load_weights(path, experiment.learner)
     started = time.monotonic()
@@ -83,31 +83,34 @@ def run_test(
         ) from error
 
 
-def fit_tasks(experiment: Experiment, steps: Sequence[int] = (0, 1, 5, 10), count: int = 3) -> list[FittedTask]:
-    """The first test tasks of a regression, as the trained algorithm fits them in so many gradient steps."""
+def fit_tasks(
+    experiment: Experiment, steps: Sequence[int] = (0, 1, 5, 10), part: str = "test", index: Sequence[int] = (0, 1, 2)
+) -> list[FittedTask]:
+    """These tasks of a regression, as the trained algorithm fits them in so many gradient steps."""
     algorithm: Any = experiment.learner.algorithm.eval()
     tasks = experiment.episodes.tasks
     assert isinstance(tasks, SinusoidTasks)
     device, trained = experiment.learner.device, algorithm.test_steps
-    batch = Batch("test", EVALUATION_SEED, list(range(count)))
+    batch = Batch(part, EVALUATION_SEED, list(index))
     [episodes] = tasks.gather(batch, device)
     x = torch.linspace(-REACH, REACH, 200, device=device).unsqueeze(-1)
     truth = tasks.truth(batch, x)  # (T, 200, 1)
     after = {}
     for number in steps:
         algorithm.test_steps = number
-        after[number] = algorithm.adapt(episodes.support)(x.expand(count, -1, -1)).detach()
+        after[number] = algorithm.adapt(episodes.support)(x.expand(len(index), -1, -1)).detach()
     algorithm.test_steps = trained
     points, curve = (x.flatten().tolist(), truth.flatten(1).tolist())
     support_x, support_y = (part.flatten(1).tolist() for part in episodes.support)
     fits = {number: predicted.flatten(1).tolist() for number, predicted in after.items()}
     return [
         FittedTask(points, curve[i], support_x[i], support_y[i], {number: fit[i] for number, fit in fits.items()})
-        for i in range(count)
+        for i in range(len(index))
     ]
 
 
-def _refuse_seen_classes(folder: Path, data: Data) -> None:
+def refuse_seen_classes(folder: Path, data: Data) -> None:
+    """Raises UserError when a test class of `data` is one that the run in `folder` was trained or validated on."""
     if not (folder / "classes.json").exists():
         return
     splits = read_json(folder / "classes.json")

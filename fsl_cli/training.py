@@ -60,7 +60,7 @@ def train(folder: Path, values: dict[str, Any], experiment: Experiment, words: l
         if values["test"]:
             run_test(folder, values, experiment, trainer, folder, changes=[])
             if trainer.is_global_zero and metric == "mse" and hasattr(experiment.learner.algorithm, "test_steps"):
-                fitted_tasks(folder, fit_tasks(experiment))
+                fitted_tasks(folder / "tasks.png", fit_tasks(experiment))
         if trainer.is_global_zero:
             last_screen(folder, values["test"])
 

@@ -342,7 +342,8 @@ def test_show_draws_what_training_sees(odd_data: DataSet, cache: Path) -> None:
         assert np.array_equal(rows, wanted.round().byte().permute(0, 2, 3, 1).numpy())
     turns = [f"turned {90 * (number % 4)}°" for number in drawn.classes]
     names = ["abcd"[number // 4] for number in drawn.classes]
-    assert episode_picture._names(data, "train", drawn) == [f"{n}\n{t}" for n, t in zip(names, turns, strict=True)]
+    shown = episode_picture.class_names(data, "train", drawn.classes)
+    assert shown == [f"{n}\n{t}" for n, t in zip(names, turns, strict=True)]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import base64
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def draw(data: DataSet, out: Path, *, episodes: int, split: str, way: int, shot:
         canvas = _canvas(data, split, episode)
         axis.imshow(canvas, cmap="gray", vmin=0, vmax=255, extent=(0, way, rows + GAP, 0), interpolation="nearest")
         axis.set_yticks([shot / 2, shot + GAP + query / 2], ["support", "query"], fontsize=8)
-        axis.set_xticks([label + 0.5 for label in range(way)], _names(data, split, episode), fontsize=7)
+        axis.set_xticks([label + 0.5 for label in range(way)], class_names(data, split, episode.classes), fontsize=7)
         axis.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
         axis.set_frame_on(False)
         axis.set_title(f"{data.name} {split}, seed {seed}, episode {index}", fontsize=9)
@@ -78,11 +78,11 @@ def _canvas(data: DataSet, part: str, episode: Episode) -> Any:
     return canvas[..., 0] if channels == 1 else canvas
 
 
-def _names(data: DataSet, part: str, episode: Episode) -> list[str]:
-    """Each class's name, folder and all, a line for each part; and how far it is turned."""
+def class_names(data: DataSet, part: str, classes: Sequence[int]) -> list[str]:
+    """The name of each class of a split, folder and all, a line for each part; and how far it is turned."""
     split = data.splits[part]
     names = []
-    for number in episode.classes:
+    for number in classes:
         lines = data.store.names[split.classes[number // split.turns]].split("/")[-2:]
         lines += [f"turned {90 * (number % split.turns)}°"] if split.turns > 1 else []
         names.append("\n".join(line if len(line) <= LETTERS else f"{line[: LETTERS - 1]}…" for line in lines))

@@ -1,11 +1,13 @@
-"""fsl show: the composed settings, and where each comes from."""
+"""fsl show: the composed settings, and where each comes from; or a picture of what a run has learned."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fsl_cli.config import compose, provenance, take_user_dir
+from fsl_cli.config import compose, did_you_mean, provenance, take_user_dir
+from fsl_cli.errors import UserError
 
 HELP = """Show the settings that a command line comes to, and which file or word each value comes from.
 
@@ -15,12 +17,37 @@ HELP = """Show the settings that a command line comes to, and which file or word
 Prints, for example:
   way           20            your command line
   algo
-    inner_lr    0.1           conf/recipe/maml_omniglot.yaml"""
+    inner_lr    0.1           conf/recipe/maml_omniglot.yaml
+
+Or what a finished run has learned, as a picture:
+
+  fsl show episode run=DIR index=17           a test episode's images, with what each query was taken for
+  fsl show embedding run=DIR                  metric methods: the images of a test episode in two dimensions
+  fsl show embedding run=DIR method=tsne way=20 shot=5
+  fsl show steps run=DIR upto=20              inner loops: accuracy and loss after 0, 1, 2, ... steps, and a CSV
+
+Prints, for example:
+      3 steps   95.80% ± 0.30%   loss 0.1322 ± 0.0091
+  outputs/RUN/shown/omniglot-5w1s/steps.png
+
+Episodes are those of the run's own test, under its own way, shot and query, or what is typed, as for fsl test.
+split=val takes those of validation: use these to choose settings. out=FILE.png writes elsewhere."""
+
+PICTURES = ("episode", "embedding", "steps")
 
 
 def main(words: Sequence[str]) -> None:
     """Run the command line after `fsl show`. Raises UserError for settings that do not compose."""
     user_dir, overrides = take_user_dir(words)
+    if overrides and overrides[0].isalpha():
+        if overrides[0] not in PICTURES:
+            near = did_you_mean(overrides[0], PICTURES)
+            raise UserError(
+                f"fsl show has no picture '{overrides[0]}'.{near} There are {', '.join(PICTURES)}; "
+                "settings are of the form key=value, such as way=5."
+            )
+        importlib.import_module(f"fsl_cli.commands.show_{overrides[0]}").main(overrides[1:], user_dir)
+        return
     config = compose(overrides, user_dir)
     sources = provenance(overrides, user_dir)
     rows = list(_rows(config.values, "", sources))

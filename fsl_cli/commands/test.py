@@ -39,31 +39,25 @@ def main(words: Sequence[str]) -> None:
     """Run the command line after `fsl test`. Raises UserError."""
     from fsl_cli.allocator import keep_memory
     from fsl_cli.assemble import assemble
-    from fsl_cli.binding import demand_fit
     from fsl_cli.commands.train import start
-    from fsl_cli.results import read_json, saved_config
+    from fsl_cli.results import read_json
     from fsl_cli.screen import console, protocol_line, reached_line
     from fsl_cli.similarity import demand_inner_loop
     from fsl_cli.testing import run_test
     from fsl_cli.training import new_trainer, quiet
 
     user_dir, words = take_user_dir(words)
-    given = dict(_split(word) for word in words)
+    given = dict(split_word(word) for word in words)
     if "run" not in given and "algo" in given:
         start(compose([*words, "steps=0"], user_dir))
         return
     if "run" not in given:
         raise UserError("Which run? Type fsl test run=FOLDER; every fsl train prints its folder.")
     folder = Path(given.pop("run"))
-    trust = names(given.pop("trust", ""))
     compare = _yes_or_no("similarity", given.pop("similarity", "false"))
-    saved = saved_config(folder)
-    values = changed(saved, given, user_dir)
-    demand_fit(values, trust)
-    if not (folder / "training.json").exists():
-        raise UserError(f"{folder} is not trained to its end. Type fsl train resume={folder} first.")
+    values = settings_of_a_test(folder, given, user_dir)
     keep_memory()
-    name = _test_name(values, given)
+    name = test_name(values, given)
     with quiet():
         trainer = new_trainer({**values["trainer"], "strategy": "auto", "devices": 1, "num_nodes": 1})
         changes = [f"{key}={value}" for key, value in given.items()]
@@ -76,6 +70,22 @@ def main(words: Sequence[str]) -> None:
     if compare:
         console().print(_compare(experiment, folder / "tests" / name), highlight=False)
     console().print(f"files  {folder / 'tests' / name}", highlight=False, soft_wrap=True)
+
+
+def settings_of_a_test(folder: Path, given: dict[str, str], user_dir: str | None) -> dict[str, Any]:
+    """The configuration of a finished run with what is `given` in place of its own; takes `trust` out of that.
+
+    Raises UserError when the run is not finished, or the two do not go together.
+    """
+    from fsl_cli.binding import demand_fit
+    from fsl_cli.results import saved_config
+
+    trust = names(given.pop("trust", ""))
+    values = changed(saved_config(folder), given, user_dir)
+    demand_fit(values, trust)
+    if not (folder / "training.json").exists():
+        raise UserError(f"{folder} is not trained to its end. Type fsl train resume={folder} first.")
+    return values
 
 
 def changed(saved: dict[str, Any], given: dict[str, str], user_dir: str | None = None) -> dict[str, Any]:
@@ -137,7 +147,8 @@ def _yes_or_no(key: str, text: str) -> bool:
     return text == "true"
 
 
-def _split(word: str) -> tuple[str, str]:
+def split_word(word: str) -> tuple[str, str]:
+    """key=value -> (key, value). Raises UserError for a word of another form."""
     key, equals, value = word.partition("=")
     if not equals or not key:
         raise UserError(f"'{word}' is not of the form key=value, such as way=20.")
@@ -162,7 +173,7 @@ def _leaves(node: dict[str, Any], prefix: str = "") -> list[str]:
     ]
 
 
-def _test_name(values: dict[str, Any], given: dict[str, str]) -> str:
+def test_name(values: dict[str, Any], given: dict[str, str]) -> str:
     """A folder's name for this test: data, way, shot, and whatever else was changed."""
     others = [f"{key}={value}" for key, value in sorted(given.items()) if key not in ("data", "way", "shot")]
     name = "-".join([values["choices"]["data"], task_name(values), *others])
