@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 
 from fsl_cli.algorithms.base import Algorithm
-from fsl_cli.binding import build, demand_fit
+from fsl_cli.backbones.norm import Mode
+from fsl_cli.binding import build, demand_parts_fit
 from fsl_cli.checkpoints import load_weights
 from fsl_cli.data.augment import Augment
 from fsl_cli.data.datamodule import Episodic
@@ -37,7 +38,7 @@ class Experiment(NamedTuple):
     learner: Learner
     episodes: Episodic
     data: Data
-    image: dict[str, Any]  # what the backbone sees: channels, size, and the mean and std that pixels are scaled by
+    image: dict[str, Any]  # what the backbone sees: channels, size, the pixels' mean and std, whether they show ink
     train_classes: int  # of the training split, turned ones counted on their own
 
 
@@ -68,13 +69,18 @@ def assemble(config: dict[str, Any], parts: Sequence[str] = ("train", "val", "te
     return Experiment(built, episodes, data, image, train_classes)
 
 
-def trained(folder: Path) -> Algorithm:
+def trained(folder: Path, trust: Sequence[str] = (), norm: Mode | None = None) -> Algorithm:
     """The algorithm of a finished run, as its best checkpoint left it, in evaluation mode; needs no data.
 
-    Raises UserError when the folder holds no such run.
+    `trust` are packages that its configuration may name besides ours; `norm` takes the place of the run's. Raises
+    UserError when the folder holds no such run.
     """
     config = saved_config(folder)
-    demand_fit(config, [])
+    demand_parts_fit(config, ("algo", "backbone"), list(trust))
+    if "pretrained" in config["backbone"]:
+        config["backbone"]["pretrained"] = False  # the checkpoint has the weights
+    if norm:
+        config["norm"] = config["backbone"]["norm"] = norm
     image = config["image"]
     pixels, classes = (image["mean"], image["std"]), config.get("train_classes", 1)
     built = learner(config, image["channels"], image["size"], pixels=pixels, train_classes=classes)
@@ -88,9 +94,12 @@ def _image_tasks(config: dict[str, Any], data: DataSet, shapes: dict[str, Shape]
     if found:
         raise UserError("\n".join(dict.fromkeys(found)))
     channels, size = data.store.images.shape[1:3]
-    own = {"channels": channels, "size": size, "mean": list(data.mean), "std": list(data.std)}
+    own = {"channels": channels, "size": size, "mean": list(data.mean), "std": list(data.std), "ink": data.ink}
     image = config.get("image") or own
-    scaled = data._replace(mean=tuple(image["mean"]), std=tuple(image["std"]))
+    mean, std = tuple(image["mean"]), tuple(image["std"])
+    if image.get("ink", data.ink) != data.ink:  # 1 - pixel takes the place of pixel
+        mean, std = tuple(1 - value for value in mean), tuple(-value for value in std)
+    scaled = data._replace(mean=mean, std=std)
     augmentation = build(config["augment"]) if config.get("augment") else Augment()
     tasks = ImageTasks(scaled, shapes, image["channels"], None if augmentation == Augment() else augmentation)
     return tasks, image

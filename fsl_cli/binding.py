@@ -91,6 +91,16 @@ def demand_fit(config: dict[str, Any], trust: list[str] | None = None) -> None:
         raise UserError("\n".join(found))
 
 
+def demand_parts_fit(config: dict[str, Any], parts: Iterable[str], trust: list[str]) -> None:
+    """Raises UserError with all that is wrong at the root and in these parts; the others may be another machine's."""
+    found = [
+        *_root_problems(config),
+        *(line for part in parts for line in part_problems(part, config.get(part), trust)),
+    ]
+    if found:
+        raise UserError("\n".join(found))
+
+
 def build(node: dict[str, Any], **later: Any) -> Any:
     """Call what `_target_` names with the node's other values, and what it takes of `later`.
 

@@ -13,6 +13,7 @@ from fsl_cli.errors import Interrupted, UserError
 VERBS = {
     "train": "meta-train an algorithm, validate, and test it once; -m sweeps, resume=DIR goes on",
     "test": "test a run again: any way, shot, query, episodes or data set",
+    "predict": "classify your own pictures with a run: a few known ones of each class, any number of new ones",
     "data": "data sets: ls, prepare (download, verify, decode), info, show (a picture), verify",
     "compare": "two runs on the same test episodes: the paired difference, and whether it counts",
     "ls": "list algorithms, data sets, backbones and other choices",

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 import fsl_cli.inner_loop
+from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.assemble import learner
 from fsl_cli.backbones.base import NO_CHANGES, Backbone, Changes
+from fsl_cli.config import compose
 from fsl_cli.data.store import DataSet, ImageStore, Split
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -62,6 +66,21 @@ class Pixels(Backbone):
 
     def features(self, x: Tensor, n_support: int, changes: Changes = NO_CHANGES) -> Tensor:
         return x.flatten(2)
+
+
+def untrained_run(folder: Path, *words: str, change: Callable[[Algorithm], None] = lambda algorithm: None) -> Algorithm:
+    """A run's folder as training leaves it, of an algorithm with its first weights, which `change` may change."""
+    config = compose(words)
+    size = config.values["data"].get("size", 28)
+    image = {"channels": 1, "size": size, "mean": [0.3], "std": [0.5], "ink": True}
+    values = {**config.values, "choices": config.choices, "image": image, "train_classes": 7}
+    built = learner(values, 1, size, train_classes=7)
+    change(built.algorithm)
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(values))
+    (folder / "environment.json").write_text('{"fsl": "0.0.1"}')
+    torch.save({"state_dict": built.state_dict(), "global_step": 0}, folder / "checkpoints" / "best.ckpt")
+    return built.algorithm.eval()
 
 
 def tiny_data(classes: int = 200, images: int = 8, turns: int = 1) -> DataSet:

@@ -28,7 +28,8 @@ ROOMS = {  # room -> the rooms of ours that it may import
     "config": {"errors"},
     "binding": {"config", "errors", "backbones"},
     "checkpoints": {"backbones", "errors", "learner"},
-    "assemble": {"algorithms", "binding", "checkpoints", "data", "learner", "errors", "results"},
+    "assemble": {"algorithms", "backbones", "binding", "checkpoints", "data", "learner", "errors", "results"},
+    "predictor": {"algorithms", "assemble", "data", "episodes", "errors", "results", "__init__"},
     "callbacks": {"results", "stats"},
     "screen": {"results"},
     "report": {"report", "results", "screen", "stats", "errors", "__init__"},
@@ -40,12 +41,12 @@ ROOMS = {  # room -> the rooms of ours that it may import
     },
     "commands": {
         "commands", "config", "binding", "assemble", "checkpoints", "learner", "data", "results", "stats", "callbacks",
-        "screen", "allocator", "errors", "episodes", "inner_loop", "similarity", "testing", "training", "report",
-        "__init__",
+        "screen", "allocator", "errors", "episodes", "inner_loop", "predictor", "similarity", "testing", "training",
+        "report", "__init__",
     },
     "completion": {"commands"},
     "cli": {"commands", "completion", "config", "errors", "__init__"},
-    "__init__": set(),
+    "__init__": {"predictor"},
     "__main__": {"cli"},
 }  # fmt: skip
 LIBRARIES = {  # library -> the rooms that may import it

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
 
 
@@ -30,6 +31,14 @@ class Algorithm(nn.Module, ABC):
     def loss(self, episodes: Episodes) -> Tensor:
         """What training minimises, averaged over the T episodes; its gradient is the meta-gradient."""
         return task_loss(self.adapt(episodes.support)(episodes.query.x), episodes.query.y)
+
+    def embed(self, x: Tensor, support: Tensor | None = None) -> Tensor:
+        """What the method compares images by: x (T, n, *item) -> (T, n, d), before anything adapts to a task.
+
+        By default what the backbone makes of them, with their `support` images as for `Backbone.forward`.
+        """
+        [backbone] = [module for module in self.modules() if isinstance(module, Backbone)][:1]
+        return backbone(x, support)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What the outer optimizer learns; a group's `times`, where given, multiplies its learning rate."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.algorithms.network import Network, classifier, demand_way, query_loss, support_loss
-from fsl_cli.backbones.base import Backbone
+from fsl_cli.backbones.base import Backbone, Changes
 from fsl_cli.episodes import Classifier, Episodes, Examples
 from fsl_cli.errors import UserError
 from fsl_cli.inner_loop import Parameters, adapt, sgd
@@ -56,6 +56,10 @@ class CAVIA(Algorithm):
         """The base class's loss, computed task by task so that memory does not grow with the meta-batch."""
         return query_loss(self.net, self._learned, episodes)
 
+    def embed(self, x: Tensor, support: Tensor | None = None) -> Tensor:
+        """The backbone's features, under the context that each task starts from."""
+        return self.net.network.backbone(x, support, self.net.changes())
+
     def _learned(self, net: nn.Module, shared: Parameters, support: Examples) -> Parameters:
         """`shared` as it is, with one task's context."""
         start = {**shared, "context": net.get_buffer("context")}
@@ -84,7 +88,10 @@ class _Network(nn.Module):
         self.register_buffer("context", torch.zeros(context), persistent=False)
 
     def forward(self, x: Tensor, support: Tensor | None = None) -> Tensor:
-        return self.network(x, support, {self.block: self._modulated})
+        return self.network(x, support, self.changes())
+
+    def changes(self) -> Changes:
+        return {self.block: self._modulated}
 
     def _modulated(self, x: Tensor) -> Tensor:
         entered = self.enter(self.context)[:, None, None]  # (2 * channels, 1, 1)

@@ -97,6 +97,12 @@ class MAMLpp(Algorithm):
         alone = self.checkpoint_inner
         return mean_loss(self.net, one, learned, episodes.support, episodes.query, one_by_one=alone)
 
+    def embed(self, x: Tensor, support: Tensor | None = None) -> Tensor:
+        """The backbone's features, its norms as before the first step."""
+        weights = self._at({f"backbone.{name}": value for name, value in self.net.backbone.named_parameters()}, 0)
+        body = {name.removeprefix("backbone."): value for name, value in weights.items()}
+        return functional_call(self.net.backbone, body, (x, support))
+
     def _trajectory(self, net: nn.Module, learned: Parameters, support: Examples, way: int) -> Iterator[Parameters]:
         """What to call the network with on queries before the first step and after each one."""
 

@@ -102,7 +102,7 @@ def demand_way(support: Examples, way: int | None, otherwise: str = "") -> int:
     if found and way not in (None, found):
         raise UserError(
             f"This model's head has {way} outputs, the episodes have {found} classes. "
-            f"Type way={way}, or train with way={found}.{otherwise}"
+            f"Type way={way} (fsl predict: a support set of {way} classes), or train with way={found}.{otherwise}"
         )
     return found
 

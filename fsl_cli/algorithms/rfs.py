@@ -47,8 +47,8 @@ class RFS(Algorithm):
         self.temperature = temperature
 
     def adapt(self, support: Examples) -> Classifier:
-        classify = logistic_classifier(self._embed(support.x), support.y, self.penalty)
-        return lambda x: classify(self._embed(x, support.x))
+        classify = logistic_classifier(self.embed(support.x), support.y, self.penalty)
+        return lambda x: classify(self.embed(x, support.x))
 
     def loss(self, episodes: Episodes) -> Tensor:
         """Of the classifier of all training classes; with a teacher, and of the distance to what that one says."""
@@ -63,5 +63,6 @@ class RFS(Algorithm):
         distance = F.kl_div(own, target, reduction="batchmean", log_target=True) * self.temperature**2
         return (1 - self.distilled) * F.cross_entropy(scores, y.flatten()) + self.distilled * distance
 
-    def _embed(self, x: Tensor, support: Tensor | None = None) -> Tensor:
+    def embed(self, x: Tensor, support: Tensor | None = None) -> Tensor:
+        """The backbone's features, of unit length."""
         return F.normalize(self.backbone(x, support), dim=-1)

@@ -42,14 +42,16 @@ class SimpleShot(Algorithm):
             self.centre.copy_(features.mean(0))
 
     def adapt(self, support: Examples) -> Classifier:
-        centroids = prototypes(self._transformed(self.backbone(support.x)), support.y)
-        return lambda x: logits(self._transformed(self.backbone(x, support.x)), centroids)
+        centroids = prototypes(self.embed(support.x), support.y)
+        return lambda x: logits(self.embed(x, support.x), centroids)
 
     def loss(self, episodes: Episodes) -> Tensor:
         """Of the classifier of all training classes."""
         return supervised_loss(self.backbone, self.head, episodes)
 
-    def _transformed(self, features: Tensor) -> Tensor:
+    def embed(self, x: Tensor, support: Tensor | None = None) -> Tensor:
+        """The backbone's features, transformed."""
+        features = self.backbone(x, support)
         if self.transform == "CL2N":
             features = features - self.centre
         return features if self.transform == "UN" else F.normalize(features, dim=-1)

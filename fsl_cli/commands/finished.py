@@ -23,7 +23,7 @@ class Finished(NamedTuple):
 
 def words_of_a_run(verb: str, words: Sequence[str]) -> dict[str, str]:
     """The words of a command line that names a run, by their key. Raises UserError where it names none."""
-    from fsl_cli.commands.test import split_word
+    from fsl_cli.commands.words import split_word
 
     given = dict(split_word(word) for word in words)
     if "run" not in given:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fsl_cli.commands.words import split_word, yes_or_no
 from fsl_cli.config import compose, did_you_mean, names, take_user_dir
 from fsl_cli.errors import UserError
 from fsl_cli.results import task_name
@@ -54,7 +55,7 @@ def main(words: Sequence[str]) -> None:
     if "run" not in given:
         raise UserError("Which run? Type fsl test run=FOLDER; every fsl train prints its folder.")
     folder = Path(given.pop("run"))
-    compare = _yes_or_no("similarity", given.pop("similarity", "false"))
+    compare = yes_or_no("similarity", given.pop("similarity", "false"))
     values = settings_of_a_test(folder, given, user_dir)
     keep_memory()
     name = test_name(values, given)
@@ -139,20 +140,6 @@ def _compare(experiment: Experiment, destination: Path) -> str:
     )
     rows = [f"  {row.layer:<10} {row.mean:.4f} ± {row.interval:.4f}" for row in layers]
     return "\n".join([f"similarity before and after adaptation (linear CKA, {count} episodes)", *rows])
-
-
-def _yes_or_no(key: str, text: str) -> bool:
-    if text not in ("true", "false"):
-        raise UserError(f"{key}={text} is neither true nor false. Type {key}=true.")
-    return text == "true"
-
-
-def split_word(word: str) -> tuple[str, str]:
-    """key=value -> (key, value). Raises UserError for a word of another form."""
-    key, equals, value = word.partition("=")
-    if not equals or not key:
-        raise UserError(f"'{word}' is not of the form key=value, such as way=20.")
-    return key, value
 
 
 def _value(key: str, text: str) -> Any:

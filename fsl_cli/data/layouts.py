@@ -35,8 +35,8 @@ class Found(NamedTuple):
     table: str
 
 
-def find(root: str | None) -> Found:
-    """The images of a folder, a CSV or a zip.
+def find(root: str | None, setting: str = "data.root") -> Found:
+    """The images of a folder, a CSV or a zip, as `setting` names it.
 
     A CSV that lies directly in a folder or zip and has the columns file and label lists the images there, whatever
     folders are beside it; other CSVs mean nothing. Raises UserError.
@@ -44,11 +44,15 @@ def find(root: str | None) -> Found:
     if not root:
         raise UserError(f"data=folder needs to know where your images are: type data.root=ROOT. {LAYOUT}")
     try:
-        place, table = _open(root)
+        place, table = _open(root, setting)
         tables = [table] if table else [each for each in place.tables() if _lists_images(place, each)]
         if len(tables) > 1:
             raise UserError(f"{place.name()} has {len(tables)} lists of images, {', '.join(tables)}: keep one of them.")
-        return Found(_by_table(place, tables[0]), place.name(tables[0])) if tables else Found(_by_name(place, root), "")
+        return (
+            Found(_by_table(place, tables[0]), place.name(tables[0]))
+            if tables
+            else Found(_by_name(place, f"{setting}={root}"), "")
+        )
     except OSError as error:
         raise UserError(f"{error.filename or root} cannot be read: {error.strerror or error}.") from error
 
@@ -58,7 +62,7 @@ def refuse(heading: str, problems: list[str]) -> NoReturn:
     raise UserError("\n  ".join([heading, *ten(problems)]))
 
 
-def _open(root: str) -> tuple[Place, str]:
+def _open(root: str, setting: str) -> tuple[Place, str]:
     """The place, and the CSV in it if `root` names that."""
     path = Path(root).expanduser()
     if path.is_dir():
@@ -71,10 +75,10 @@ def _open(root: str) -> tuple[Place, str]:
             return Zip(path), ""
         except (zipfile.BadZipFile, ValueError, RuntimeError) as error:  # what a damaged one raises
             state = f"is a file, but no CSV and no zip ({error})"
-    raise UserError(f"data.root={root} {state}. Type data.root=ROOT with a folder, a CSV or a zip. {LAYOUT}")
+    raise UserError(f"{setting}={root} {state}. Type {setting}=ROOT with a folder, a CSV or a zip. {LAYOUT}")
 
 
-def _by_name(place: Place, root: str) -> Groups:
+def _by_name(place: Place, typed: str) -> Groups:
     """By folders. Only those with a name of a split are splits: a class may be called train."""
     names, problems = place.folders(), []
     groups = {"": names}
@@ -96,7 +100,7 @@ def _by_name(place: Place, root: str) -> Groups:
         problems += [f"{path} has no images: remove it." for path in empty]
     problems += _in_two(found)
     if problems:
-        refuse(f"data.root={root} is no data set yet (images end in {' '.join(IMG_EXTENSIONS)}):", problems)
+        refuse(f"{typed} is no data set yet (images end in {' '.join(IMG_EXTENSIONS)}):", problems)
     return found
 
 
@@ -112,7 +116,7 @@ def _in_two(groups: Groups) -> list[str]:
 
 def _by_table(place: Place, table: str) -> Groups:
     """By a CSV with the columns file and label, and perhaps split; the images of a class are sorted by file."""
-    rows = _rows(place, table)
+    rows = table_rows(place, table)
     columns = rows.fieldnames or []
     lacking = [f"There is no column {name}." for name in ("file", "label") if name not in columns]
     if lacking:
@@ -157,12 +161,12 @@ def _by_table(place: Place, table: str) -> Groups:
 
 def _lists_images(place: Place, table: str) -> bool:
     try:
-        return {"file", "label"} <= set(_rows(place, table, "replace").fieldnames or [])
+        return {"file", "label"} <= set(table_rows(place, table, "replace").fieldnames or [])
     except (csv.Error, OSError):
         return False
 
 
-def _rows(place: Place, table: str, errors: str = "strict") -> csv.DictReader[str]:
+def table_rows(place: Place, table: str, errors: str = "strict") -> csv.DictReader[str]:
     """The rows of a CSV by column; columns in any order. `errors` is what to do where it is not UTF-8."""
     picture = place.picture(table)
     try:

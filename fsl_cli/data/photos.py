@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from io import BytesIO
+from itertools import islice
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from fsl_cli.data.decode import File
+from fsl_cli.data.decode import Classes, File, decode
 from fsl_cli.data.store import Images
 
 Image.preinit()  # all formats now, common ones first: as Pillow does at the first file that needs one,
@@ -18,7 +20,12 @@ def photo(file: File, size: int, channels: int) -> Images:
     """One image, (channels, size, size): upright, on white where it is transparent, the middle cut out."""
     with Image.open(BytesIO(file.read())) as image:
         image.draft(None, (2 * size, 2 * size))  # a large JPEG is decoded at a half, a quarter or an eighth: faster
-        upright: Image.Image = ImageOps.exif_transpose(image)
+        return fitted(image, size, channels)
+
+
+def fitted(image: Image.Image, size: int, channels: int) -> Images:
+    """What `photo` makes of an image that is open already."""
+    upright: Image.Image = ImageOps.exif_transpose(image)
     if upright.mode[0] in "IF":  # 16 bits, which Pillow would clip at 255; floats are 0..1 or 0..255
         values = np.asarray(upright, dtype=np.float64)
         scale = 1 / 257 if upright.mode[0] == "I" else 255 if values.max() <= 1 else 1
@@ -27,5 +34,37 @@ def photo(file: File, size: int, channels: int) -> Images:
         rgba = upright.convert("RGBA")
         upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     upright = upright.convert("RGB" if channels == 3 else "L")
-    fitted = ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR)  # antialiased
-    return np.asarray(fitted).reshape(size, size, channels).transpose(2, 0, 1)
+    square = ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR)  # antialiased
+    return np.asarray(square).reshape(size, size, channels).transpose(2, 0, 1)
+
+
+def photos(
+    classes: Classes,
+    size: int,
+    channels: int,
+    on_error: str,
+    skipped: list[str],
+    also: Callable[[File], None] | None = None,
+) -> Iterator[tuple[list[tuple[str, File]], Images]]:
+    """All images (n, channels, size, size) of these files, class by class, in pieces; each with its class and file.
+
+    With `on_error="skip"` files that cannot be read are left out and added to `skipped`. `also` is called with each
+    file that can be read, in a thread. Raises UserError as `decode` does.
+    """
+    bad = set[str]()
+
+    def image(file: File, size: int) -> Images:
+        try:
+            found = photo(file, size, channels)
+            if also:
+                also(file)
+            return found
+        except Exception:
+            bad.add(file.name)
+            raise
+
+    order = ((name, file) for name in sorted(classes) for file in classes[name])
+    advice = "Save them again, delete them, or leave them out with on_error=skip"
+    for _, images in decode(classes, size, on_error, skipped if on_error == "skip" else None, image, advice):
+        readable = ((name, file) for name, file in order if file.name not in bad)
+        yield list(islice(readable, len(images))), images

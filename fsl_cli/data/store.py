@@ -75,6 +75,7 @@ class DataSet(NamedTuple):
     protocol: dict[str, str]  # what must stand beside every number: split, its hash, rotations, ...
     mean: tuple[float, ...] = (0.0,)  # per channel, of pixels in 0..1; x is (pixel - mean) / std
     std: tuple[float, ...] = (1.0,)
+    ink: bool = False  # pixels are 1 for ink and 0 for paper, the negative of what is in the files
 
     @property
     def hash(self) -> str:

@@ -62,7 +62,7 @@ def glyphs(
     store = open_store(cache_folder(cache), "glyphs", recipe, drawn)
     names = iter(store.names)
     lists = {part: list(islice(names, count)) for part, count in counts.items()}
-    return divided("glyphs", store, "seeded", lists, rotations)
+    return divided("glyphs", store, "seeded", lists, rotations)._replace(ink=True)
 
 
 def draw(seed: int, number: int, drawings: int, size: int) -> Images:

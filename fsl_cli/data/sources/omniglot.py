@@ -68,7 +68,7 @@ def omniglot(
             yield name, _decode(drawings, size)
 
     store = open_store(folder, "omniglot", recipe, drawn)
-    data = divided("omniglot", store, split, _splits(split, store.names), rotations)
+    data = divided("omniglot", store, split, _splits(split, store.names), rotations)._replace(ink=True)
     return _within_alphabets(data) if within_alphabet else data
 
 
