@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import re
 import types
@@ -20,6 +21,7 @@ ROOMS = {  # where each part lives: what a run's configuration may name without 
     "schedule": ("fsl_cli.schedule", "torch.optim"),
     "data": ("fsl_cli.data.sources",),
     "augment": ("fsl_cli.data.augment",),
+    "logger": ("pytorch_lightning.loggers", "fsl_cli.tracking"),
 }
 LATER = {  # what is known only when the data set is there
     "algo": {"backbone", "train_classes", "teacher"},
@@ -28,6 +30,14 @@ LATER = {  # what is known only when the data set is there
     "schedule": {"optimizer"},
     "data": set(),
     "augment": set(),
+    "logger": {"save_dir", "id", "run_id", "experiment_key"},
+}
+PARTS = ("algo", "backbone", "optim", "schedule", "data", "augment")  # of which there is one each
+PACKAGES = {  # what loggers need besides Lightning, in the extra [track]
+    "TensorBoardLogger": "tensorboard",
+    "MLFlowLogger": "mlflow",
+    "WandbLogger": "wandb",
+    "Comet": "comet_ml",
 }
 SHARED: dict[str, dict[str, Any]] = {"backbone": {"frozen": bool}}  # settings of every one, which `build` sees to
 
@@ -79,7 +89,8 @@ def problems(config: dict[str, Any], trust: list[str] | None = None) -> list[str
     trusted = list(config.get("trust") or []) if trust is None else trust
     return [
         *_root_problems(config),
-        *(line for part in LATER for line in part_problems(part, config.get(part), trusted)),
+        *(line for part in PARTS for line in part_problems(part, config.get(part), trusted)),
+        *_logger_problems(_loggers(config), trusted),
         *_trainer_problems(config),
     ]
 
@@ -101,6 +112,19 @@ def demand_parts_fit(config: dict[str, Any], parts: Iterable[str], trust: list[s
         raise UserError("\n".join(found))
 
 
+def demand_packages(config: dict[str, Any]) -> None:
+    """Raises UserError with what to install for the trackers that a configuration which fits names."""
+    needed = {name: PACKAGES.get(node["_target_"].rpartition(".")[2]) for name, node in _loggers(config).items()}
+    missing = {name: package for name, package in needed.items() if package and not importlib.util.find_spec(package)}
+    if missing:
+        lines = [f"logger={name}: {package} is not installed." for name, package in missing.items()]
+        raise UserError("\n".join([*lines[:-1], f'{lines[-1]} Type pip install "fsl-cli[track]".']))
+
+
+def _loggers(config: dict[str, Any]) -> Any:
+    return config.get("logger") or {}  # which runs of before had none of
+
+
 def build(node: dict[str, Any], **later: Any) -> Any:
     """Call what `_target_` names with the node's other values, and what it takes of `later`.
 
@@ -120,12 +144,7 @@ def build(node: dict[str, Any], **later: Any) -> Any:
 
 
 def _root_problems(config: dict[str, Any]) -> Iterator[str]:
-    for name in (
-        config.keys()
-        - get_type_hints(Settings).keys()
-        - LATER.keys()
-        - {"trainer", "choices", "image", "train_classes"}
-    ):
+    for name in config.keys() - get_type_hints(Settings).keys() - LATER.keys() - ADDED:
         yield f"{name}: nothing reads it. See fsl show for the settings there are."
     inner = (config.get("backbone") or {}).get("norm", config.get("norm"))
     if inner != config.get("norm"):
@@ -144,17 +163,26 @@ def _is_range(value: list[Any], least: int) -> bool:
     return len(value) == 2 and all(_fits(each, int) for each in value) and least <= value[0] <= value[1]
 
 
-def part_problems(part: str, node: Any, trust: list[str]) -> Iterator[str]:
-    """What `problems` finds in one part, such as backbone."""
+def _logger_problems(nodes: Any, trust: list[str]) -> Iterator[str]:
+    if not isinstance(nodes, dict):
+        yield f"logger={nodes}: choose one of those that fsl ls logger shows, or several: logger=[tensorboard,mlflow]."
+        return
+    for name, node in nodes.items():
+        yield from part_problems("logger", node, trust, f"logger.{name}")
+
+
+def part_problems(part: str, node: Any, trust: list[str], called: str | None = None) -> Iterator[str]:
+    """What `problems` finds in one part, such as backbone; `called`: what the user calls it."""
     if part == "augment" and node is None:
         return
+    called = called or part
     if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
-        yield f"{part}: names no Python to build it with (_target_). Choose one of those that fsl ls {part} shows."
+        yield f"{called}: names no Python to build it with (_target_). Choose one of those that fsl ls {part} shows."
         return
     try:
         target = _locate(node["_target_"], ROOMS[part], trust)
     except UserError as error:
-        yield f"{part}: {error}"
+        yield f"{called}: {error}"
         return
     signature = inspect.signature(target)
     given = {key: value for key, value in node.items() if not key.startswith("_")}
@@ -164,15 +192,15 @@ def part_problems(part: str, node: Any, trust: list[str]) -> Iterator[str]:
     hints = shared | _hints(target)
     for key, value in given.items():
         if key not in known and not open_ended:
-            yield f"{part}.{key}: {target.__name__} has no such setting.{did_you_mean(key, known)} It has {known}."
+            yield f"{called}.{key}: {target.__name__} has no such setting.{did_you_mean(key, known)} It has {known}."
         elif not _fits(value, hints.get(key, Any)):
-            yield f"{part}.{key}={value}: must be {_spell(hints[key])}, not {type(value).__name__} {value!r}."
+            yield f"{called}.{key}={value}: must be {_spell(hints[key])}, not {type(value).__name__} {value!r}."
         elif _counts(hints.get(key)) and min(_listed(value)) < MINIMUM.get(key, 1):
-            yield f"{part}.{key}={value}: must be at least {MINIMUM.get(key, 1)}."
+            yield f"{called}.{key}={value}: must be at least {MINIMUM.get(key, 1)}."
     for name, parameter in signature.parameters.items():
         needed = parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
         if needed and name in known and name not in given:
-            yield f"{part}.{name}: {target.__name__} needs it. Type +{part}.{name}=VALUE."
+            yield f"{called}.{name}: {target.__name__} needs it. Type +{called}.{name}=VALUE."
 
 
 def _counts(kind: Any) -> bool:

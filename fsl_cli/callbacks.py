@@ -23,6 +23,11 @@ from fsl_cli.stats import mean_interval
 COLUMNS = ["step", "train_loss", "val_{metric}", "val_interval", "val_loss", "learning_rate"]
 
 
+def columns(metric: str) -> list[str]:
+    """What stands in a row of metrics.csv."""
+    return [name.format(metric=metric) for name in COLUMNS]
+
+
 class Record(Callback):
     """metrics.csv and the checkpoints, written after each validation.
 
@@ -70,8 +75,7 @@ class Record(Callback):
         self.rows.append([trainer.global_step, train_loss, value, interval, loss, rate])
         self.losses = []
         if trainer.is_global_zero:  # before the checkpoint, after which nothing may be missing
-            columns = [name.format(metric=module.metric) for name in COLUMNS]
-            write_table(self.folder / "metrics.csv", columns, self.rows)
+            write_table(self.folder / "metrics.csv", columns(module.metric), self.rows)
         checkpoints = self.folder / "checkpoints"
         if self.best is None or (value > self.best[1] if module.metric == "accuracy" else value < self.best[1]):
             self.best = (trainer.global_step, value)

@@ -52,7 +52,10 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
 
 
 def register_resolvers() -> None:
-    """`${by:${way},{5: 32, 20: 16}}`: the entry of the largest key that is not above the value, else the first."""
+    """`${by:${way},{5: 32, 20: 16}}`: the entry of the largest key that is not above the value, else the first.
+
+    `${absolute:${out}}`: the same place from wherever the run is resumed.
+    """
     from omegaconf import OmegaConf
 
     def by(value: Any, table: dict[int, Any]) -> Any:
@@ -61,6 +64,7 @@ def register_resolvers() -> None:
         return table[max((key for key in table if key <= value), default=min(table))]
 
     OmegaConf.register_new_resolver("by", by, replace=True)
+    OmegaConf.register_new_resolver("absolute", lambda path: str(Path(path).expanduser().resolve()), replace=True)
 
 
 def take_user_dir(words: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -75,7 +79,7 @@ def take_user_dir(words: Sequence[str]) -> tuple[str | None, list[str]]:
 
 def names(text: str) -> list[str]:
     """The names in `[a,b]`, as Hydra writes a list."""
-    return [name for name in text.strip("[]").split(",") if name]
+    return [name.strip() for name in text.strip("[]").split(",") if name.strip()]
 
 
 def compose(overrides: Sequence[str], user_dir: str | None = None) -> Config:
@@ -139,7 +143,7 @@ def explain(error: Exception, overrides: Sequence[str], user_dir: str | None = N
         key, value = match[1].lstrip("/"), match[2]
         if key in known:
             there = choices(key, user_dir)
-            wrong = [v for v in value.split(",") if v.strip() not in there and v != "null" and not v.startswith("$")]
+            wrong = [v for v in names(value) if v not in there and v != "null" and not v.startswith("$")]
             problems += [
                 f"{key}={v}: there is no such {key}.{did_you_mean(v, list(there))} There are {', '.join(there)}."
                 for v in wrong

@@ -1,10 +1,12 @@
 """What a run leaves behind: its folder, and the schema of what is written there.
 
 config.yaml overrides.txt environment.json      what was asked for, and where it ran
+changes.diff                                    how fsl differed from its commit, where it did
 classes.json                                    which classes each split holds
 checkpoints/best.ckpt checkpoints/last.ckpt     by validation; for resuming
 metrics.csv curves.png                          one row a validation
 training.json                                   written when training is over
+tracking.json                                   the run's ids in trackers, with logger=
 result.json episodes.csv                        the test; those of later `fsl test` in tests/NAME/
 """
 
@@ -199,14 +201,19 @@ def _own_version() -> str:
 
 def _commit() -> str | None:
     """The commit of the checkout that fsl runs from, with `+` when files differ from it; None outside one."""
+    commit = _git("rev-parse", "--short", "HEAD")
+    return commit and commit.strip() + ("+" if changes() else "")
+
+
+def changes() -> str:
+    """How fsl's files differ from their commit, as `git apply` reads it; nothing outside a checkout."""
+    return _git("diff", "HEAD", "--", ".", "../conf") or ""
+
+
+def _git(*words: str) -> str | None:
+    """What git says of the checkout that fsl runs from; None outside one."""
     here = Path(__file__).resolve().parent
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(here), *words], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
     try:
-        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", str(here), "-uno") else "")
-    except (OSError, subprocess.CalledProcessError):
+        return subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError, UnicodeDecodeError):
         return None

@@ -30,6 +30,7 @@ from fsl_cli.learner import NotFinite
 from fsl_cli.results import write_json
 from fsl_cli.screen import console, curves, fitted_tasks, last_screen
 from fsl_cli.testing import fit_tasks, run_test
+from fsl_cli.tracking import Track
 
 
 def train(folder: Path, values: dict[str, Any], experiment: Experiment, words: list[str]) -> None:
@@ -47,7 +48,8 @@ def train(folder: Path, values: dict[str, Any], experiment: Experiment, words: l
         settings = {"patience": values["patience"], "mode": mode, "check_on_train_epoch_end": False}
         patience = [EarlyStopping(f"val_{metric}", **settings)]
     with quiet(), one_job(folder, words):
-        callbacks = [*patience, Screen(console()), record, StopOnCtrlC(folder, values["val_every"])]
+        track = Track(folder, values, record)
+        callbacks = [*patience, Screen(console()), record, track, StopOnCtrlC(folder, values["val_every"])]
         trainer = new_trainer(values["trainer"], max_steps=values["steps"], callbacks=callbacks, plugins=[WholeFiles()])
         if not (folder / "training.json").exists():
             console().print(f"Training in {folder}", highlight=False, soft_wrap=True)
@@ -63,6 +65,7 @@ def train(folder: Path, values: dict[str, Any], experiment: Experiment, words: l
                 fitted_tasks(folder / "tasks.png", fit_tasks(experiment))
         if trainer.is_global_zero:
             last_screen(folder, values["test"])
+            track.finish()
 
 
 def _fit(trainer: lightning.Trainer, values: dict[str, Any], experiment: Experiment, folder: Path) -> None:

@@ -35,9 +35,10 @@ ROOMS = {  # room -> the rooms of ours that it may import
     "report": {"report", "results", "screen", "stats", "errors", "__init__"},
     "features": {"backbones", "data", "learner", "results"},
     "testing": {"assemble", "checkpoints", "data", "features", "errors", "results", "stats", "__init__"},
+    "tracking": {"binding", "callbacks", "results", "screen"},
     "training": {
         "allocator", "assemble", "callbacks", "checkpoints", "data", "errors", "features", "learner",
-        "results", "screen", "testing",
+        "results", "screen", "testing", "tracking",
     },
     "commands": {
         "commands", "config", "binding", "assemble", "checkpoints", "learner", "data", "results", "stats", "callbacks",
@@ -52,7 +53,16 @@ ROOMS = {  # room -> the rooms of ours that it may import
 LIBRARIES = {  # library -> the rooms that may import it
     "hydra": {"config", "commands"},
     "omegaconf": {"config", "commands"},
-    "pytorch_lightning": {"learner", "data", "callbacks", "training", "testing", "binding", "features"},
+    "pytorch_lightning": {
+        "learner",
+        "data",
+        "callbacks",
+        "training",
+        "testing",
+        "binding",
+        "features",
+        "tracking",
+    },
     "rich": {"screen", "callbacks", "commands", "data"},
     "matplotlib": {"screen", "commands"},
 }

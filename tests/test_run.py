@@ -41,7 +41,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 def test_the_folder_holds_what_the_design_says(folder: Path) -> None:
     assert folder.parent.name == "protonet-glyphs-5w1s"
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert names == {
+    assert names - {"changes.diff"} == {  # which is there where fsl differs from its commit
         "config.yaml", "overrides.txt", "environment.json", "classes.json", "metrics.csv", "curves.png",
         "training.json",
         "result.json", "episodes.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt",

@@ -18,8 +18,10 @@ Prints "These settings fit together." or, for example:
 
 def main(words: Sequence[str]) -> None:
     """Run the command line after `fsl check`. Raises UserError with every problem."""
-    from fsl_cli.binding import demand_fit
+    from fsl_cli.binding import demand_fit, demand_packages
 
     user_dir, overrides = take_user_dir(words)
-    demand_fit(compose(overrides, user_dir).values)
+    values = compose(overrides, user_dir).values
+    demand_fit(values)
+    demand_packages(values)
     print("These settings fit together.")

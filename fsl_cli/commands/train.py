@@ -93,15 +93,16 @@ def start(config: Config) -> Path:
     import yaml
 
     from fsl_cli.assemble import assemble
-    from fsl_cli.binding import demand_fit
+    from fsl_cli.binding import demand_fit, demand_packages
     from fsl_cli.checkpoints import load_backbone
     from fsl_cli.data.store import SPLITS
     from fsl_cli.data.tasks import Batch
-    from fsl_cli.results import environment, new_folder, task_name, write_json, write_text
+    from fsl_cli.results import changes, environment, new_folder, task_name, write_json, write_text
     from fsl_cli.training import train
 
     values = config.values
     demand_fit(values)
+    demand_packages(values)
     if values["data"].get("root"):  # so that the run can be tested from any folder
         values["data"]["root"] = str(Path(values["data"]["root"]).expanduser().resolve())
     for key in ("init", "teacher"):
@@ -126,6 +127,8 @@ def start(config: Config) -> Path:
             write_text(folder / "config.yaml", yaml.safe_dump(saved, sort_keys=False))
             write_text(folder / "overrides.txt", "".join(f"{word}\n" for word in config.overrides))
             write_json(folder / "environment.json", environment())
+            if difference := changes():
+                write_text(folder / "changes.diff", difference)
             write_json(folder / "classes.json", {part: experiment.data.fingerprints(part) for part in SPLITS})
             train(folder, saved, experiment, [spelled(values["trust"])])
     except UserError as error:
@@ -151,7 +154,7 @@ def resume(folder: Path, trust: list[str], trainer: str = "", again: str = "") -
     once more with anomaly detection instead.
     """
     from fsl_cli.assemble import assemble
-    from fsl_cli.binding import demand_fit
+    from fsl_cli.binding import demand_fit, demand_packages
     from fsl_cli.checkpoints import read_checkpoint
     from fsl_cli.results import saved_config
     from fsl_cli.training import replay, train
@@ -170,6 +173,7 @@ def resume(folder: Path, trust: list[str], trainer: str = "", again: str = "") -
         print(f"{folder} is finished: nothing to resume. To test it again: fsl test run={folder}")
         return
     demand_fit(values, trust)
+    demand_packages(values)
     last = folder / "checkpoints" / "last.ckpt"
     if last.exists():
         read_checkpoint(last)  # raises UserError where Lightning would raise anything
