@@ -19,6 +19,7 @@ VERBS = {
     "ls": "list algorithms, data sets, backbones and other choices",
     "show": "the composed settings and where each comes from; or episode, embedding, steps: what a run has learned",
     "check": "find everything that is wrong with settings, run nothing",
+    "doctor": "versions, devices, what does not fit together: text for a bug report",
     "bench": "measure speed and memory here, beside a plain loop",
 }
 
@@ -51,7 +52,11 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception:
         traceback.print_exc()
-        print("fsl: this is a bug in fsl; please report it with the lines above.", file=sys.stderr)
+        print(
+            "fsl: this is a bug in fsl, unless fsl doctor finds something that does not fit. Please report it with "
+            "the lines above and the doctor's.",
+            file=sys.stderr,
+        )
         sys.exit(1)
 
 

@@ -184,7 +184,7 @@ def environment() -> dict[str, Any]:
     packages = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "numpy")
     return {
         "fsl": _own_version(),
-        "commit": _commit(),
+        "commit": commit(),
         "python": platform.python_version(),
         **{name: version(name) for name in packages},
         "platform": platform.platform(),
@@ -199,7 +199,7 @@ def _own_version() -> str:
     return __version__
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit of the checkout that fsl runs from, with `+` when files differ from it; None outside one."""
     commit = _git("rev-parse", "--short", "HEAD")
     return commit and commit.strip() + ("+" if changes() else "")
