@@ -16,6 +16,7 @@ VERBS = {
     "predict": "classify your own pictures with a run: a few known ones of each class, any number of new ones",
     "data": "data sets: ls, prepare (download, verify, decode), info, show (a picture), verify",
     "compare": "two runs on the same test episodes: the paired difference, and whether it counts",
+    "report": "a table, or a page, of any runs: by protocol, over seeds, beside the published numbers",
     "ls": "list algorithms, data sets, backbones and other choices",
     "show": "the composed settings and where each comes from; or episode, embedding, steps: what a run has learned",
     "check": "find everything that is wrong with settings, run nothing",

@@ -27,6 +27,14 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     return fmean(values), half
 
 
+def seeds_interval(values: Sequence[float]) -> float:
+    """Half the width of the 95% interval of a mean over two or more seeds, by Student's t: seeds are few."""
+    from scipy.special import stdtrit
+
+    count = len(values)
+    return float(stdtrit(count - 1, 0.975)) * stdev(values) / math.sqrt(count)
+
+
 def compare(first: Sequence[float], second: Sequence[float]) -> Difference:
     """Paired: first[i] and second[i] are of the same episode."""
     from scipy.stats import wilcoxon

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -104,3 +106,43 @@ def tiny_data(classes: int = 200, images: int = 8, turns: int = 1) -> DataSet:
     parts = zip(("train", "val", "test"), edges, edges[1:], strict=False)
     splits = {part: Split(np.arange(start, stop), turns) for part, start, stop in parts}
     return DataSet("tiny", store, splits, {"split": "seeded", "split_hash": "0", "rotations": "none"})
+
+
+RESULT = {
+    "data": "omniglot", "images": "a", "split": "vinyals", "split_hash": "b", "rotations": "all", "part": "test",
+    "way": 5, "shot": 1, "query": 15, "episode_seed": 0, "metric": "accuracy", "sampling": "uniform", "norm": "running",
+    "inference": "inductive", "interval": 0.01, "seed": 0, "trained_on": "omniglot", "checkpoint": "best.ckpt",
+    "image": {"channels": 1, "size": 28, "mean": [0.0], "std": [1.0]}, "step": 100, "loss": 0.1, "seconds": 1.0,
+    "training_seconds": 60.0, "changes": [], "version": "0.1.0",
+}  # fmt: skip
+
+
+def a_test(folder: Path, values: dict[int, float], **changed: object) -> Path:
+    """A test that was run, without running it: result.json and episodes.csv with these values of the metric."""
+    folder.mkdir(parents=True)
+    mean = sum(values.values()) / len(values)
+    (folder / "result.json").write_text(
+        json.dumps({"algorithm": folder.name, "mean": mean, "episodes": len(values), **RESULT, **changed})
+    )
+    with open(folder / "episodes.csv", "w", newline="") as file:
+        csv.writer(file).writerows(
+            [["index", changed.get("metric", "accuracy"), "loss"], *([i, value, 0] for i, value in values.items())]
+        )
+    return folder
+
+
+def a_run(folder: Path, values: dict[int, float], algo: str = "maml", seed: int = 0, **changed: object) -> Path:
+    """A finished run: `a_test` with its configuration and learning curve; dotted names are settings."""
+    settings = {"seed": seed, "steps": 100, "train_way": 5, "out": str(folder.parent), "schedule": {"steps": 100}}
+    settings |= {"algo": {"_target_": "a.A", "inner_lr": 0.4}, "backbone": {"_target_": "b.B", "filters": 64}}
+    choices = {"algo": algo, "data": "omniglot", "backbone": "conv4", "optim": "adam", "recipe": "x"}
+    for key, value in [(key, changed.pop(key)) for key in list(changed) if "." in key or key in settings]:
+        group, _, name = key.rpartition(".")
+        (settings[group] if group else settings)[name] = value  # type: ignore[index]
+    a_test(folder, values, algorithm=algo, seed=seed, **changed)
+    (folder / "config.yaml").write_text(yaml.safe_dump({**settings, "choices": choices}))
+    (folder / "overrides.txt").write_text(f"algo={algo}\nseed={seed}\n")
+    (folder / "metrics.csv").write_text(
+        "step,train_loss,val_accuracy,val_interval,val_loss,learning_rate\n50,1.5,0.6,0.01,1.2,0.1\n100,1.1,0.7,0.01,1.0,0.1\n"
+    )
+    return folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import re
@@ -10,31 +9,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import a_test
 
 from fsl_cli.cli import run
 from fsl_cli.errors import UserError
 from fsl_cli.stats import compare
-
-PROTOCOL = {
-    "data": "omniglot", "images": "a", "split": "vinyals", "split_hash": "b", "rotations": "all", "part": "test",
-    "way": 5, "shot": 1, "query": 15, "episode_seed": 0, "metric": "accuracy", "sampling": "uniform", "norm": "running",
-    "inference": "inductive", "interval": 0.01, "seed": 0, "trained_on": "omniglot", "checkpoint": "best.ckpt",
-    "image": {"channels": 1, "size": 28, "mean": [0.0], "std": [1.0]}, "step": 100, "loss": 0.1, "seconds": 1.0,
-    "training_seconds": 60.0, "changes": [], "version": "0.1.0",
-}  # fmt: skip
-
-
-def a_test(folder: Path, values: dict[int, float], **changed: object) -> Path:
-    folder.mkdir(parents=True)
-    mean = sum(values.values()) / len(values)
-    (folder / "result.json").write_text(
-        json.dumps({"algorithm": folder.name, "mean": mean, "episodes": len(values), **PROTOCOL, **changed})
-    )
-    with open(folder / "episodes.csv", "w", newline="") as file:
-        csv.writer(file).writerows(
-            [["index", changed.get("metric", "accuracy"), "loss"], *([i, value, 0] for i, value in values.items())]
-        )
-    return folder
 
 
 def test_the_paired_difference_by_hand() -> None:

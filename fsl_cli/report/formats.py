@@ -1,0 +1,139 @@
+"""A report as text: Markdown, CSV, LaTeX, and the cells of the terminal's table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Sequence
+
+from fsl_cli.report.published import Published, backbone_name
+from fsl_cli.report.rows import Section
+
+HEADER = ("method", "seeds", "{metric}", "± episodes", "± seeds", "published")
+EXPLAINED = (
+    "± episodes and ± seeds: half a 95% interval of the mean, from the spread of the episodes (1.96 standard errors) "
+    "and of the seeds (Student's t). Bold: ahead of every other row by more than the interval of the paired difference."
+)
+THEIRS = "Published numbers were reached under the papers' protocols, as far as known:"
+# of a result, for CSV
+COLUMNS = (
+    "data", "split", "split_hash", "images", "rotations", "sampling", "part", "way", "shot", "query", "episodes",
+    "episode_seed", "norm", "inference", "trained_on", "metric",
+)  # fmt: skip
+Strong = Callable[[str], str]
+
+
+class Notes:
+    """Numbers for the published figures' remarks, in the order in which they come up."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def number(self, published: Published) -> int:
+        line = published.remarks()
+        if line not in self.lines:
+            self.lines.append(line)
+        return self.lines.index(line) + 1
+
+
+def table(section: Section, notes: Notes, strong: Strong = str, plain: Strong = str) -> list[list[str]]:
+    """The header and the rows' cells; `strong` marks the best number, `plain` escapes words.
+
+    Without the last column where nothing is published.
+    """
+    accuracy = section.metric == "accuracy"
+    lines = [[plain(name.format(metric="accuracy (%)" if accuracy else "squared error")) for name in HEADER]]
+    for row in section.rows:
+        mean = number(row.mean, accuracy)
+        lines.append(
+            [
+                plain(row.name),
+                str(len(row.tests)),
+                strong(mean) if row.best else mean,
+                number(row.episodes_interval, accuracy),
+                number(row.seeds_interval, accuracy),
+                f"{plain(row.published.accuracy)} [{notes.number(row.published)}]" if row.published else "",
+            ]
+        )
+    return lines if any(line[-1] for line in lines[1:]) else [line[:-1] for line in lines]
+
+
+def number(value: float, accuracy: bool) -> str:
+    """Per cent, or an error; nothing where there is none."""
+    return "" if math.isnan(value) else f"{100 * value:.2f}" if accuracy else f"{value:.3f}"
+
+
+def markdown(sections: Sequence[Section]) -> str:
+    notes, blocks = Notes(), []
+    for section in sections:
+        first, *rows = table(section, notes, lambda text: f"**{text}**", _markdown)
+        rule = ["---", *["---:"] * (len(first) - 1)]
+        drawn = "\n".join(f"| {' | '.join(line)} |" for line in (first, rule, *rows))
+        blocks.append(f"## {_markdown(section.title)}\n\n{_markdown(section.protocol)}\n\n{drawn}")
+    remarks = [f"[{i}] {_markdown(line)}" for i, line in enumerate(notes.lines, 1)]
+    return "\n\n".join([*blocks, EXPLAINED, *([THEIRS, *remarks] if remarks else [])]) + "\n"
+
+
+def _markdown(text: str) -> str:
+    return text.replace("|", "\\|").replace("*", "\\*").replace("_", "\\_")
+
+
+def latex(sections: Sequence[Section]) -> str:
+    r"""A table environment for each section; needs \usepackage{booktabs}."""
+    notes, blocks = Notes(), []
+    for section in sections:
+        first, *rows = (
+            " & ".join(cells) + r" \\" for cells in table(section, notes, lambda text: rf"\textbf{{{text}}}", _latex)
+        )
+        blocks.append(
+            "\n".join(
+                [
+                    r"\begin{table}",
+                    r"\centering",
+                    rf"\caption{{{_latex(section.title)}. {_latex(section.protocol)}.}}",
+                    rf"\begin{{tabular}}{{l{'r' * first.count(' & ')}}}",
+                    r"\toprule",
+                    first,
+                    r"\midrule",
+                    *rows,
+                    r"\bottomrule",
+                    r"\end{tabular}",
+                    r"\end{table}",
+                ]
+            )
+        )
+    remarks = [f"[{i}] {line}" for i, line in enumerate(notes.lines, 1)]
+    comments = ["needs \\usepackage{booktabs}", EXPLAINED, *([THEIRS, *remarks] if remarks else [])]
+    return "\n".join(f"% {line}" for line in comments) + "\n" + "\n\n".join(blocks) + "\n"
+
+
+def _latex(text: str) -> str:
+    escapes = {"\\": r"\textbackslash{}", "±": r"$\pm$", "×": r"$\times$", "~": r"\textasciitilde{}"}
+    escapes |= {letter: f"\\{letter}" for letter in "&%$#_{}"} | {"^": r"\textasciicircum{}"}
+    return "".join(escapes.get(letter, letter) for letter in text)
+
+
+def as_csv(sections: Sequence[Section]) -> str:
+    """One table of all sections, with the protocol in columns and numbers unrounded, accuracies 0..1."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    ours = ("method", "backbone", "seeds", "mean", "episodes_interval", "seeds_interval", "best")
+    paired = ("behind_the_first", "behind_interval", "behind_p")
+    theirs = ("published_percent", "published_source", "published_mark", "published_inference", "published_note")
+    writer.writerow([*COLUMNS, "image_channels", "image_size", *ours, *paired, *theirs, "runs"])
+    for section in sections:
+        for row in section.rows:
+            result, behind, paper = row.result, row.behind, row.published
+            writer.writerow(
+                [
+                    *(result[name] for name in COLUMNS), result["image"]["channels"], result["image"]["size"],
+                    row.name, backbone_name(row.settings), " ".join(str(t.outcome.result["seed"]) for t in row.tests),
+                    row.mean, row.episodes_interval, "" if math.isnan(row.seeds_interval) else row.seeds_interval,
+                    row.best,
+                    *([behind.mean, behind.interval, behind.p] if behind else ["", "", ""]),
+                    *([paper.accuracy, paper.source, paper.mark, paper.inference, paper.note] if paper else [""] * 5),
+                    " ".join(str(test.outcome.folder) for test in row.tests),
+                ]
+            )  # fmt: skip
+    return out.getvalue()

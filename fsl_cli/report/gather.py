@@ -1,0 +1,116 @@
+"""All tests below some folders, and what each run was trained with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fsl_cli.errors import UserError
+from fsl_cli.report.outcome import Outcome, read
+from fsl_cli.report.protocol import IRRELEVANT, flat, protocol
+from fsl_cli.results import saved_config
+
+SHOWN = 5  # problems in one message
+# settings that say where and when a run ran or what a test asked for, not what was learned
+APART = {"seed", "way", "shot", "query", "episodes", "test", "out", "trust", "train_classes", *IRRELEVANT}
+HARDWARE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
+OF_THE_TEST = ("way", "shot", "query", "episodes", "data", "trainer")  # changes that the protocol tells, or none
+
+
+class Reported(NamedTuple):
+    """A test with the settings of its run."""
+
+    outcome: Outcome
+    settings: dict[str, Any]  # by dotted names; what was changed for the test as test.NAME
+
+
+class Gathered(NamedTuple):
+    tests: list[Reported]
+    repeats: list[Path]  # tests left out: another of the same settings, seed and protocol is newer
+    untested: list[Path]  # runs that have no test (yet)
+
+
+def gather(folders: Sequence[Path]) -> Gathered:
+    """Every test at or below the folders, those of `fsl test` too.
+
+    Raises UserError when a folder holds no run, none of the runs was tested, or a test cannot be read.
+    """
+    found: dict[Path, Path] = {}  # the same folder may be named twice
+    untested: dict[Path, Path] = {}
+    for top in folders:
+        if not top.is_dir():
+            raise UserError(f"{top}: there is no such folder. Type fsl report FOLDER with one that fsl train made.")
+        tests, others = _look(top)
+        if not tests and not others:
+            raise UserError(f"{top} holds no run. Type a folder that fsl train made, or one with such folders in it.")
+        found |= {path.resolve(): path for path in tests}
+        untested |= {path.resolve(): path for path in others}
+    if not found:
+        first, *more = untested.values()
+        raise UserError(
+            f"None of the runs in {', '.join(map(str, folders))} was tested: {first}"
+            f"{f' and {len(more)} more' if more else ''}. Type fsl test run={first}, or finish its training."
+        )
+    return Gathered(*_newest(list(_read_all(found.values()))), untested=list(untested.values()))
+
+
+def _look(top: Path) -> tuple[list[Path], list[Path]]:
+    """The folders with a test, and the runs without any."""
+    tests, runs = [], []
+    for place, below, files in os.walk(top):
+        below[:] = sorted(name for name in below if not name.startswith(".") and name != "checkpoints")
+        if "result.json" in files:
+            tests.append(Path(place))
+        if "config.yaml" in files and "overrides.txt" in files:
+            runs.append(Path(place))
+    return tests, [run for run in runs if not any(run == test or run in test.parents for test in tests)]
+
+
+def _read_all(folders: Any) -> Iterator[Reported]:
+    problems = []
+    for folder in folders:
+        try:
+            outcome = read(folder)
+            reported = Reported(outcome, _settings(saved_config(outcome.run), outcome.result["changes"]))
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        yield reported
+    if problems:
+        more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise UserError("\n  ".join(["These tests cannot be reported:", *problems[:SHOWN]]) + more)
+
+
+def _settings(config: dict[str, Any], changes: list[str]) -> dict[str, Any]:
+    """What was learned with, by dotted names: the choice of each group in place of the class that it names."""
+    choices = {key: name for key, name in config["choices"].items() if key in ("algo", "backbone", "optim")}
+    rest = {key: value for key, value in config.items() if key not in ("choices", "image")}
+    named = {f"{group}._target_" for group in (*choices, "data")}
+    settings = {key: value for key, value in flat(rest).items() if key not in APART | named | set(HARDWARE)}
+    for key in ("init", "teacher"):
+        if settings.get(key):  # another folder for each seed: ALGO-DATA-TASK is what they have in common
+            settings[key] = Path(settings[key]).parent.name
+    pairs = (change.split("=", 1) for change in changes)
+    tested = {f"test.{key}": value for key, value in pairs if key.split(".")[0] not in OF_THE_TEST}
+    return {**choices, **settings, **tested}
+
+
+def _newest(tests: list[Reported]) -> tuple[list[Reported], list[Path]]:
+    """One test of each settings, seed and protocol: a repeat is no seed of its own."""
+    newest: dict[Any, Reported] = {}
+    ordered = sorted(tests, key=lambda test: (test.outcome.folder / "result.json").stat().st_mtime)
+    for test in ordered:
+        result = test.outcome.result
+        newest[identity(test.settings), result["seed"], protocol(result)] = test
+    kept = {test.outcome.folder for test in newest.values()}
+    return (
+        [test for test in tests if test.outcome.folder in kept],
+        [test.outcome.folder for test in tests if test.outcome.folder not in kept],
+    )
+
+
+def identity(settings: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Settings as a key: equal for runs that differ in their seed alone."""
+    return tuple(sorted((key, repr(value)) for key, value in settings.items()))
