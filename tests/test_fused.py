@@ -68,15 +68,53 @@ def test_both_derivatives_pass_torchs_check(k: int, form: torch.memory_format) -
     assert torch.autograd.gradgradcheck(lambda x, w, b: fused.norm_relu(x, w, b, k)[0], inputs)
 
 
-@pytest.mark.parametrize("size", [3, 1, 300])  # 300: many blocks of rows
+@pytest.mark.parametrize("size", [3, 1, 300])  # 300: sums of half a million numbers
 @pytest.mark.parametrize("k", [N, 2])
-def test_float32_is_autograds_result_to_its_precision(k: int, size: int, way: str) -> None:
+@pytest.mark.parametrize("pool", [False, True])
+def test_float32_is_autograds_result_to_its_precision(pool: bool, k: int, size: int, way: str) -> None:
     if size == 300 and way == "torch":
         pytest.skip("torch sums half a million numbers up in float32: wrong in the fourth digit")
-    found = derivatives(lambda *each: fused.norm_relu(*each)[0], tensors(torch.float32, size=size), k)
-    expected = derivatives(explicit, tensors(torch.float64, size=size), k)
+    if pool and size == 1:
+        pytest.skip("nothing to pool")
+    found = derivatives(lambda *each: fused.norm_relu(*each, pool)[0], tensors(torch.float32, size=size), k)
+    expected = derivatives(lambda *each: pooled(explicit(*each), pool), tensors(torch.float64, size=size), k)
     for own, other in zip(found, expected, strict=True):
         assert (own.double() - other).norm() <= 1e-5 * other.norm()
+
+
+def pooled(y: Tensor, pool: bool) -> Tensor:
+    return F.max_pool2d(y, 2) if pool else y
+
+
+@pytest.mark.parametrize("channels", [5, 32, 64])  # the usual ones are compiled for themselves
+@pytest.mark.parametrize("shape", [(4, 4), (5, 7), (2, 3), (3, 2)])
+def test_pooling_leaves_odd_pixels_out(shape: tuple[int, int], channels: int) -> None:
+    if kernel.library() is None:
+        pytest.skip("no C compiler here")
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(N, channels, *shape, generator=random).contiguous(memory_format=torch.channels_last)
+    w, b = torch.randn(2, channels, generator=random)  # also scales below zero
+    found = derivatives(
+        lambda *each: fused.norm_relu(*each, True)[0], [t.clone().requires_grad_() for t in (x, w, b)], 3
+    )
+    expected = derivatives(
+        lambda *each: pooled(explicit(*each), True), [t.double().requires_grad_() for t in (x, w, b)], 3
+    )
+    for own, other in zip(found, expected, strict=True):
+        assert (own.double() - other).norm() <= 1e-5 * other.norm()
+
+
+def test_results_do_not_depend_on_the_number_of_threads() -> None:
+    if kernel.library() is None or not kernel.library().parallel():
+        pytest.skip("no C compiler with OpenMP here")
+    x, w, b = tensors(torch.float32, size=20)
+    before, results = torch.get_num_threads(), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        results.append(derivatives(lambda *each: fused.norm_relu(*each, True)[0], [x, w, b], 4))
+    torch.set_num_threads(before)
+    for own, other in zip(results[0] * 2, results[1] + results[2], strict=True):
+        assert torch.equal(own, other)
 
 
 @pytest.mark.parametrize("mode", ["support", "transductive", "running"])
@@ -122,9 +160,10 @@ def test_what_diverged_stays_visible(way: str) -> None:
     x, w, b = tensors(torch.float32)
     with torch.no_grad():
         x[1, 2, 0, 0] = float("nan")
-        y, *_ = fused.norm_relu(x, w, b, N)
-    assert y[:, 2].isnan().all()
-    assert y[:, :2].isfinite().all()
+        for pool in (False, True):
+            y, *_ = fused.norm_relu(x, w, b, N, pool)
+            assert y[:, 2].isnan().all()
+            assert y[:, :2].isfinite().all()
 
 
 def test_one_number_a_channel_is_refused() -> None:

@@ -69,11 +69,12 @@ class Conv4(Backbone):
         episodes = x.shape[:2]  # T, n
         x = channels_last(x.flatten(0, 1))  # (T*n, C, H, W)
         for number, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            x = conv(x)
-            x = norm(x.unflatten(0, episodes), n_support, relu=number not in changes).flatten(0, 1)
-            if self.halve == "pool" and number < self.halvings:
-                x = F.max_pool2d(x, 2)  # (T*n, filters, H/2, W/2)
-            if number in changes:
-                x = F.relu(changes[number](x.unflatten(0, episodes)).flatten(0, 1))
+            x = conv(x).unflatten(0, episodes)  # (T, n, filters, H, W)
+            pool = self.halve == "pool" and number < self.halvings
+            if number in changes:  # which come in front of the ReLU, and may as well after the pooling
+                x = F.relu(changes[number](norm(x, n_support, pool=pool)))
+            else:
+                x = norm(x, n_support, relu=True, pool=pool)  # (T, n, filters, H/2, W/2)
+            x = x.flatten(0, 1)
         x = x.amax((2, 3)) if self.maximum else x.mean((2, 3)) if self.halve == "stride" else x.flatten(1)
         return x.unflatten(0, episodes)  # (T, n, out_features)

@@ -1,113 +1,297 @@
-/* The arithmetic of fused.py, which says what it is: relu(batch norm) of rows of channels and its two derivatives.
+/* The arithmetic of fused.py, which says what it is: relu(batch norm) of images, max-pooled over 2 x 2 pixels where asked,
+   with two derivatives.
 
-   x, g, v and the results are (rows, C) float: channels-last images. The first n rows give the statistics.
-   Sums go over short blocks of rows in float and from there into double. One thread: the tasks share the cores. */
+   x, v, dx are (images, H, W, C) float, channels-last; so are y, g, dg, or (images, H / 2, W / 2, C) where pooled. The
+   first k images give the statistics. A pass goes over parts of the images, which threads share, and in them over rows: of
+   pixels, or of windows where pooled. Sums go over a row in float and from there into double, and over the parts in their
+   order: they are the same to the last bit however many threads there are. */
 
 #include <math.h>
 #include <string.h>
 
-#define BLOCK 128 /* rows */
+#ifdef _OPENMP
+int parallel(void) { return 1; }
+#else
+int parallel(void) { return 0; }
+#endif
+
+#define PARTS 8
+
+typedef struct {
+    long images, k, H, W, C, pool, threads;
+} Sizes;
+
+typedef struct {
+    const float *x, *g, *v, *stats, *factor; /* stats: 4 rows of C: mean, r, scale = w r, shift = b - mean scale */
+    float *y, *dx, *dg;
+    double *sums; /* for each part 3 C, and room for as many floats */
+    Sizes size;
+} Job;
+
+/* A row for a kernel: `at` is where it begins in x, `out` in y; `first`: whether its image gives statistics. Kernels are
+   inlined with C, which RUN makes a constant where it is usual, so that the loops over channels unroll. */
+#define KERNEL(name)                                                                                                   \
+    static inline __attribute__((always_inline)) void name(const Job *job, long at, long out, float *restrict s,       \
+                                                           long first, long C)
+#define VIEW                                                                                                           \
+    const float *x = job->x + at, *mean = job->stats, *scale = job->stats + 2 * C, *shift = job->stats + 3 * C;        \
+    const long W = job->size.W;                                                                                        \
+    (void)x, (void)mean, (void)scale, (void)shift, (void)W, (void)s, (void)first
 #define EACH _Pragma("GCC ivdep") for (long c = 0; c < C; c++) /* nothing overlaps */
-#define MASKED (x[c] * scale[c] + shift[c] <= 0 ? 0 : g[c])    /* h; not > 0, so that NaN stays NaN */
+#define PIXELS for (long p = 0; p < W * C; p += C)
+#define WINDOWS for (long p = 0, p1 = C, p2 = W * C, p3 = p2 + C, o = 0; o < W / 2 * C; p += 2 * C, p1 += 2 * C, p2 += 2 * C, p3 += 2 * C, o += C)
+/* z is the norm's output; of a window's four the first greatest counts. No branches, so that compilers vectorise. */
+#define Z(p) (x[p + c] * scale[c] + shift[c])
+#define GREATEST                                                                                                       \
+    float z0 = Z(p), z1 = Z(p1), z2 = Z(p2), z3 = Z(p3);                                                               \
+    float up = z1 > z0 ? z1 : z0, down = z3 > z2 ? z3 : z2, z = down > up ? down : up
+#define CHOSEN(from) choose(from[p + c], from[p1 + c], from[p2 + c], from[p3 + c], z1 > z0, z3 > z2, down > up)
+#define NO_NUMBER(a) ((a) != (a))
 
-static long end_of_block(long row, long rows) { return row + BLOCK < rows ? row + BLOCK : rows; }
+static inline float choose(float a0, float a1, float a2, float a3, int right, int low_right, int low) {
+    float above = right ? a1 : a0, below = low_right ? a3 : a2;
+    return low ? below : above;
+}
 
-/* stats: 4 rows of C: mean, r, scale = w r, shift = b - mean scale. Here and below, work: room for 3 C doubles,
-   then 9 C floats. */
-void norm_forward(const float *x, const float *w, const float *b, float *y, float *stats, double *work, long rows,
-                  long n, long C, double eps) {
-    const float *first = x; /* sums are of x less its first row, so that nothing cancels */
-    float *mean = stats, *r = stats + C, *scale = stats + 2 * C, *shift = stats + 3 * C;
-    double *sum = work, *square = work + C;
-    float *s = (float *)(work + 3 * C), *q = s + C;
-    memset(work, 0, 3 * C * sizeof *work);
-    for (long row = 0; row < n;) {
-        memset(s, 0, 2 * C * sizeof *s);
-        for (long end = end_of_block(row, n); row < end; row++, x += C) {
-            EACH { float d = x[c] - first[c]; s[c] += d; q[c] += d * d; }
-        }
-        EACH { sum[c] += s[c]; square[c] += q[c]; }
-    }
-    EACH {
-        double d = sum[c] / n, var = square[c] / n - d * d;
-        double inverse = 1 / sqrt((var < 0 ? 0 : var) + eps);
-        mean[c] = first[c] + d;
-        r[c] = inverse;
-        scale[c] = w[c] * inverse;
-        shift[c] = b[c] - (first[c] + d) * w[c] * inverse;
-    }
-    x = first;
-    for (long row = 0; row < rows; row++, x += C, y += C) {
-        EACH { float z = x[c] * scale[c] + shift[c]; y[c] = z <= 0 ? 0 : z; }
+KERNEL(moments) { /* of x less the very first pixel, so that nothing cancels */
+    VIEW;
+    PIXELS EACH { float d = x[p + c] - job->x[c]; s[c] += d; s[C + c] += d * d; }
+}
+
+KERNEL(activate) {
+    VIEW;
+    float *y = job->y + out;
+    PIXELS EACH { float z = Z(p); y[p + c] = z <= 0 ? 0 : z; } /* not z > 0, so that what is no number stays visible */
+}
+
+KERNEL(activate_pooled) {
+    VIEW;
+    float *y = job->y + out;
+    WINDOWS EACH {
+        GREATEST;
+        float any = z0 + z1 + z2 + z3;
+        z = z <= 0 ? 0 : z;
+        y[o + c] = NO_NUMBER(any) ? any : z;
     }
 }
 
+/* h is g where it came from; first sums of h and h (x - mean), then dx = scale h + (x - mean) f0 + f1 */
+KERNEL(backward_sums) {
+    VIEW;
+    const float *g = job->g + out;
+    PIXELS EACH { float h = g[p + c]; h = Z(p) <= 0 ? 0 : h; s[c] += h; s[C + c] += h * (x[p + c] - mean[c]); }
+}
+
+KERNEL(backward_sums_pooled) {
+    VIEW;
+    const float *g = job->g + out;
+    WINDOWS EACH {
+        GREATEST;
+        float h = g[o + c];
+        h = z <= 0 ? 0 : h;
+        s[c] += h;
+        s[C + c] += h * (CHOSEN(x) - mean[c]);
+    }
+}
+
+#define BACK(p, h) dx[p + c] = (h) * scale[c] + first * ((x[p + c] - mean[c]) * f0[c] + f1[c])
+
+KERNEL(backward) {
+    VIEW;
+    const float *g = job->g + out, *f0 = job->factor, *f1 = f0 + C;
+    float *dx = job->dx + at;
+    PIXELS EACH { float h = g[p + c]; h = Z(p) <= 0 ? 0 : h; BACK(p, h); }
+}
+
+KERNEL(backward_pooled) {
+    VIEW;
+    const float *g = job->g + out, *f0 = job->factor, *f1 = f0 + C;
+    float *dx = job->dx + at;
+    WINDOWS EACH {
+        GREATEST;
+        float h = g[o + c];
+        h = z <= 0 ? 0 : h;
+        float above = down > up ? 0 : h, below = down > up ? h : 0;
+        BACK(p, z1 > z0 ? 0 : above);
+        BACK(p1, z1 > z0 ? above : 0);
+        BACK(p2, z3 > z2 ? 0 : below);
+        BACK(p3, z3 > z2 ? below : 0);
+    }
+}
+
+KERNEL(backward_outside) { /* a pixel that no window covers */
+    VIEW;
+    const float *f0 = job->factor, *f1 = f0 + C;
+    float *dx = job->dx + at;
+    EACH BACK(0, 0);
+}
+
+/* sums of v and v (x - mean) where there are statistics, and of v h; then dg = scale v + (x - mean) f0 + f1 where g came
+   from, dx = f0 h + f2 v + (x - mean) f3 + f4 */
+#define SUM(p) s[c] += first * v[p + c], s[C + c] += first * v[p + c] * (x[p + c] - mean[c])
+
+KERNEL(second_sums) {
+    VIEW;
+    const float *g = job->g + out, *v = job->v + at;
+    PIXELS EACH { float h = g[p + c]; h = Z(p) <= 0 ? 0 : h; SUM(p); s[2 * C + c] += h * v[p + c]; }
+}
+
+KERNEL(second_sums_pooled) {
+    VIEW;
+    const float *g = job->g + out, *v = job->v + at;
+    WINDOWS EACH {
+        GREATEST;
+        float h = g[o + c];
+        h = z <= 0 ? 0 : h;
+        SUM(p), SUM(p1), SUM(p2), SUM(p3);
+        s[2 * C + c] += h * CHOSEN(v);
+    }
+}
+
+KERNEL(second_sums_outside) {
+    VIEW;
+    const float *v = job->v + at;
+    EACH { SUM(0); }
+}
+
+#define AGAIN(p, h) dx[p + c] = (h) * f0[c] + first * (v[p + c] * f2[c] + (x[p + c] - mean[c]) * f3[c] + f4[c])
+#define SECOND                                                                                                         \
+    const float *g = job->g + out, *v = job->v + at;                                                                   \
+    const float *f0 = job->factor, *f1 = f0 + C, *f2 = f1 + C, *f3 = f2 + C, *f4 = f3 + C;                             \
+    float *dx = job->dx + at, *dg = job->dg + out;                                                                     \
+    (void)g, (void)dg, (void)f1
+
+KERNEL(second) {
+    VIEW;
+    SECOND;
+    PIXELS EACH {
+        float z = Z(p), h = g[p + c], t = v[p + c] * scale[c] + (x[p + c] - mean[c]) * f0[c] + f1[c];
+        h = z <= 0 ? 0 : h;
+        dg[p + c] = z <= 0 ? 0 : t;
+        AGAIN(p, h);
+    }
+}
+
+KERNEL(second_pooled) {
+    VIEW;
+    SECOND;
+    WINDOWS EACH {
+        GREATEST;
+        float h = g[o + c], t = CHOSEN(v) * scale[c] + (CHOSEN(x) - mean[c]) * f0[c] + f1[c];
+        h = z <= 0 ? 0 : h;
+        dg[o + c] = z <= 0 ? 0 : t;
+        float above = down > up ? 0 : h, below = down > up ? h : 0;
+        AGAIN(p, z1 > z0 ? 0 : above);
+        AGAIN(p1, z1 > z0 ? above : 0);
+        AGAIN(p2, z3 > z2 ? 0 : below);
+        AGAIN(p3, z3 > z2 ? below : 0);
+    }
+}
+
+KERNEL(second_outside) {
+    VIEW;
+    SECOND;
+    EACH AGAIN(0, 0);
+}
+
+KERNEL(nothing) { (void)job, (void)at, (void)out, (void)s, (void)first, (void)C; }
+
+typedef void Kernel(const Job *, long, long, float *, long, long);
+
+/* One part of a pass: `rows` over rows of pixels, or of windows, and then `outside` over the pixels that no window covers. */
+static inline __attribute__((always_inline)) void pass(const Job *job, long part, long last, long C, long windows,
+                                                       Kernel *rows, Kernel *outside) {
+    const long H = job->size.H, W = job->size.W, side = windows ? 2 : 1, end = (part + 1) * job->size.images / PARTS;
+    double *sums = job->sums + part * 5 * C;
+    float *s = (float *)(sums + 3 * C);
+    for (long i = part * job->size.images / PARTS; i < (end < last ? end : last); i++) {
+        long first = i < job->size.k, image = i * H * W * C, small = i * (H / side) * (W / side) * C;
+        for (long row = 0; row < (H + side - 1) / side; row++) {
+            long at = image + row * side * W * C;
+            memset(s, 0, 3 * C * sizeof *s);
+            if (row < H / side) rows(job, at, small + row * (W / side) * C, s, first, C);
+            for (long p = 0; windows && p < 2 * W && at + p * C < image + H * W * C; p++)
+                if (p % W >= W / 2 * 2 || row == H / 2) outside(job, at + p * C, 0, s, first, C);
+            for (long c = 0; c < 3 * C; c++) sums[c] += s[c];
+        }
+    }
+}
+
+#define RUN(last, windows, rows, outside)                                                                              \
+    _Pragma("omp parallel for num_threads(job.size.threads) if (job.size.threads > 1)")                                \
+    for (long part = 0; part < PARTS; part++) {                                                                        \
+        if (job.size.C == 64) pass(&job, part, last, 64, windows, rows, outside);                                      \
+        else if (job.size.C == 32) pass(&job, part, last, 32, windows, rows, outside);                                 \
+        else pass(&job, part, last, job.size.C, windows, rows, outside);                                               \
+    }
+
+static void clear(const Job *job) {
+    for (long part = 0; part < PARTS; part++) memset(job->sums + part * 5 * job->size.C, 0, 3 * job->size.C * sizeof(double));
+}
+
+static double total(const Job *job, long which, long c) {
+    double sum = 0;
+    for (long part = 0; part < PARTS; part++) sum += job->sums[part * 5 * job->size.C + which * job->size.C + c];
+    return sum;
+}
+
+void norm_forward(const float *x, const float *w, const float *b, float *y, float *stats, double *work, Sizes *size,
+                  double eps) {
+    Job job = {.x = x, .y = y, .stats = stats, .sums = work, .size = *size};
+    long C = size->C, n = size->k * size->H * size->W;
+    clear(&job);
+    RUN(size->k, 0, moments, nothing)
+    for (long c = 0; c < C; c++) {
+        double d = total(&job, 0, c) / n, var = total(&job, 1, c) / n - d * d;
+        double inverse = 1 / sqrt((var < 0 ? 0 : var) + eps);
+        stats[c] = x[c] + d;
+        stats[C + c] = inverse;
+        stats[2 * C + c] = w[c] * inverse;
+        stats[3 * C + c] = b[c] - (x[c] + d) * w[c] * inverse;
+    }
+    if (size->pool) RUN(size->images, 1, activate_pooled, nothing)
+    else RUN(size->images, 0, activate, nothing)
+}
+
 void norm_backward(const float *g, const float *x, const float *stats, float *dx, float *dw, float *db, double *work,
-                   long rows, long n, long C) {
-    const float *mean = stats, *r = stats + C, *scale = stats + 2 * C, *shift = stats + 3 * C;
-    double *sum = work, *product = work + C; /* of h, of h (x - mean) */
-    float *s = (float *)(work + 3 * C), *q = s + C, *f1 = s + 3 * C, *f2 = s + 4 * C;
-    memset(work, 0, 3 * C * sizeof *work);
-    for (long row = 0; row < rows;) {
-        memset(s, 0, 2 * C * sizeof *s);
-        for (long end = end_of_block(row, rows); row < end; row++, x += C, g += C) {
-            EACH { float h = MASKED; s[c] += h; q[c] += h * (x[c] - mean[c]); }
-        }
-        EACH { sum[c] += s[c]; product[c] += q[c]; }
+                   Sizes *size) {
+    long C = size->C, n = size->k * size->H * size->W;
+    float *f0 = (float *)(work + PARTS * 5 * C), *f1 = f0 + C;
+    Job job = {.x = x, .g = g, .dx = dx, .stats = stats, .factor = f0, .sums = work, .size = *size};
+    clear(&job);
+    if (size->pool) RUN(size->images, 1, backward_sums_pooled, nothing)
+    else RUN(size->images, 0, backward_sums, nothing)
+    for (long c = 0; c < C; c++) {
+        double sum = total(&job, 0, c), product = total(&job, 1, c), r = stats[C + c], scale = stats[2 * C + c];
+        db[c] = sum;
+        dw[c] = product * r;
+        f0[c] = -scale * r * r * product / n;
+        f1[c] = -scale * sum / n;
     }
-    EACH {
-        db[c] = sum[c];
-        dw[c] = product[c] * r[c];
-        f1[c] = -(double)scale[c] * r[c] * r[c] * product[c] / n;
-        f2[c] = -(double)scale[c] * sum[c] / n;
-    }
-    x -= rows * C, g -= rows * C;
-    for (long row = 0; row < rows; row++, x += C, g += C, dx += C) {
-        EACH dx[c] = MASKED * scale[c];
-        if (row < n) {
-            EACH dx[c] += (x[c] - mean[c]) * f1[c] + f2[c];
-        }
-    }
+    if (size->pool) RUN(size->images, 1, backward_pooled, backward_outside)
+    else RUN(size->images, 0, backward, nothing)
 }
 
 void norm_second(const float *v, const float *a, const float *b, const float *g, const float *x, const float *w,
                  const float *stats, const float *dw, const float *db, float *dg, float *dx, float *ddw, double *work,
-                 long rows, long n, long C) {
-    const float *mean = stats, *scale = stats + 2 * C, *shift = stats + 3 * C;
-    double *sum = work, *product = work + C, *both = work + 2 * C; /* of v, v (x - mean) in the first n rows; of v h */
-    float *s = (float *)(work + 3 * C), *q = s + C, *p = s + 2 * C;
-    float *k1 = s + 3 * C, *k2 = s + 4 * C, *e1 = s + 5 * C, *e2 = s + 6 * C, *e3 = s + 7 * C, *e4 = s + 8 * C;
-    memset(work, 0, 3 * C * sizeof *work);
-    for (long row = 0; row < rows;) {
-        memset(s, 0, 3 * C * sizeof *s);
-        for (long end = end_of_block(row, rows); row < end; row++, x += C, g += C, v += C) {
-            EACH p[c] += v[c] * MASKED;
-            if (row < n) {
-                EACH { s[c] += v[c]; q[c] += v[c] * (x[c] - mean[c]); }
-            }
-        }
-        EACH { sum[c] += s[c]; product[c] += q[c]; both[c] += p[c]; }
-    }
-    EACH {
-        double r = stats[C + c], v0 = sum[c], v1 = product[c] * r;
-        double q = both[c] - (db[c] * v0 + dw[c] * v1) / n;
+                 Sizes *size) {
+    long C = size->C, n = size->k * size->H * size->W;
+    float *f0 = (float *)(work + PARTS * 5 * C), *f1 = f0 + C, *f2 = f1 + C, *f3 = f2 + C, *f4 = f3 + C;
+    Job job = {.x = x, .g = g, .v = v, .dx = dx, .dg = dg, .stats = stats, .factor = f0, .sums = work, .size = *size};
+    clear(&job);
+    if (size->pool) RUN(size->images, 1, second_sums_pooled, second_sums_outside)
+    else RUN(size->images, 0, second_sums, nothing)
+    for (long c = 0; c < C; c++) {
+        double r = stats[C + c], v0 = total(&job, 0, c), v1 = total(&job, 1, c) * r;
+        double q = total(&job, 2, c) - (db[c] * v0 + dw[c] * v1) / n;
         double alpha = a[c] - w[c] * r * v1 / n, beta = -w[c] * r * dw[c] / n;
         ddw[c] = r * q;
-        k1[c] = e1[c] = r * alpha;
-        k2[c] = b[c] - w[c] * r * v0 / n;
-        e2[c] = r * beta;
-        e3[c] = -r * (r * (alpha * dw[c] + beta * v1) + w[c] * q * r * r) / n;
-        e4[c] = -r * (alpha * db[c] + beta * v0) / n;
+        f0[c] = r * alpha;
+        f1[c] = b[c] - w[c] * r * v0 / n;
+        f2[c] = r * beta;
+        f3[c] = -r * (r * (alpha * dw[c] + beta * v1) + w[c] * q * r * r) / n;
+        f4[c] = -r * (alpha * db[c] + beta * v0) / n;
     }
-    x -= rows * C, g -= rows * C, v -= rows * C;
-    for (long row = 0; row < rows; row++, x += C, g += C, v += C, dg += C, dx += C) {
-        EACH {
-            float k = v[c] * scale[c] + (x[c] - mean[c]) * k1[c] + k2[c];
-            dg[c] = x[c] * scale[c] + shift[c] <= 0 ? 0 : k;
-            dx[c] = MASKED * e1[c];
-        }
-        if (row < n) {
-            EACH dx[c] += v[c] * e2[c] + (x[c] - mean[c]) * e3[c] + e4[c];
-        }
-    }
+    if (size->pool) RUN(size->images, 1, second_pooled, second_outside)
+    else RUN(size->images, 0, second, nothing)
 }

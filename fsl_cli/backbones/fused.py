@@ -1,4 +1,4 @@
-"""Batch normalisation, scale, shift and ReLU in one step that keeps little and can be differentiated twice.
+"""Batch normalisation, scale, shift, ReLU and pooling in one step that keeps little and can be differentiated twice.
 
 Autograd's own graph of the same has a node, and a pass over memory, for each of a dozen operations, and a
 hundred in its second derivative. Here both derivatives are written out. Of n images (n, C, H, W) the first k
@@ -9,6 +9,9 @@ give the statistics, N = k H W numbers for each channel:
 With h = dL/dy where y > 0, 0 elsewhere, and s = 1 for the first k images, 0 for the others:
 
     db = sum(h),   dw = sum(h u),   dx = w r (h - s (db + u dw) / N)
+
+Max-pooling after it only says where h is not 0: at the greatest of its four pixels. The compiled kernel does it in the
+same go, so that what is four times as large is neither written nor read.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fsl_cli.backbones import kernel
@@ -34,47 +38,55 @@ def usable(*tensors: Tensor) -> bool:
     )
 
 
-def norm_relu(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """relu(batch norm) of x (n, C, H, W) by the statistics of its first k images, their mean, and 1 / deviation."""
+def norm_relu(x: Tensor, weight: Tensor, bias: Tensor, k: int, pool: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """relu(batch norm) of x (n, C, H, W) by the statistics of its first k images, their mean, and 1 / deviation.
+
+    With `pool`, the greatest of each 2 x 2 pixels of it: (n, C, H // 2, W // 2).
+    """
     if x[:k].numel() <= len(weight):
         raise ValueError(f"one number has no deviation: {tuple(x[:k].shape)} is one number for each channel")
-    return _NormReLU.apply(x, weight, bias, k)
+    if pool and not kernel.fits(x):
+        y, mean, r = _NormReLU.apply(x, weight, bias, k, False)
+        return F.max_pool2d(y, 2), mean, r
+    return _NormReLU.apply(x, weight, bias, k, pool)
 
 
 class _NormReLU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        y, stats = kernel.forward(x, weight, bias, k, EPS) if kernel.fits(x) else _forward(x, weight, bias, k)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, k: int, pool: bool) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.k, ctx.pool, ctx.compiled = k, pool, kernel.fits(x)
+        y, stats = kernel.forward(x, weight, bias, k, EPS, pool) if ctx.compiled else _forward(x, weight, bias, k)
         mean, r = stats[0], stats[1]
         ctx.save_for_backward(x, weight, y, stats)
-        ctx.k = k
         ctx.mark_non_differentiable(mean, r)
         return y, mean, r
 
     @staticmethod
     def backward(ctx: Any, g: Tensor, *_: Any) -> Any:
-        return *_Backward.apply(g, *ctx.saved_tensors, ctx.k), None
+        return *_Backward.apply(g, *ctx.saved_tensors, ctx.k, ctx.pool, ctx.compiled), None, None
 
 
 class _Backward(torch.autograd.Function):
     """(g, x, w) -> dx, dw, db of the above; y and its statistics are known functions of x."""
 
     @staticmethod
-    def forward(ctx: Any, g: Tensor, x: Tensor, w: Tensor, y: Tensor, stats: Tensor, k: int) -> Any:
-        found = kernel.backward(g, x, stats, k) if kernel.fits(x) else _backward(g, x, w, y, stats, k)
+    def forward(
+        ctx: Any, g: Tensor, x: Tensor, w: Tensor, y: Tensor, stats: Tensor, k: int, pool: bool, compiled: bool
+    ) -> Any:
+        found = kernel.backward(g, x, stats, k, pool) if compiled else _backward(g, x, w, y, stats, k)
         ctx.save_for_backward(g, x, w, y, stats, *found[1:])
-        ctx.k = k
+        ctx.k, ctx.pool, ctx.compiled = k, pool, compiled
         return found
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, v: Tensor, a: Tensor, c: Tensor) -> Any:
         g, x, w, y, stats, dw, db = ctx.saved_tensors
-        if kernel.fits(x):
-            found = kernel.second(v, a, c, g, x, w, stats, dw, db, ctx.k)
+        if ctx.compiled:
+            found = kernel.second(v, a, c, g, x, w, stats, dw, db, ctx.k, ctx.pool)
         else:
             found = _second(v, a, c, g, x, w, y, stats, dw, db, ctx.k)
-        return *found, None, None, None
+        return *found, None, None, None, None, None
 
 
 def _forward(x: Tensor, w: Tensor, b: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,9 @@ import torch
 from torch import Tensor
 
 FLAGS = ("-O3", "-march=native", "-fno-trapping-math", "-shared", "-fPIC")  # trapping: comparisons stay scalar
+THREADS = ("-fopenmp",)  # torch's own threads, where its libgomp has the usual name; not every compiler has it
 LIBRARIES = ("-lm",)
+PARTS = 8  # as in fused.c
 
 
 @cache
@@ -32,7 +34,7 @@ def library() -> ctypes.CDLL | None:
         return None
     try:
         source = Path(__file__).with_name("fused.c").read_bytes()
-        name = hashlib.sha256(source + repr((FLAGS, _processor())).encode()).hexdigest()[:16]
+        name = hashlib.sha256(source + repr((FLAGS, THREADS, _processor())).encode()).hexdigest()[:16]
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fsl" / "kernels"
         built = folder / f"fused-{name}.so"
         if not built.exists() and compiler:
@@ -48,10 +50,14 @@ def _build(compiler: str, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         fresh = Path(folder) / target.name
         source = str(Path(__file__).with_name("fused.c"))
-        subprocess.run(
-            [compiler, *FLAGS, "-o", str(fresh), source, *LIBRARIES],
-            check=True, timeout=60, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        for threads in (THREADS, ()):
+            done = subprocess.run(
+                [compiler, *FLAGS, *threads, "-o", str(fresh), source, *LIBRARIES],
+                check=not threads, timeout=60,
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            if done.returncode == 0:
+                break
         fresh.replace(target)
 
 
@@ -66,36 +72,42 @@ def _processor() -> tuple[str, ...]:
 
 
 def fits(x: Tensor) -> bool:
-    """Whether the kernels take x (n, C, H, W), and are the faster way: they use one core, torch all it has."""
-    alone = torch.get_num_threads() == 1
-    return alone and x.dtype == torch.float32 and x.permute(0, 2, 3, 1).is_contiguous() and library() is not None
+    """Whether the kernels take x (n, C, H, W), and are the faster way: without OpenMP they use one core, torch all."""
+    if x.dtype != torch.float32 or not x.permute(0, 2, 3, 1).is_contiguous() or (compiled := library()) is None:
+        return False
+    return torch.get_num_threads() == 1 or bool(compiled.parallel())
 
 
-def forward(x: Tensor, w: Tensor, b: Tensor, k: int, eps: float) -> tuple[Tensor, Tensor]:
+def forward(x: Tensor, w: Tensor, b: Tensor, k: int, eps: float, pool: bool) -> tuple[Tensor, Tensor]:
     """y, and statistics (4, C): mean, r, w r, b - mean w r."""
-    y, stats = torch.empty_like(x), x.new_empty(4, x.shape[1])
-    _call("norm_forward", x, w.contiguous(), b.contiguous(), y, stats, _work(x), *_sizes(x, k), ctypes.c_double(eps))
+    n, channels, height, width = x.shape
+    shape = (n, channels, height // 2, width // 2) if pool else x.shape
+    y = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
+    stats = x.new_empty(4, channels)
+    _call("norm_forward", x, w.contiguous(), b.contiguous(), y, stats, *_room(x, k, pool), ctypes.c_double(eps))
     return y, stats
 
 
-def backward(g: Tensor, x: Tensor, stats: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+def backward(g: Tensor, x: Tensor, stats: Tensor, k: int, pool: bool) -> tuple[Tensor, Tensor, Tensor]:
     """dx, dw, db."""
     dx, dw, db = torch.empty_like(x), torch.empty_like(stats[0]), torch.empty_like(stats[0])
-    _call("norm_backward", _rows(g), x, stats, dx, dw, db, _work(x), *_sizes(x, k))
+    _call("norm_backward", _rows(g), x, stats, dx, dw, db, *_room(x, k, pool))
     return dx, dw, db
 
 
 def second(
-    v: Tensor, a: Tensor, c: Tensor, g: Tensor, x: Tensor, w: Tensor, stats: Tensor, dw: Tensor, db: Tensor, k: int
-) -> tuple[Tensor, Tensor, Tensor]:
+    v: Tensor, a: Tensor, c: Tensor, g: Tensor, x: Tensor, w: Tensor, stats: Tensor, dw: Tensor, db: Tensor, k: int,
+    pool: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The derivatives of sum(v dx) + sum(a dw) + sum(c db) with respect to g, x and w."""
-    dg, dx, ddw = torch.empty_like(x), torch.empty_like(x), torch.empty_like(w)
+    dg = torch.empty_like(g, memory_format=torch.channels_last)
+    dx, ddw = torch.empty_like(x), torch.empty_like(w)
     inputs = _rows(v), a.contiguous(), c.contiguous(), _rows(g), x, w.contiguous(), stats, dw, db
-    _call("norm_second", *inputs, dg, dx, ddw, _work(x), *_sizes(x, k))
+    _call("norm_second", *inputs, dg, dx, ddw, *_room(x, k, pool))
     return dg, dx, ddw
 
 
-def _call(name: str, *arguments: Tensor | ctypes.c_long | ctypes.c_double) -> None:
+def _call(name: str, *arguments: Tensor | ctypes.c_double) -> None:
     given = [ctypes.c_void_p(value.data_ptr()) if isinstance(value, Tensor) else value for value in arguments]
     getattr(library(), name)(*given)
 
@@ -104,12 +116,8 @@ def _rows(image: Tensor) -> Tensor:
     return image.permute(0, 2, 3, 1).contiguous()
 
 
-def _work(x: Tensor) -> Tensor:
-    """Room for the kernels' sums: 3 double and 9 float numbers for each channel."""
-    return torch.empty(8 * x.shape[1], dtype=torch.float64)
-
-
-def _sizes(x: Tensor, k: int) -> tuple[ctypes.c_long, ctypes.c_long, ctypes.c_long]:
-    """Rows, rows that give the statistics, channels."""
+def _room(x: Tensor, k: int, pool: bool) -> tuple[Tensor, Tensor]:
+    """Room for the kernels' sums and factors, 5 C doubles a part and 5 C floats; and the sizes that they go by."""
     n, channels, height, width = x.shape
-    return ctypes.c_long(n * height * width), ctypes.c_long(k * height * width), ctypes.c_long(channels)
+    room = torch.empty((5 * PARTS + 3) * channels, dtype=torch.float64)
+    return room, torch.tensor([n, k, height, width, channels, pool, torch.get_num_threads()])

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -25,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsl_cli.backbones import fused
+from fsl_cli.backbones.layers import each_image
 
 Mode = Literal["running", "support", "transductive", "group", "none"]
 
@@ -51,12 +53,16 @@ class Norm(nn.Module):
             self.register_buffer("mean", torch.zeros(channels))
             self.register_buffer("var", torch.ones(channels))
 
-    def forward(self, x: Tensor, n_support: int = 0, relu: bool = False) -> Tensor:
-        """n_support = 0: all n images belong to one set, and statistics are taken over it. `relu`: ReLU follows."""
+    def forward(self, x: Tensor, n_support: int = 0, relu: bool = False, pool: bool = False) -> Tensor:
+        """n_support = 0: all n images belong to one set, and statistics are taken over it.
+
+        `relu`: ReLU follows; `pool`: and the greatest of each 2 x 2 pixels after that.
+        """
         if relu and self._fusible(x):
-            return self._fused(x, n_support)
+            return self._fused(x, n_support, pool)
         out = self._normalised(x, n_support)
-        return F.relu(out) if relu else out
+        out = F.relu(out) if relu else out
+        return each_image(partial(F.max_pool2d, kernel_size=2), out) if pool else out
 
     def _normalised(self, x: Tensor, n_support: int) -> Tensor:
         if self.mode == "none":
@@ -93,14 +99,14 @@ class Norm(nn.Module):
         batch = self.mode in ("support", "transductive") or (self.mode == "running" and self.training)
         return batch and fused.usable(x, self.weight, self.bias)
 
-    def _fused(self, x: Tensor, n_support: int) -> Tensor:
+    def _fused(self, x: Tensor, n_support: int, pool: bool) -> Tensor:
         if self.mode == "transductive" and n_support:
-            return torch.cat([self._fused(x[:, :n_support], 0), self._fused(x[:, n_support:], 0)], 1)
+            return torch.cat([self._fused(part, 0, pool) for part in (x[:, :n_support], x[:, n_support:])], 1)
         k = n_support if self.mode == "support" and n_support else x.shape[1]
         statistics = []
 
         def normalise(episode: Tensor) -> Tensor:
-            y, mean, r = fused.norm_relu(episode, self.weight, self.bias, k)
+            y, mean, r = fused.norm_relu(episode, self.weight, self.bias, k, pool)
             statistics.append((mean, r))
             return y
 
