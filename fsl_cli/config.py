@@ -82,12 +82,22 @@ def names(text: str) -> list[str]:
     return [name.strip() for name in text.strip("[]").split(",") if name.strip()]
 
 
+def demand_names(overrides: Sequence[str], user_dir: str | None = None) -> None:
+    """Raises UserError where a group is told null, a number or a truth value; Hydra's error is a bare ValueError."""
+    known = groups(user_dir)
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key in known and any(re.fullmatch(r"null|true|false|[\d.]+", v, re.I) for v in names(value)):
+            raise explain(ValueError(override), overrides, user_dir)
+
+
 def compose(overrides: Sequence[str], user_dir: str | None = None) -> Config:
     """The configuration that these overrides make of conf/train.yaml. Raises UserError with what to type instead."""
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    demand_names(overrides, user_dir)
     try:
         with _hydra_at_conf():
             composed = hydra.compose("train", [*_search(user_dir), *overrides], return_hydra_config=True)
@@ -143,7 +153,7 @@ def explain(error: Exception, overrides: Sequence[str], user_dir: str | None = N
         key, value = match[1].lstrip("/"), match[2]
         if key in known:
             there = choices(key, user_dir)
-            wrong = [v for v in names(value) if v not in there and v != "null" and not v.startswith("$")]
+            wrong = [v for v in names(value) or [value] if v not in there and not v.startswith("$")]
             problems += [
                 f"{key}={v}: there is no such {key}.{did_you_mean(v, list(there))} There are {', '.join(there)}."
                 for v in wrong

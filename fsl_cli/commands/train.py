@@ -11,7 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fsl_cli.config import Config, compose, conf_dir, explain, from_hydra, names, register_resolvers, take_user_dir
+from fsl_cli.config import (
+    Config,
+    compose,
+    conf_dir,
+    demand_names,
+    explain,
+    from_hydra,
+    names,
+    register_resolvers,
+    take_user_dir,
+)
 from fsl_cli.errors import Diverged, UserError
 
 HELP = """Meta-train an algorithm, keep the best checkpoint by validation, and test it once.
@@ -71,6 +81,7 @@ def _through_hydra(words: Sequence[str]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: we tell the user what to type
     before = sys.argv
     user_dir, rest = take_user_dir([word for word in words if word not in sweep])
+    demand_names(rest, user_dir)
     sys.argv = [before[0], *sweep, *(["--config-dir", user_dir] if user_dir else []), *rest]
     try:
         with disk("the sweep's folder"):
