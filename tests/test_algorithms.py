@@ -49,6 +49,7 @@ ROWS = {
     "relation": Row(METRIC_NORMS, ("backbone.halvings=2",), own_loss=True),
     "maml": Row(GRADIENT_NORMS, SMALL_MAML),
     "fomaml": Row(GRADIENT_NORMS, SMALL_MAML, exact=False),
+    "protomaml": Row(GRADIENT_NORMS, SMALL_MAML),
     "joint": Row(GRADIENT_NORMS, ("algo.inner_lr=0.4", "algo.test_steps=3"), own_loss=True, learns=False),
     "anil": Row(GRADIENT_NORMS, SMALL_MAML),
     "boil": Row(GRADIENT_NORMS, SMALL_MAML),
@@ -67,7 +68,7 @@ ROWS = {
 }
 VARIANTS = {  # settings of an algorithm that all the tests are run with too
     f"{name}-prototypes": ROWS[name]._replace(overrides=(*ROWS[name].overrides, "algo.head_init=prototypes"))
-    for name in ("maml", "anil", "mamlpp")
+    for name in ("anil", "mamlpp")
 } | {
     "protonet-cosine": Row(METRIC_NORMS, ("algo.distance=cosine",)),
     "matching-context": Row(METRIC_NORMS, ("algo.context=true",)),

@@ -22,7 +22,9 @@ from fsl_cli.data.tasks import Batch, ImageTasks
 from fsl_cli.episodes import Episodes
 from fsl_cli.errors import UserError
 
-every_variant = pytest.mark.parametrize("name", [name for name in VARIANTS if name.endswith("-prototypes")])
+every_variant = pytest.mark.parametrize(
+    "name", ["protomaml", *(name for name in VARIANTS if name.endswith("-prototypes"))]
+)
 
 
 def of_shape(way: int, shot: int | list[int]) -> Episodes:
@@ -66,7 +68,7 @@ def test_there_is_no_learned_head_and_any_way_and_shot_will_do(name: str) -> Non
 @pytest.mark.parametrize("norm", GRADIENT_NORMS)
 def test_a_step_and_its_meta_gradient_written_out(norm: str, first_order: bool, float64: None) -> None:
     """Body and head step as variables of their own; what becomes of the head is differentiated through the body."""
-    built, some = algorithm("maml-prototypes", norm), episodes(1)
+    built, some = algorithm("protomaml", norm), episodes(1)
     built.inner_steps, built.first_order = 1, first_order
     (x, y), (queries, truth) = ((part.x[0], part.y[0]) for part in (some.support, some.query))
     body = dict(built.net.backbone.named_parameters())

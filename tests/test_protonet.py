@@ -38,7 +38,10 @@ def test_a_temperature_of_nothing_is_refused() -> None:
         build(compose(["algo.temperature=0.0"]).values["algo"], backbone=Pixels(2, 1, 1))
 
 
-@pytest.mark.parametrize(("data", "temperature"), [("omniglot", 1), ("glyphs", 1), ("miniimagenet", 64)])
+@pytest.mark.parametrize(
+    ("data", "temperature"),
+    [("omniglot", 1), ("glyphs", 1), ("miniimagenet", 64), ("tieredimagenet", 64), ("cub", 64)],
+)
 def test_the_papers_distance_comes_without_being_asked_for(data: str, temperature: float) -> None:
     values = compose(["algo=protonet", f"data={data}"]).values["algo"]
     assert (values["distance"], values["temperature"]) == ("euclidean", temperature)
