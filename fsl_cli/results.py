@@ -12,11 +12,14 @@ result.json episodes.csv                        the test; those of later `fsl te
 
 from __future__ import annotations
 
+import atexit
 import csv
 import json
 import os
 import platform
+import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -76,8 +79,21 @@ class FittedTask(NamedTuple):
     after: dict[int, list[float]]  # gradient steps -> predictions at x
 
 
+def first_process() -> bool:
+    """Whether this is the only process of its run, or the one of several, on whatever machine, that writes."""
+    ranks = ("RANK", "SLURM_PROCID", "NODE_RANK", "LOCAL_RANK")  # torchrun's, Slurm's, and Lightning's own two
+    return all(os.environ.get(rank, "0") == "0" for rank in ranks)
+
+
 def new_folder(out: str, name: str) -> Path:
-    """A fresh folder `out`/`name`/<time>. Raises UserError when it cannot be made."""
+    """A fresh folder `out`/`name`/<time>; for a process that does not write, one that is gone when it ends.
+
+    Raises UserError when it cannot be made.
+    """
+    if not first_process():
+        own = tempfile.mkdtemp(prefix="fsl-")
+        atexit.register(shutil.rmtree, own, ignore_errors=True)
+        return Path(own)
     parent = Path(out).expanduser() / name
     stem = time.strftime("%Y-%m-%d_%H-%M-%S")
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,12 @@ from typing import Any
 from rich.console import Console
 from rich.panel import Panel
 
-from fsl_cli.results import FittedTask, read_json, spelled, task_words
+from fsl_cli.results import FittedTask, first_process, read_json, spelled, task_words
 
 
 def console() -> Console:
     """Standard output; silent in all but the first of several processes."""
-    return Console(quiet=os.environ.get("LOCAL_RANK", "0") != "0" or os.environ.get("NODE_RANK", "0") != "0")
+    return Console(quiet=not first_process())
 
 
 def protocol_line(result: dict[str, Any]) -> str:

@@ -54,6 +54,7 @@ def train(folder: Path, values: dict[str, Any], experiment: Experiment, words: l
         if not (folder / "training.json").exists():
             console().print(f"Training in {folder}", highlight=False, soft_wrap=True)
             _fit(trainer, values, experiment, folder)
+            folder = Path(trainer.strategy.broadcast(str(folder)))  # where the first process has saved the best
             if trainer.is_global_zero:
                 curves(folder)
                 step, value = record.best or (0, math.nan)

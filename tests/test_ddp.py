@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,36 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], dic
     one = sweep(base / "one", "trainer=cpu")
     two = sweep(base / "two", "trainer=ddp", "trainer.devices=2")
     return one, two
+
+
+def test_two_machines_reach_the_weights_of_one_and_one_folder(
+    runs: tuple[dict[str, Path], dict[str, Path]], tmp_path: Path
+) -> None:
+    """As they would be started by hand, here both on this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    command = [sys.executable, "-m", "fsl_cli", "train", "algo=protonet", f"out={tmp_path / 'out'}", *SMALL]
+    command += ["trainer=ddp", "trainer.devices=1", "trainer.num_nodes=2"]
+    environment = {**os.environ, **address, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    machines = [
+        subprocess.Popen(command, env={**environment, "NODE_RANK": rank}, stdout=subprocess.PIPE, text=True)
+        for rank in ("0", "1")
+    ]
+    try:
+        shown = [machine.communicate(timeout=180)[0] for machine in machines]
+    finally:
+        for machine in machines:
+            machine.kill()
+    assert [machine.returncode for machine in machines] == [0, 0]
+    assert "test accuracy" in shown[0] and "test accuracy" not in shown[1]
+    (folder,) = tmp_path.glob("out/*/*")
+    one, two = (
+        torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for run in (runs[0]["protonet"], folder)
+    )
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("algo", ["maml", "protonet"])
