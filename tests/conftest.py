@@ -133,12 +133,21 @@ def a_test(folder: Path, values: dict[int, float], **changed: object) -> Path:
 
 def a_run(folder: Path, values: dict[int, float], algo: str = "maml", seed: int = 0, **changed: object) -> Path:
     """A finished run: `a_test` with its configuration and learning curve; dotted names are settings."""
-    settings = {"seed": seed, "steps": 100, "train_way": 5, "out": str(folder.parent), "schedule": {"steps": 100}}
+    settings = {
+        "seed": seed,
+        "steps": 100,
+        "way": 5,
+        "shot": 1,
+        "norm": "running",
+        "train_way": 5,
+        "out": str(folder.parent),
+        "schedule": {"steps": 100},
+    }
     settings |= {"algo": {"_target_": "a.A", "inner_lr": 0.4}, "backbone": {"_target_": "b.B", "filters": 64}}
     choices = {"algo": algo, "data": "omniglot", "backbone": "conv4", "optim": "adam", "recipe": "x"}
-    for key, value in [(key, changed.pop(key)) for key in list(changed) if "." in key or key in settings]:
+    for key, value in [(key, changed.pop(key)) for key in list(changed) if "." in key]:
         group, _, name = key.rpartition(".")
-        (settings[group] if group else settings)[name] = value  # type: ignore[index]
+        settings[group][name] = value  # type: ignore[index]
     a_test(folder, values, algorithm=algo, seed=seed, **changed)
     (folder / "config.yaml").write_text(yaml.safe_dump({**settings, "choices": choices}))
     (folder / "overrides.txt").write_text(f"algo={algo}\nseed={seed}\n")

@@ -334,7 +334,7 @@ def test_show_draws_what_training_sees(odd_data: DataSet, cache: Path) -> None:
     tasks = ImageTasks(data, {"train": Shape(3, 2, 3)}, 3)
     drawn = tasks.samplers["train"].episode(0, "train", 7)
     [seen] = tasks.gather(Batch("train", 0, [7]), torch.device("cpu"))
-    canvas = episode_picture._canvas(data, "train", drawn)
+    canvas = episode_picture.canvas(data, "train", drawn)
     for label in range(3):
         column = canvas[:, 6 * label : 6 * label + 5]
         rows = [column[top : top + 5] for top in (0, 6, 13, 19, 25)]  # a wider gap before the queries

@@ -46,8 +46,8 @@ def draw(data: DataSet, out: Path, *, episodes: int, split: str, way: int, shot:
 
     figure, axes = pyplot.subplots(*grid, figsize=size, layout="constrained", squeeze=False)
     for index, (axis, episode) in enumerate(zip(axes.flat, drawn, strict=True)):
-        canvas = _canvas(data, split, episode)
-        axis.imshow(canvas, cmap="gray", vmin=0, vmax=255, extent=(0, way, rows + GAP, 0), interpolation="nearest")
+        pixels = canvas(data, split, episode)
+        axis.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(0, way, rows + GAP, 0), interpolation="nearest")
         axis.set_yticks([shot / 2, shot + GAP + query / 2], ["support", "query"], fontsize=8)
         axis.set_xticks([label + 0.5 for label in range(way)], class_names(data, split, episode.classes), fontsize=7)
         axis.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
@@ -61,21 +61,22 @@ def draw(data: DataSet, out: Path, *, episodes: int, split: str, way: int, shot:
         pyplot.close(figure)
 
 
-def _canvas(data: DataSet, part: str, episode: Episode) -> Any:
-    """One episode in one array, (height, width, 3) or (height, width), white between the images."""
+def canvas(data: DataSet, part: str, episode: Episode) -> Any:
+    """One episode in one array, (height, width, 3) or (height, width): a column for each class, white in between."""
     store, split = data.store, data.splits[part]
     channels, height, width = store.images.shape[1:]
     down, along = height + 1, width + 1  # a white line between them
-    shot, query = len(episode.support[0]), len(episode.query[0])
+    shot, query = (max(map(len, images)) for images in (episode.support, episode.query))
     gap = max(1, round(GAP * height))
-    canvas = np.full(((shot + query) * down + gap, len(episode.classes) * along, channels), 255, dtype=np.uint8)
+    pixels = np.full(((shot + query) * down + gap, len(episode.classes) * along, channels), 255, dtype=np.uint8)
     for label, number in enumerate(episode.classes):
         first = store.starts[split.classes[number // split.turns]]
-        for row, image in enumerate([*episode.support[label], *episode.query[label]]):
-            pixels = np.rot90(store.images[first + image], number % split.turns, (1, 2)).transpose(1, 2, 0)
+        rows = [*range(len(episode.support[label])), *range(shot, shot + len(episode.query[label]))]
+        for row, image in zip(rows, [*episode.support[label], *episode.query[label]], strict=True):
+            turned = np.rot90(store.images[first + image], number % split.turns, (1, 2)).transpose(1, 2, 0)
             top, left = row * down + (gap if row >= shot else 0), label * along
-            canvas[top : top + height, left : left + width] = pixels
-    return canvas[..., 0] if channels == 1 else canvas
+            pixels[top : top + height, left : left + width] = turned
+    return pixels[..., 0] if channels == 1 else pixels
 
 
 def class_names(data: DataSet, part: str, classes: Sequence[int]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ HELP = """Put the tests of any runs side by side: a table for each protocol, a r
   fsl report outputs/RUN_A outputs/RUN_B
   fsl report outputs format=markdown                   also csv, latex
   fsl report outputs to=table.tex                      into a file, whose ending tells the format
+  fsl report outputs html=true                         and a page with curves and episodes: report.html, or to=…
 
 Prints, for example:
   omniglot 5-way 1-shot
@@ -45,10 +47,21 @@ def main(words: Sequence[str]) -> None:
     if to and not page:
         _write(to, _text(found, form))
         print(to)
-    elif form == "table":
+        return
+    if form == "table":
         _print(found, gathered)
     else:
         print(_text(found, form), end="")
+    if to:
+        _write_page(to, found, gathered)
+
+
+def _write_page(to: Path, found: list[Section], gathered: Gathered) -> None:
+    from fsl_cli.commands.report_episodes import look
+    from fsl_cli.report.page import page
+
+    _write(to, page(found, gathered, look(found)))
+    print(f"page  {to}", file=sys.stderr)
 
 
 def _take(words: Sequence[str]) -> tuple[list[Path], str, bool, Path | None]:

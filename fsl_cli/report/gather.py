@@ -24,6 +24,7 @@ class Reported(NamedTuple):
 
     outcome: Outcome
     settings: dict[str, Any]  # by dotted names; what was changed for the test as test.NAME
+    config: dict[str, Any]  # of the run, whole
 
 
 class Gathered(NamedTuple):
@@ -73,11 +74,11 @@ def _read_all(folders: Any) -> Iterator[Reported]:
     for folder in folders:
         try:
             outcome = read(folder)
-            reported = Reported(outcome, _settings(saved_config(outcome.run), outcome.result["changes"]))
+            config = saved_config(outcome.run)
         except UserError as error:
             problems.append(str(error))
             continue
-        yield reported
+        yield Reported(outcome, _settings(config, outcome.result["changes"]), config)
     if problems:
         more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise UserError("\n  ".join(["These tests cannot be reported:", *problems[:SHOWN]]) + more)

@@ -1,0 +1,130 @@
+"""What the page draws: learning curves, and accuracy by shot and by way, as series of points."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from fsl_cli.report.gather import Reported, identity
+from fsl_cli.report.protocol import protocol
+from fsl_cli.report.rows import Row, Section, row_names
+from fsl_cli.results import task_words
+from fsl_cli.screen import protocol_line
+
+Point = tuple[float, float, float]  # x, y, and half the interval of y; 0: none
+Names = dict[Any, str]  # of each method, by the identity of its settings
+NOT_METHOD = ("seed=", "out=", "way=", "shot=", "algo=", "data=")  # typed words that do not say which method
+
+
+class Series(NamedTuple):
+    name: str
+    method: str  # what gives it its colour
+    dashed: bool
+    points: list[Point]
+
+
+class Chart(NamedTuple):
+    title: str
+    x: str
+    y: str
+    series: list[Series]
+
+
+def method_names(tests: Sequence[Reported]) -> Names:
+    """A name for each method: runs with the same settings but for the seed, whatever they were tested on."""
+    settings = {identity(trained(test)): trained(test) for test in tests}
+    return dict(zip(settings, row_names(list(settings.values())), strict=True))
+
+
+def trained(test: Reported) -> dict[str, Any]:
+    """The settings of a run, without what was changed for a test."""
+    return {key: value for key, value in test.settings.items() if not key.startswith("test.")}
+
+
+def learning_curves(tests: Sequence[Reported], names: Names) -> list[Chart]:
+    """For each task that runs were validated on: validation metric and training loss, a line for each run."""
+    charts: dict[tuple[str, str], list[Series]] = {}
+    for test in {test.outcome.run.resolve(): test for test in tests}.values():
+        rows = _metrics(test.outcome.run / "metrics.csv")
+        metric, data = test.outcome.result["metric"], test.config["choices"]["data"]
+        task = f"{data} {task_words({**test.config, 'metric': metric})}, norm={test.config['norm']}"
+        accuracy = metric == "accuracy"
+        method = names[identity(trained(test))]
+        name = f"{method}, seed {test.outcome.result['seed']}"
+        for label, key, interval, scale in (
+            ("validation accuracy (%)" if accuracy else "validation error", f"val_{metric}", "val_interval", accuracy),
+            ("training loss", "train_loss", "", False),
+        ):
+            percent = 100 if scale else 1
+            points = [(row["step"], percent * row[key], percent * row.get(interval, 0.0)) for row in rows if key in row]
+            points = [point for point in points if all(map(math.isfinite, point))]
+            if len(points) > 1:
+                charts.setdefault((task, label), []).append(Series(name, method, False, points))
+    return [Chart(task, "meta-iterations", label, series) for (task, label), series in charts.items()]
+
+
+def _metrics(path: Path) -> list[dict[str, float]]:
+    """A run's validations; nothing where they cannot be read: the page does without its curve."""
+    try:
+        with open(path, newline="") as file:
+            return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    except (OSError, TypeError, ValueError):
+        return []
+
+
+def by_axis(sections: Sequence[Section], axis: Literal["shot", "way"], names: Names) -> list[Chart]:
+    """For each protocol but for its shot (or way): a line for each method that was tested with several of it.
+
+    Solid: one and the same run (or runs, one for each seed). Dashed: runs that were each trained for its own shot.
+    """
+    charts: dict[Any, dict[tuple[str, bool], tuple[Row, list[Point]]]] = {}
+    for section in sections:
+        value = section.result[axis]
+        if not isinstance(value, int):
+            continue
+        rest = tuple(pair for pair in protocol(section.result) if pair[0] != axis)
+        percent = 100 if section.metric == "accuracy" else 1
+        for row in section.rows:
+            point = (float(value), percent * row.mean, percent * row.episodes_interval)
+            lines = [(_tested(row, names), False), *([(_typed(row), True)] if _own(row) else [])]
+            for line in lines:
+                charts.setdefault(rest, {}).setdefault(line, (row, []))[1].append(point)
+    return [chart for lines in charts.values() for chart in _chart(lines, axis, names)]
+
+
+def _chart(lines: dict[tuple[str, bool], tuple[Row, list[Point]]], axis: str, names: Names) -> list[Chart]:
+    series = [
+        Series(name, names[identity(trained(row.tests[0]))], dashed, sorted(points))
+        for (name, dashed), (row, points) in lines.items()
+        if len({point[0] for point in points}) > 1
+    ]
+    if not series:
+        return []
+    result = next(iter(lines.values()))[0].result
+    other = f"{result['way']}-way" if axis == "shot" else f"{result['shot']}-shot"
+    if result["metric"] == "mse":
+        return [Chart(protocol_line(result), axis, "squared error", series)]
+    return [Chart(f"{other}, {protocol_line(result)}", axis, "test accuracy (%)", series)]
+
+
+def _tested(row: Row, names: Names) -> str:
+    changed = [f"{key}={value}" for key, value in row.settings.items() if key.startswith("test.")]
+    return " ".join([names[identity(trained(row.tests[0]))], *changed])
+
+
+def _own(row: Row) -> bool:
+    """Are all its tests those that training ended with?"""
+    return all(test.outcome.folder == test.outcome.run for test in row.tests)
+
+
+def _typed(row: Row) -> str:
+    """The method as it was typed, whatever the way, shot and seed."""
+    try:
+        words = (row.tests[0].outcome.run / "overrides.txt").read_text().split("\n")
+    except OSError:
+        words = []
+    said = [word for word in words if word and not word.startswith(NOT_METHOD)]
+    return " ".join([row.settings["algo"], *said, "(trained for each)"])
