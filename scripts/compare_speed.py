@@ -101,6 +101,9 @@ def compare(case: str, rounds: int) -> dict[str, float]:
         reference = found if reference is None else reference
         assert (found - reference).norm() < 1e-6 * reference.norm(), f"{name}: another meta-gradient than fsl's"
         module.float()
+    if algo == "protonet":  # in other digits, so after the check; its accuracy is measured by training
+        modules["fsl-bf16"] = copy.deepcopy(ours)
+        backward["fsl-bf16"] = partial(_in_bfloat16, modules["fsl-bf16"].loss)
     seconds: dict[str, list[float]] = {}
     steps = {name: trained(backward[name], module) for name, module in modules.items()}
     for suffix in ("", "+m"):
@@ -118,6 +121,12 @@ def compare(case: str, rounds: int) -> dict[str, float]:
 
 def _backward(loss: Callable[[Any], Any], episodes: Any) -> None:
     loss(episodes).backward()
+
+
+def _in_bfloat16(loss: Callable[[Any], Any], episodes: Any) -> None:
+    with torch.autocast("cpu", torch.bfloat16):  # what trainer.precision=bf16-mixed does
+        value = loss(episodes)
+    value.backward()
 
 
 def doubled(examples: Any) -> Any:

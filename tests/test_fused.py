@@ -104,6 +104,21 @@ def test_pooling_leaves_odd_pixels_out(shape: tuple[int, int], channels: int) ->
         assert (own.double() - other).norm() <= 1e-5 * other.norm()
 
 
+@pytest.mark.parametrize("pool", [False, True])
+def test_bfloat16_is_float64s_result_to_three_digits(pool: bool) -> None:
+    """Images, and their derivatives, are bfloat16; weights and statistics float32."""
+    if kernel.library() is None:
+        pytest.skip("no C compiler here")
+    x, w, b = tensors(torch.float32, size=7)
+    half = x.detach().bfloat16().requires_grad_()
+    assert fused.usable(half, w, b)
+    found = derivatives(lambda *each: fused.norm_relu(*each, pool)[0], [half, w, b], 4)
+    expected = derivatives(lambda *each: pooled(explicit(*each), pool), tensors(torch.float64, size=7), 4)
+    for own, other in zip(found, expected, strict=True):
+        assert (own.double() - other).norm() <= 5e-3 * other.norm()
+    assert [each.dtype for each in found[1:4]] == [torch.bfloat16, torch.float32, torch.float32]
+
+
 def test_results_do_not_depend_on_the_number_of_threads() -> None:
     if kernel.library() is None or not kernel.library().parallel():
         pytest.skip("no C compiler with OpenMP here")

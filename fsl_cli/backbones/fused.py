@@ -28,14 +28,18 @@ EPS = 1e-5
 AXES = (0, 2, 3)
 
 
-def usable(*tensors: Tensor) -> bool:
-    """Whether `norm_relu` takes these: on a CPU, of one type, and not inside `torch.func.vmap` or `grad`."""
-    return all(
-        tensor.device.type == "cpu"
-        and tensor.dtype == tensors[0].dtype
-        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-        for tensor in tensors
+def usable(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
+    """Whether `norm_relu` takes these: on a CPU, not inside `torch.func.vmap` or `grad`, and of one type.
+
+    x may have an axis of episodes in front. Images in bfloat16 have weights in float32; those only the kernel takes.
+    """
+    here = all(
+        tensor.device.type == "cpu" and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        for tensor in (x, weight, bias)
     )
+    if x.dtype == torch.bfloat16:
+        return here and weight.dtype == bias.dtype == torch.float32 and kernel.fits(x.flatten(0, -4))
+    return here and x.dtype == weight.dtype == bias.dtype
 
 
 def norm_relu(x: Tensor, weight: Tensor, bias: Tensor, k: int, pool: bool = False) -> tuple[Tensor, Tensor, Tensor]:

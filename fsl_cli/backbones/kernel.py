@@ -24,6 +24,7 @@ FLAGS = ("-O3", "-march=native", "-fno-trapping-math", "-shared", "-fPIC")  # tr
 THREADS = ("-fopenmp",)  # torch's own threads, where its libgomp has the usual name; not every compiler has it
 LIBRARIES = ("-lm",)
 PARTS = 8  # as in fused.c
+NAMES = {torch.float32: "float", torch.bfloat16: "bfloat16"}
 
 
 @cache
@@ -73,7 +74,7 @@ def _processor() -> tuple[str, ...]:
 
 def fits(x: Tensor) -> bool:
     """Whether the kernels take x (n, C, H, W), and are the faster way: without OpenMP they use one core, torch all."""
-    if x.dtype != torch.float32 or not x.permute(0, 2, 3, 1).is_contiguous() or (compiled := library()) is None:
+    if x.dtype not in NAMES or not x.permute(0, 2, 3, 1).is_contiguous() or (compiled := library()) is None:
         return False
     return torch.get_num_threads() == 1 or bool(compiled.parallel())
 
@@ -83,15 +84,24 @@ def forward(x: Tensor, w: Tensor, b: Tensor, k: int, eps: float, pool: bool) -> 
     n, channels, height, width = x.shape
     shape = (n, channels, height // 2, width // 2) if pool else x.shape
     y = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
-    stats = x.new_empty(4, channels)
-    _call("norm_forward", x, w.contiguous(), b.contiguous(), y, stats, *_room(x, k, pool), ctypes.c_double(eps))
+    stats = w.new_empty(4, channels)
+    _call(
+        f"norm_forward_{NAMES[x.dtype]}",
+        x,
+        w.contiguous(),
+        b.contiguous(),
+        y,
+        stats,
+        *_room(x, k, pool),
+        ctypes.c_double(eps),
+    )
     return y, stats
 
 
 def backward(g: Tensor, x: Tensor, stats: Tensor, k: int, pool: bool) -> tuple[Tensor, Tensor, Tensor]:
     """dx, dw, db."""
     dx, dw, db = torch.empty_like(x), torch.empty_like(stats[0]), torch.empty_like(stats[0])
-    _call("norm_backward", _rows(g), x, stats, dx, dw, db, *_room(x, k, pool))
+    _call(f"norm_backward_{NAMES[x.dtype]}", _rows(g), x, stats, dx, dw, db, *_room(x, k, pool))
     return dx, dw, db
 
 
@@ -103,7 +113,7 @@ def second(
     dg = torch.empty_like(g, memory_format=torch.channels_last)
     dx, ddw = torch.empty_like(x), torch.empty_like(w)
     inputs = _rows(v), a.contiguous(), c.contiguous(), _rows(g), x, w.contiguous(), stats, dw, db
-    _call("norm_second", *inputs, dg, dx, ddw, *_room(x, k, pool))
+    _call(f"norm_second_{NAMES[x.dtype]}", *inputs, dg, dx, ddw, *_room(x, k, pool))
     return dg, dx, ddw
 
 
