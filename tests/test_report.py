@@ -16,6 +16,7 @@ from conftest import a_run, a_test
 from fsl_cli.cli import run
 from fsl_cli.config import choices
 from fsl_cli.errors import UserError
+from fsl_cli.report.charts import by_axis, method_names
 from fsl_cli.report.gather import gather
 from fsl_cli.report.published import MARKS, _table, beside, published
 from fsl_cli.report.rows import row_names, sections
@@ -103,6 +104,23 @@ def test_a_row_is_called_by_what_tells_it_from_others_of_its_algorithm() -> None
     longer = {**base, "steps": 200, "schedule.steps": 200}
     assert row_names([base, longer, {"algo": "anil", "steps": 7}]) == ["maml steps=100", "maml steps=200", "anil"]
     assert row_names([base, {**base, "init": None}]) == ["maml", "maml init=null"]
+    small, large = ({"algo": "maml", "data": name, f"data.{name}": 1} for name in ("glyphs", "omniglot"))
+    assert row_names([small, large]) == ["maml data=glyphs", "maml data=omniglot"]
+
+
+def test_accuracy_by_shot_is_of_the_same_run_or_of_runs_trained_for_each_shot(tmp_path: Path) -> None:
+    for shot, values in ((1, LOW), (5, HIGH)):
+        one = a_run(tmp_path / f"maml-{shot}", values, shot=shot, **{"algo.inner_lr": shot})
+        (one / "overrides.txt").write_text(f"algo=maml\nshot={shot}\nsteps=100\n")
+    a_test(one / "tests" / "one", LOW, algorithm="maml", shot=1, changes=["shot=1"])
+    a_run(tmp_path / "other", HIGH, query=1)  # another protocol, and but one shot
+    tests = gather([tmp_path]).tests
+    [chart] = by_axis(sections(tests), "shot", method_names(tests))
+    one_run, each = sorted(chart.series, key=lambda series: series.dashed)
+    assert [point[0] for point in one_run.points] == [point[0] for point in each.points] == [1, 5]
+    assert one_run.name == "maml algo.inner_lr=5" and each.name == "maml steps=100 (trained for each)"
+    assert each.points[1][1] == pytest.approx(100 * fmean(HIGH.values()))
+    assert by_axis(sections(tests), "way", method_names(tests)) == []
 
 
 def test_published_numbers_have_a_source_and_a_mark_that_says_how_we_know() -> None:

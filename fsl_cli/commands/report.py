@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from fsl_cli.errors import UserError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from fsl_cli.report.gather import Gathered
     from fsl_cli.report.rows import Section
 
@@ -139,18 +141,16 @@ def _print(found: list[Section], gathered: Gathered) -> None:
             screen.print(f"left out, {what} ({len(folders)}): {names}", highlight=False, soft_wrap=True)
 
 
-def _tables(console: object, found: list[Section]) -> None:
+def _tables(console: Console, found: list[Section]) -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     from fsl_cli.report.formats import EXPLAINED, THEIRS, Notes, table
 
-    assert isinstance(console, Console)
-    notes = Notes()
+    notes, mark = Notes(), "[bold]{}[/]" if console.is_terminal else "*{}"
     for section in found:
-        (first, *others), *rows = table(section, notes, lambda text: f"[bold]{text}[/]", escape)
+        (first, *others), *rows = table(section, notes, mark.format, escape)
         drawn = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
         drawn.add_column(first, overflow="fold")
         for name in others:
@@ -160,7 +160,7 @@ def _tables(console: object, found: list[Section]) -> None:
         console.print(f"[bold]{escape(section.title)}[/]\n{escape(section.protocol)}", highlight=False)
         console.print(drawn)
         console.print()
-    console.print(EXPLAINED, style="dim", highlight=False)
+    console.print(EXPLAINED if console.is_terminal else EXPLAINED.replace("Bold", "*"), style="dim", highlight=False)
     if notes.lines:
         lines = [THEIRS, *(f"{escape(f'[{i}]')} {escape(line)}" for i, line in enumerate(notes.lines, 1))]
         console.print("\n".join(lines), style="dim", highlight=False)

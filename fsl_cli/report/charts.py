@@ -16,7 +16,9 @@ from fsl_cli.screen import protocol_line
 
 Point = tuple[float, float, float]  # x, y, and half the interval of y; 0: none
 Names = dict[Any, str]  # of each method, by the identity of its settings
-NOT_METHOD = ("seed=", "out=", "way=", "shot=", "algo=", "data=")  # typed words that do not say which method
+NOT_METHOD = (  # typed words that do not say which method
+    "seed=", "out=", "way=", "shot=", "algo=", "data=", "data.root=", "data.cache=", "init=", "teacher=", "test=",
+)  # fmt: skip
 
 
 class Series(NamedTuple):
@@ -80,7 +82,7 @@ def by_axis(sections: Sequence[Section], axis: Literal["shot", "way"], names: Na
 
     Solid: one and the same run (or runs, one for each seed). Dashed: runs that were each trained for its own shot.
     """
-    charts: dict[Any, dict[tuple[str, bool], tuple[Row, list[Point]]]] = {}
+    charts: dict[Any, dict[tuple[str, bool], list[tuple[Row, Point]]]] = {}
     for section in sections:
         value = section.result[axis]
         if not isinstance(value, int):
@@ -91,19 +93,20 @@ def by_axis(sections: Sequence[Section], axis: Literal["shot", "way"], names: Na
             point = (float(value), percent * row.mean, percent * row.episodes_interval)
             lines = [(_tested(row, names), False), *([(_typed(row), True)] if _own(row) else [])]
             for line in lines:
-                charts.setdefault(rest, {}).setdefault(line, (row, []))[1].append(point)
+                charts.setdefault(rest, {}).setdefault(line, []).append((row, point))
     return [chart for lines in charts.values() for chart in _chart(lines, axis, names)]
 
 
-def _chart(lines: dict[tuple[str, bool], tuple[Row, list[Point]]], axis: str, names: Names) -> list[Chart]:
-    series = [
-        Series(name, names[identity(trained(row.tests[0]))], dashed, sorted(points))
-        for (name, dashed), (row, points) in lines.items()
-        if len({point[0] for point in points}) > 1
-    ]
+def _chart(lines: dict[tuple[str, bool], list[tuple[Row, Point]]], axis: str, names: Names) -> list[Chart]:
+    series = []
+    for (name, dashed), points in lines.items():
+        trainings = {identity(trained(row.tests[0])) for row, _ in points}
+        if len({point[0] for _, point in points}) > 1 and not (dashed and len(trainings) == 1):  # that one is solid
+            method = names[identity(trained(points[0][0].tests[0]))]
+            series.append(Series(name, method, dashed, sorted(point for _, point in points)))
     if not series:
         return []
-    result = next(iter(lines.values()))[0].result
+    result = next(iter(lines.values()))[0][0].result
     other = f"{result['way']}-way" if axis == "shot" else f"{result['shot']}-shot"
     if result["metric"] == "mse":
         return [Chart(protocol_line(result), axis, "squared error", series)]

@@ -86,9 +86,9 @@ def _read_all(folders: Any) -> Iterator[Reported]:
 
 def _settings(config: dict[str, Any], changes: list[str]) -> dict[str, Any]:
     """What was learned with, by dotted names: the choice of each group in place of the class that it names."""
-    choices = {key: name for key, name in config["choices"].items() if key in ("algo", "backbone", "optim")}
+    choices = {key: name for key, name in config["choices"].items() if key in ("algo", "data", "backbone", "optim")}
     rest = {key: value for key, value in config.items() if key not in ("choices", "image")}
-    named = {f"{group}._target_" for group in (*choices, "data")}
+    named = {f"{group}._target_" for group in choices}
     settings = {key: value for key, value in flat(rest).items() if key not in APART | named | set(HARDWARE)}
     for key in ("init", "teacher"):
         if settings.get(key):  # another folder for each seed: ALGO-DATA-TASK is what they have in common

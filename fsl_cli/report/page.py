@@ -120,22 +120,17 @@ def _row(row: Row, accuracy: bool, low: float, span: float) -> dict[str, Any]:
 
 
 def _settings(runs: list[Reported], names: Names) -> dict[str, Any]:
-    """Each run's settings and surroundings where runs differ, the usual value of each, and what all have in common."""
+    """Each run's settings and surroundings where runs differ, what most have, and what all have in common."""
     rows = [{**trained(run), "seed": run.outcome.result["seed"], **_surroundings(run)} for run in runs]
-    differing = differences(rows)
-    usual = {
-        key: Counter(typed(row[key]) if key in row else "" for row in rows).most_common(1)[0][0] for key in differing
-    }
+    differing = [key for key in differences(rows) if key != "algo"]  # the method's name begins with it
+    columns = [[typed(row[key]) if key in row else "" for row in rows] for key in differing]
+    most = [Counter(column).most_common(1)[0] for column in columns]
     return {
         "keys": differing,
-        "usual": usual,
+        "usual": [value if 2 * count > len(rows) else None for value, count in most],
         "runs": [
-            {
-                "folder": str(run.outcome.run),
-                "method": names[identity(trained(run))],
-                "cells": [typed(row[key]) if key in row else "" for key in differing],
-            }
-            for run, row in zip(runs, rows, strict=True)
+            {"folder": str(run.outcome.run), "method": names[identity(trained(run))], "cells": cells}
+            for run, *cells in zip(runs, *columns, strict=True)
         ],
         "common": {key: typed(value) for key, value in rows[0].items() if all(row.get(key) == value for row in rows)},
     }

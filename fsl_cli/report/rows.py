@@ -115,7 +115,9 @@ def row_names(rows: Sequence[dict[str, Any]]) -> list[str]:
     names = []
     for settings in rows:
         differing = differences([row for row in rows if row["algo"] == settings["algo"]])
-        words = [f"{key}={typed(settings[key])}" for key in differing if key in settings]
+        # another backbone or data set has other settings: its name says enough
+        told = [key for key in differing if key.partition(".")[0] not in differing or "." not in key]
+        words = [f"{key}={typed(settings[key])}" for key in told if key in settings]
         more = [f"(+{len(words) - NAMED})"] if len(words) > NAMED else []
         names.append(" ".join([settings["algo"], *words[:NAMED], *more]))
     return [name if names.count(name) == 1 else f"{name} #{names[:i].count(name) + 1}" for i, name in enumerate(names)]
