@@ -94,7 +94,7 @@ def test_the_serial_version_equals_one_adam_kept_over_all_tasks() -> None:
     assert float(algorithm.weight) == pytest.approx(1 - 0.999 ** (3 * STEPS))
 
 
-def test_a_meta_batch_carries_the_mean_of_its_squares_and_evaluation_carries_nothing() -> None:
+def test_a_meta_batch_carries_the_mean_of_its_squares() -> None:
     algorithm, some = built(), episodes(2)
     alone = []
     for task in range(2):
@@ -104,10 +104,21 @@ def test_a_meta_batch_carries_the_mean_of_its_squares_and_evaluation_carries_not
     algorithm.loss(some)
     torch.testing.assert_close(algorithm.square_head_weight, torch.stack(alone).mean(0))
     assert algorithm.square_head_weight.abs().sum() > 0
-    before = algorithm.eval().adapt(some.support)(some.query.x)
-    algorithm.weight.fill_(0.5)
-    algorithm.square_head_weight.fill_(1.0)
-    assert torch.equal(algorithm.adapt(some.support)(some.query.x), before)  # a test starts from nothing
+
+
+def test_a_test_goes_on_from_the_squares_of_training_and_leaves_them() -> None:
+    algorithm, kept = built(f"algo.test_steps={STEPS}", f"algo.test_batch={SIZE}"), {}
+    some = episodes(1)  # number 0, whose minibatches are those of a test
+    by_hand(algorithm, some, 0, kept)
+    algorithm.loss(some)
+    before = copy.deepcopy(algorithm.state_dict())
+    net = copy.deepcopy(algorithm.net)
+    for parameter, phi in zip(net.parameters(), by_hand(algorithm, some, 0, kept), strict=True):
+        parameter.data = phi
+    for _ in range(2):  # one test does not change the next
+        logits = algorithm.eval().adapt(some.support)(some.query.x)[0]
+        torch.testing.assert_close(logits, net(some.query.x[0], some.support.x[0]), rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(algorithm.state_dict(), before, rtol=0, atol=0)
 
 
 def test_no_graph_of_the_inner_steps_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ class Reptile(Algorithm):
 
     Training carries Adam's mean squared gradients from task to task, as the authors do (here all tasks of a meta-batch
     start from the same, and their mean goes on): from nothing, Adam's first steps have one size in every direction.
-    A test does start from nothing, so that it depends on theta and the support set alone; the authors' goes on.
+    Each test starts from what training ended with and leaves it as it was, as theirs.
     """
 
     weight: Tensor
@@ -65,14 +65,15 @@ class Reptile(Algorithm):
         # a support set does not know its episode's number: all take their examples in the same order, which in
         # training would favour the labels of the last minibatch a little each time
         [order] = self._orders([0], support)
-        return classifier(self.net, lambda net, theta, own: self._train_on(net, own, order, None)[0], support)
+        carried = self._carried()
+        return classifier(self.net, lambda net, theta, own: self._train_on(net, own, order, carried)[0], support)
 
     def loss(self, episodes: Episodes) -> Tensor:
         """Half the squared distance |theta - phi|^2, phi held constant: its gradient is theta - phi."""
         theta = dict(self.net.named_parameters())
-        carried = {name: getattr(self, _square(name)) for name in theta}, self.weight
+        carried = self._carried()
 
-        def learn(net: nn.Module, support: Examples, order: Tensor) -> tuple[Parameters, Squares | None]:
+        def learn(net: nn.Module, support: Examples, order: Tensor) -> tuple[Parameters, Squares]:
             return self._train_on(net, support, order, carried)
 
         orders = self._orders(episodes.index.tolist(), episodes.support)
@@ -84,8 +85,8 @@ class Reptile(Algorithm):
         return torch.stack([(theta[name] - phi[name]).square().sum() for name in theta]).sum() / (2 * len(orders))
 
     def _train_on(
-        self, net: nn.Module, support: Examples, order: Tensor, squares: Squares | None
-    ) -> tuple[Parameters, Squares | None]:
+        self, net: nn.Module, support: Examples, order: Tensor, squares: Squares
+    ) -> tuple[Parameters, Squares]:
         """theta after a step on each minibatch, order (steps, size), and the mean squares then; keeps no graph."""
         rule = sgd(self.inner_lr) if self.inner_rule == "sgd" else adam(self.inner_lr, beta1=0.0, squares=squares)
         last = [squares]
@@ -102,6 +103,9 @@ class Reptile(Algorithm):
         theta: Parameters = dict(self.net.named_parameters())
         with torch.no_grad():
             return adapt(loss, theta, set(theta), len(order), Rule(rule.init, update)), last[0]
+
+    def _carried(self) -> Squares:
+        return {name: getattr(self, _square(name)) for name, _ in self.net.named_parameters()}, self.weight
 
     def _orders(self, seeds: Sequence[int], support: Examples) -> Tensor:
         """Which examples of its support set each of T tasks takes at each step: (T, steps, size)."""
