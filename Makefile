@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install train test test-slow checks format lint types clean
+.PHONY: help install train test test-slow checks format lint types docs clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ lint: $(INSTALLED)  ## ruff's findings
 
 types: $(INSTALLED)  ## mypy's findings
 	$(BIN)/mypy fsl_cli
+
+docs: $(INSTALLED)  ## the documentation in build/site, warnings as errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:  ## remove what was built, not what was trained
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
