@@ -14,6 +14,7 @@ VERBS = {
     "train": "meta-train an algorithm, validate, and test it once; -m sweeps, resume=DIR goes on",
     "test": "test a run again: any way, shot, query, episodes or data set",
     "predict": "classify your own pictures with a run: a few known ones of each class, any number of new ones",
+    "export": "a run as ONNX or torch.export: its embedding, or the classifier of a support set",
     "data": "data sets: ls, prepare (download, verify, decode), info, show (a picture), verify",
     "compare": "two runs on the same test episodes: the paired difference, and whether it counts",
     "report": "a table, or a page, of any runs: by protocol, over seeds, beside the published numbers",

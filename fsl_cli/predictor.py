@@ -25,8 +25,8 @@ from fsl_cli.results import read_json, saved_config
 BATCH = 64  # images at a time
 
 
-def load_run(folder: str | Path, trust: Sequence[str] = ()) -> Run:
-    """The run in `folder`, as its best checkpoint left it: on a GPU where torch can use one, else on the CPU.
+def load_run(folder: str | Path, trust: Sequence[str] = (), device: str | None = None) -> Run:
+    """The run in `folder`, as its best checkpoint left it, on `device`: by default a GPU where torch can use one.
 
     `trust` are packages that its configuration may name besides fsl's own. A picture's prediction must not depend on
     the pictures beside it, so a run with norm=transductive is used with norm=support. Raises UserError when the folder
@@ -44,8 +44,8 @@ def load_run(folder: str | Path, trust: Sequence[str] = ()) -> Run:
         algorithm = trained(folder, trust, "support" if changed else None)
     except UserError as error:
         raise UserError(f"{error}{_of_another_version(folder)}") from error
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return Run(algorithm.to(device), image, device, config["choices"], changed)
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return Run(algorithm.to(place), image, place, config["choices"], changed)
 
 
 def _of_another_version(folder: Path) -> str:

@@ -30,6 +30,7 @@ ROOMS = {  # room -> the rooms of ours that it may import
     "checkpoints": {"backbones", "errors", "learner"},
     "assemble": {"algorithms", "backbones", "binding", "checkpoints", "data", "learner", "errors", "results"},
     "predictor": {"algorithms", "assemble", "data", "episodes", "errors", "results", "__init__"},
+    "export": {"backbones", "errors", "predictor", "__init__"},
     "callbacks": {"results", "stats"},
     "screen": {"results"},
     "report": {"report", "results", "screen", "stats", "errors", "__init__"},
@@ -42,8 +43,8 @@ ROOMS = {  # room -> the rooms of ours that it may import
     },
     "commands": {
         "commands", "config", "binding", "assemble", "checkpoints", "learner", "data", "results", "stats", "callbacks",
-        "screen", "allocator", "errors", "episodes", "inner_loop", "predictor", "similarity", "testing", "training",
-        "report", "__init__",
+        "screen", "allocator", "errors", "episodes", "export", "inner_loop", "predictor", "similarity", "testing",
+        "training", "report", "__init__",
     },
     "completion": {"commands"},
     "cli": {"commands", "completion", "config", "errors", "__init__"},

@@ -28,7 +28,7 @@ from fsl_cli.data.sources.glyphs import draw
 from fsl_cli.episodes import Examples
 from fsl_cli.errors import UserError
 
-SMALL = ("backbone.filters=8", "way=3")
+SMALL = ("backbone=conv4", "backbone.filters=8", "way=3")
 CLASSES = ("ash", "beech", "oak")
 SHOTS = (2, 1, 3)  # unequal
 NEW = 2  # new pictures of each class
@@ -108,7 +108,12 @@ def centred(algorithm: Algorithm) -> None:
         algorithm.centre += 1.0  # what training found
 
 
-@pytest.mark.parametrize("name", choices("algo"))
+FAST = ("protonet", "matching", "maml", "simpleshot")  # the others take seconds together
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in choices("algo")]
+)
 def test_every_algorithm_needs_nothing_but_its_run(name: str, photos: Path, tmp_path: Path) -> None:
     words = ["algo.context=true"] if name == "matching" else []
     algorithm = untrained_run(tmp_path / "run", f"algo={name}", *SMALL, *words, change=centred)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.algorithms.by_class import way
 from fsl_cli.algorithms.supervised import CosineHead, cosine_scores, supervised_loss
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples
@@ -101,11 +102,6 @@ class Baseline(Algorithm):
     def _loss(self, head: Parameters, features: Tensor, y: Tensor) -> Tensor:
         """Summed over the tasks, whose heads are their own: each gets the gradient of its mean."""
         return F.cross_entropy(self._scores(head, features).flatten(0, 1), y.flatten(), reduction="sum") / y.shape[1]
-
-
-def way(support: Examples) -> int:
-    """How many classes a support set has."""
-    return int(support.y.max()) + 1
 
 
 HEAD = ("new.weight", "new.bias")  # of the new head; a cosine head's lengths stand in the bias's place

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fsl_cli.algorithms.base import Algorithm
-from fsl_cli.algorithms.by_class import log_sum_of_each_class
+from fsl_cli.algorithms.by_class import log_sum_of_each_class, way
 from fsl_cli.algorithms.protonet import cosines
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
@@ -34,23 +34,23 @@ class MatchingNet(Algorithm):
         self.takes_features = not context  # whose order comes from the images
 
     def adapt(self, support: Examples) -> Classifier:
-        known = self._known(support, self.backbone(support.x))
-        return lambda x: self._logits(self.backbone(x, support.x), known, support.y)
+        known, classes = self._known(support, self.backbone(support.x)), way(support)
+        return lambda x: self._logits(self.backbone(x, support.x), known, support.y, classes)
 
     def loss(self, episodes: Episodes) -> Tensor:
         """Cross-entropy, support and query in one pass of the backbone."""
         support, query = episodes.support, episodes.query
         supports, queries = self.backbone.joint(support.x, query.x)
-        return task_loss(self._logits(queries, self._known(support, supports), support.y), query.y)
+        return task_loss(self._logits(queries, self._known(support, supports), support.y, way(support)), query.y)
 
     def _known(self, support: Examples, features: Tensor) -> Tensor:
         return features if self.context is None else self.context.support(features, order(support.x))
 
-    def _logits(self, queries: Tensor, known: Tensor, y: Tensor) -> Tensor:
+    def _logits(self, queries: Tensor, known: Tensor, y: Tensor, way: int) -> Tensor:
         if self.context is not None:
             queries = self.context.query(queries, known)
         attention = (self.scale * cosines(queries, known)).log_softmax(-1)  # (T, m, n)
-        return log_sum_of_each_class(attention, y)  # (T, m, way)
+        return log_sum_of_each_class(attention, y, way)  # (T, m, way)
 
 
 class _Context(nn.Module):

@@ -32,22 +32,27 @@ class RelationNet(Algorithm):
 
     def adapt(self, support: Examples) -> Classifier:
         known = self.backbone(support.x)
-        return lambda x: self._logits(known, support.y, self.backbone(x, support.x))
+        classes = _sums(known, support.y)
+        return lambda x: self._logits(known, classes, self.backbone(x, support.x))
 
     def loss(self, episodes: Episodes) -> Tensor:
         """Mean squared error of the scores against 1 for the query's class and 0 for the others, equation 2."""
         support, query = episodes.support, episodes.query
         supports, queries = self.backbone.joint(support.x, query.x)
-        scores = self._logits(supports, support.y, queries).sigmoid()
+        scores = self._logits(supports, _sums(supports, support.y), queries).sigmoid()
         return F.mse_loss(scores, F.one_hot(query.y, scores.shape[-1]).to(scores.dtype))
 
-    def _logits(self, supports: Tensor, y: Tensor, queries: Tensor) -> Tensor:
-        """Features (T, n, d) with labels (T, n), features (T, m, d) -> (T, m, way)."""
-        classes = F.one_hot(y).to(supports.dtype).mT @ supports  # (T, way, d)
+    def _logits(self, supports: Tensor, classes: Tensor, queries: Tensor) -> Tensor:
+        """Features (T, n, d) and their sums (T, way, d), features (T, m, d) -> (T, m, way)."""
         if self.backbone.norm != "support":
             return self.relation(classes, queries, 0)
         n = supports.shape[1]
         return self.relation(classes, torch.cat([supports, queries], 1), n)[:, n:]
+
+
+def _sums(features: Tensor, y: Tensor) -> Tensor:
+    """Of the features of each class: (T, n, d), (T, n) -> (T, way, d)."""
+    return F.one_hot(y).to(features.dtype).mT @ features
 
 
 class _Relation(nn.Module):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsl_cli.algorithms.base import Algorithm
-from fsl_cli.algorithms.by_class import best_of_each_class
+from fsl_cli.algorithms.by_class import best_of_each_class, way
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples
 
@@ -30,8 +30,8 @@ class Siamese(Algorithm):
 
     def adapt(self, support: Examples) -> Classifier:
         """The logits of a class are those of its best pair."""
-        known = self.backbone(support.x)
-        return lambda x: best_of_each_class(self._pairs(self.backbone(x, support.x), known), support.y)
+        known, classes = self.backbone(support.x), way(support)
+        return lambda x: best_of_each_class(self._pairs(self.backbone(x, support.x), known), support.y, classes)
 
     def loss(self, episodes: Episodes) -> Tensor:
         """Binary cross-entropy of all pairs of a query and a support image, `balanced`."""

@@ -29,11 +29,11 @@ AXES = (0, 2, 3)
 
 
 def usable(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
-    """Whether `norm_relu` takes these: on a CPU, not inside `torch.func.vmap` or `grad`, and of one type.
+    """Whether `norm_relu` takes these: on a CPU, not inside `torch.func.vmap`, `grad` or an export, of one type.
 
     x may have an axis of episodes in front. Images in bfloat16 have weights in float32; those only the kernel takes.
     """
-    here = all(
+    here = not torch.compiler.is_compiling() and all(
         tensor.device.type == "cpu" and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
         for tensor in (x, weight, bias)
     )

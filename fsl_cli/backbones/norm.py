@@ -131,6 +131,27 @@ class Norm(nn.Module):
         return torch.addcmul((self.bias - mean * scale).view(-1, 1, 1), x, scale.view(-1, 1, 1))
 
 
+def settle(net: nn.Module, pass_queries: Callable[[], object]) -> None:
+    """From now on all norms of mode `support` in `net` are those of one support set, as running averages are.
+
+    `pass_queries` sends queries with their support set through `net` once; after it, queries come alone. For a graph
+    that is to be written down: the support set is no part of it.
+    """
+    norms = [module for module in net.modules() if isinstance(module, Norm) and module.mode == "support"]
+
+    def record(norm: Norm, given: tuple[Tensor, int]) -> None:
+        var, mean = torch.var_mean(given[0][0, : given[1]], (0, 2, 3), correction=0)
+        norm.register_buffer("mean", mean)
+        norm.register_buffer("var", var)
+
+    hooks = [norm.register_forward_pre_hook(record) for norm in norms]
+    pass_queries()
+    for hook in hooks:
+        hook.remove()
+    for norm in norms:
+        norm.mode = "running"
+
+
 def _each_episode(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Apply `function` to each of the T episodes; a single one is not copied, not even in the backward pass."""
     return function(x.squeeze(0)).unsqueeze(0) if len(x) == 1 else torch.stack([function(episode) for episode in x])
