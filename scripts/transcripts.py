@@ -1,4 +1,4 @@
-"""python scripts/transcripts.py [NAME...]: the transcripts and pictures in docs/, from the commands below.
+"""python scripts/transcripts.py [NAME...]: the transcripts and pictures in docs/ and README.md, by the commands below.
 
 About ten minutes on two idle cores. Works in the folder outputs/docs, which holds the runs between two calls: with
 names, only these are made again. The quick ones are made by each build of the docs.
@@ -7,6 +7,7 @@ names, only these are made again. The quick ones are made by each build of the d
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -36,6 +37,8 @@ COMMANDS = {  # name of docs/transcripts/NAME.txt -> command; {protonet} and {ma
     "show-steps": "fsl show steps run={maml} episodes=200 out=@steps.png",
     "data-show": "fsl data show glyphs split=test way=5 shot=1 out=@glyphs.png",
     "predict": "fsl predict run={protonet} support=photos/known query=photos/new",
+    "export": "fsl export run={protonet}",
+    "export-classifier": "fsl export run={protonet} support=photos/known",
 }
 
 
@@ -46,6 +49,17 @@ def main(names: list[str]) -> None:
         line = COMMANDS[name].format(protonet=latest("protonet"), maml=latest("maml"))
         print(f"$ {line}", flush=True)
         write(ROOT / "docs" / "transcripts" / f"{name}.txt", transcript(line, WORK))
+    write(ROOT / "README.md", fill((ROOT / "README.md").read_text()))
+
+
+def fill(text: str) -> str:
+    """The README with its transcripts, each behind a comment that names it."""
+
+    def block(match: re.Match[str]) -> str:
+        said = (ROOT / "docs" / "transcripts" / f"{match[1]}.txt").read_text()
+        return f"<!-- transcript: {match[1]} -->\n```\n{said}```\n"
+
+    return re.sub(r"<!-- transcript: ([\w-]+) -->\n```\n.*?```\n", block, text, flags=re.DOTALL)
 
 
 def transcript(line: str, folder: Path) -> str:

@@ -33,6 +33,12 @@ def test_every_transcript_and_picture_that_a_page_shows_is_made_by_the_script() 
         assert f"{picture}.png" in made
 
 
+def test_the_readme_shows_the_transcripts() -> None:
+    text = (DOCS.parent / "README.md").read_text()
+    assert runpy.run_path(str(DOCS.parent / "scripts" / "transcripts.py"))["fill"](text) == text
+    assert text.count("<!-- transcript: ") == 3
+
+
 @pytest.mark.parametrize(("group", "folder"), [("algo", "algorithms"), ("data", "data")])
 def test_every_choice_has_its_line_and_every_algorithm_its_equations(group: str, folder: str) -> None:
     linked = set(re.findall(r"\]\((\w+)\.md\)", (DOCS / folder / "index.md").read_text()))
