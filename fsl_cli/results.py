@@ -112,6 +112,15 @@ def new_folder(out: str, name: str) -> Path:
     raise UserError(f"{parent} already holds a thousand runs of this second. Choose another folder with out=FOLDER.")
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder where there is none. Raises UserError when it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "there is a file of that name" if folder.exists() else error.strerror
+        raise UserError(f"The folder {folder} cannot be made: {reason}. Choose another with out=.") from error
+
+
 def task_name(settings: dict[str, Any]) -> str:
     """5w1s, or 5-20w1-10s where way and shot are ranges."""
     return f"{_spelled(settings['way'])}w{_spelled(settings['shot'])}s"

@@ -241,6 +241,10 @@ class Bad:
         config.write_text(config.read_text() + "new_setting: 1\n")
         return ("new_setting: nothing reads it", "made by fsl 0.0.1")
 
+    def no_room(self, folder: Path) -> tuple[str, ...]:
+        (folder / "out").write_text("mine")
+        return (f"The folder {folder / 'out'} cannot be made: there is a file of that name",)
+
     def regression(self, folder: Path) -> tuple[str, ...]:
         config = folder / "run" / "config.yaml"
         point = {"channels": 1, "size": 1, "mean": [0.0], "std": [1.0]}
@@ -258,7 +262,7 @@ def test_bad_input_is_one_message_and_writes_nothing(case: str, protonet: Path, 
         run(["predict", *(f"{key}={value}" for key, value in words.items())])
     for text in says:
         assert text in str(caught.value)
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out").is_dir()
 
 
 def test_a_learned_head_says_how_many_classes_it_takes(photos: Path, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def main(words: Sequence[str]) -> None:
     from fsl_cli.commands.train import disk
     from fsl_cli.export import classifier, demand_packages, embedding, exported
     from fsl_cli.predictor import load_run
-    from fsl_cli.results import whole
+    from fsl_cli.results import make_folder, whole
 
     demand_packages(typed["format"])
     with redirect_stdout(sys.stderr):  # a script reads standard output
@@ -57,7 +57,7 @@ def main(words: Sequence[str]) -> None:
             print("norm=transductive: exported with norm=support, as no prediction may depend on other pictures.")
         content, off = exported(graph, typed["format"])
     with disk(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(out.parent)
         with whole(out) as temporary:
             temporary.write_bytes(content)
     if "--json" in words:

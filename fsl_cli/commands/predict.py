@@ -131,9 +131,9 @@ def _predicted(run: Run, typed: dict[str, str], html: bool) -> Predictions:
 def _write(out: Path, found: Predictions, html: bool) -> list[Path]:
     """predictions.csv, confusion.png where labels are known and predictions.html where asked for; no other remains."""
     from fsl_cli.commands.prediction_page import confusion_picture, page
-    from fsl_cli.results import whole, write_table, write_text
+    from fsl_cli.results import make_folder, whole, write_table, write_text
 
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     files = [out / name for name in ("predictions.csv", "confusion.png", "predictions.html")]
     labelled = any(row.true for row in found.rows)
     header = ["file", "label", *found.classes, *(["true"] if labelled else [])]

@@ -62,10 +62,11 @@ def accuracy_line(found: Predictions) -> str:
     """accuracy 93.33%, 28 of 30 pictures whose class is known; "" where none is."""
     right, total = (sum(part) for part in zip(*per_class(found).values(), strict=True)) if per_class(found) else (0, 0)
     others = sum(row.told and row.true is None for row in found.rows)
-    line = f"accuracy {right / total:.2%}, {right:,} of {total:,} pictures whose class is known" if total else ""
-    if others:
-        line += f"{'; ' if line else ''}{others:,} pictures are said to show what is no class of the support set"
-    return line
+    lines = [f"accuracy {right / total:.2%}, {right:,} of {total:,} pictures whose class is known"] if total else []
+    lines += (
+        [f"not counted: {others:,} in folders, or with labels, that are no class of the support set"] if others else []
+    )
+    return "; ".join(lines)
 
 
 def show(found: Predictions, files: Sequence[Path]) -> None:
