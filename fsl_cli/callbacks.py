@@ -7,6 +7,7 @@ import os
 import signal
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -21,6 +22,8 @@ from fsl_cli.results import spelled, whole, write_table
 from fsl_cli.stats import mean_interval
 
 COLUMNS = ["step", "train_loss", "val_{metric}", "val_interval", "val_loss", "learning_rate"]
+
+Report = Callable[[int, float], bool]  # (step, score of the validation: higher is better) -> whether to stop the run
 
 
 def columns(metric: str) -> list[str]:
@@ -84,6 +87,21 @@ class Record(Callback):
 
     def _elapsed(self) -> float:
         return self.seconds + (time.monotonic() - self._started if self._started else 0.0)
+
+
+class Prune(Callback):
+    """In a search, stops a run that falls behind the others; comes after the record, which has just saved it."""
+
+    def __init__(self, record: Record, report: Report | None) -> None:
+        self.record = record
+        self.report = report
+        self.pruned = False
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        step, _, value, *_ = self.record.rows[-1]
+        if self.report and self.report(int(step), value if module.metric == "accuracy" else -value):
+            self.pruned = trainer.global_step < trainer.max_steps
+            trainer.should_stop = True
 
 
 class WholeFiles(TorchCheckpointIO):

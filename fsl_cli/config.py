@@ -27,8 +27,9 @@ def conf_dir() -> Path:
 
 
 def groups(user_dir: str | None = None) -> list[str]:
-    """The names of all groups, such as algo and data, of fsl and of the user's own folder."""
-    return sorted({path.name for folder in _folders(user_dir) for path in folder.iterdir() if path.is_dir()})
+    """The names of all groups, such as algo and hydra/launcher, of fsl and of the user's own folder."""
+    inside = {(path.parent, folder) for folder in _folders(user_dir) for path in folder.rglob("*.yaml")}
+    return sorted({place.relative_to(folder).as_posix() for place, folder in inside if place != folder})
 
 
 def choices(group: str, user_dir: str | None = None) -> dict[str, str]:
@@ -153,7 +154,8 @@ def explain(error: Exception, overrides: Sequence[str], user_dir: str | None = N
         key, value = match[1].lstrip("/"), match[2]
         if key in known:
             there = choices(key, user_dir)
-            wrong = [v for v in names(value) or [value] if v not in there and not v.startswith("$")]
+            named = (*there, "basic") if key.startswith("hydra/") else there
+            wrong = [v for v in names(value) or [value] if v not in named and not v.startswith("$")]
             problems += [
                 f"{key}={v}: there is no such {key}.{did_you_mean(v, list(there))} There are {', '.join(there)}."
                 for v in wrong

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
 from rich.panel import Panel
+from rich.table import Table
 
 from fsl_cli.results import FittedTask, first_process, read_json, spelled, task_words
+from fsl_cli.sweeps import Job
+
+TABLE = "FSL_SWEEP_TABLE"  # set in the environment of runs whose sweep shows a live table
+STATES = {  # of a sweep's run, and their colours
+    "waiting": "dim", "running": "cyan", "finished": "green", "there": "green", "pruned": "dim", "failed": "red",
+    "stopped": "yellow",
+}  # fmt: skip
 
 
 def console() -> Console:
-    """Standard output; silent in all but the first of several processes."""
-    return Console(quiet=not first_process())
+    """Standard output; silent in all but the first of several processes, and where a sweep's table is in its place."""
+    return Console(quiet=not first_process() or (TABLE in os.environ and sys.stdout.isatty()))
 
 
 def protocol_line(result: dict[str, Any]) -> str:
@@ -56,14 +71,69 @@ def _best(training: dict[str, Any]) -> str:
     return f"accuracy {value:.2%}" if training["metric"] == "accuracy" else f"MSE {value:.3f}"
 
 
-def sweep_screen(folders: Sequence[Path]) -> None:
-    """A line for each run of a sweep: what it reached and where it lies."""
-    for folder in folders:
-        training = read_json(folder / "training.json")
-        reached = f"best validation {_best(training)}"
-        if (folder / "result.json").exists():
-            reached += f"   {reached_line(read_json(folder / 'result.json'))}"
-        console().print(f"{reached}   {folder}", highlight=False, soft_wrap=True)
+@contextmanager
+def watched(jobs: Callable[[], list[Job]]) -> Iterator[None]:
+    """On a terminal, show a live table of a sweep's runs while inside, and nothing else of theirs."""
+    screen = console()
+    if not screen.is_terminal:
+        yield
+        return
+    os.environ[TABLE] = "1"
+    try:
+        with Live(get_renderable=lambda: sweep_table(jobs()), console=screen, refresh_per_second=2, transient=True):
+            yield
+    finally:
+        del os.environ[TABLE]
+
+
+def sweep_table(jobs: Sequence[Job]) -> Table:
+    """A row for each run of a sweep: what makes it differ, how far it is, and what it reached."""
+    done = sum(job.state not in ("waiting", "running") for job in jobs)
+    table = Table("", "settings", "", "step", "validation", "test", title=f"{done} of {len(jobs)} runs", box=SIMPLE)
+    for job in jobs:
+        step, validation, test = _progress(Path(job.folder)) if job.folder else ("", "", "")
+        state = f"[{STATES[job.state]}]{job.state}[/]"
+        table.add_row(str(job.number), escape(" ".join(map(_short, job.words))), state, step, validation, test)
+    return table
+
+
+def _short(word: str) -> str:
+    """optim.lr=0.00160519113335876 -> optim.lr=0.001605"""
+    return re.sub(r"\d+\.\d{4,}(e-?\d+)?", lambda number: f"{float(number[0]):.4g}", word)
+
+
+def _progress(folder: Path) -> tuple[str, str, str]:
+    """How far a run is, its best validation so far, and its test."""
+    if not (folder / "metrics.csv").exists():
+        return "", "", ""
+    with open(folder / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    metric = "accuracy" if "val_accuracy" in rows[0] else "mse"
+    best = (max if metric == "accuracy" else min)(rows, key=lambda row: float(row[f"val_{metric}"]))
+    validation = spelled(metric, float(best[f"val_{metric}"]), float(best["val_interval"]))
+    path = folder / "result.json"
+    result = read_json(path) if path.exists() else None
+    test = spelled(metric, result["mean"], result["interval"]) if result else ""
+    return rows[-1]["step"], validation, test
+
+
+def sweep_screen(jobs: Sequence[Job]) -> None:
+    """What a sweep came to: its table, and where each run lies."""
+    if jobs:
+        console().print(sweep_table(jobs), highlight=False)
+    for job in jobs:
+        if job.folder:
+            console().print(f"{job.number:>3}  {job.folder}", highlight=False, markup=False, soft_wrap=True)
+
+
+def search_screen(found: dict[str, Any]) -> None:
+    """What a search came to, and what to type next."""
+    lines = [f"study {found['study']}, {found['trials']} trials, in {found['storage']}"]
+    if best := found["best"]:
+        settings = " ".join(_short(f"{key}={value}") for key, value in best["params"].items())
+        reached = _best(read_json(Path(best["folder"]) / "training.json"))
+        lines += [f"best validation {reached}: {settings}", f"next   fsl test run={best['folder']}"]
+    console().print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
 def fitted_tasks(out: Path, tasks: Sequence[FittedTask]) -> None:

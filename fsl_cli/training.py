@@ -21,7 +21,7 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from fsl_cli.allocator import keep_memory
 from fsl_cli.assemble import Experiment
-from fsl_cli.callbacks import Record, Replay, Screen, StopOnCtrlC, Stopped, WholeFiles
+from fsl_cli.callbacks import Prune, Record, Replay, Report, Screen, StopOnCtrlC, Stopped, WholeFiles
 from fsl_cli.checkpoints import load_weights, read_checkpoint
 from fsl_cli.data.store import cache_folder
 from fsl_cli.errors import Diverged, Interrupted, UserError
@@ -33,11 +33,14 @@ from fsl_cli.testing import fit_tasks, run_test
 from fsl_cli.tracking import Track
 
 
-def train(folder: Path, values: dict[str, Any], experiment: Experiment, words: list[str]) -> None:
+def train(
+    folder: Path, values: dict[str, Any], experiment: Experiment, words: list[str], report: Report | None = None
+) -> None:
     """Fit from the last checkpoint if there is one, then test the best; writes the run's folder.
 
-    `words` are what the run's other processes must be told besides its folder. Raises UserError when the trainer's
-    settings do not work, and Interrupted after Ctrl-C.
+    `words` are what the run's other processes must be told besides its folder; `report` is told each validation's
+    score and says whether to stop. Raises UserError when the trainer's settings do not work, and Interrupted after
+    Ctrl-C.
     """
     keep_memory()
     metric = experiment.learner.metric
@@ -49,7 +52,8 @@ def train(folder: Path, values: dict[str, Any], experiment: Experiment, words: l
         patience = [EarlyStopping(f"val_{metric}", **settings)]
     with quiet(), one_job(folder, words):
         track = Track(folder, values, record)
-        callbacks = [*patience, Screen(console()), record, track, StopOnCtrlC(folder, values["val_every"])]
+        prune = Prune(record, report)
+        callbacks = [*patience, Screen(console()), record, track, prune, StopOnCtrlC(folder, values["val_every"])]
         trainer = new_trainer(values["trainer"], max_steps=values["steps"], callbacks=callbacks, plugins=[WholeFiles()])
         if not (folder / "training.json").exists():
             console().print(f"Training in {folder}", highlight=False, soft_wrap=True)
@@ -59,7 +63,8 @@ def train(folder: Path, values: dict[str, Any], experiment: Experiment, words: l
                 curves(folder)
                 step, value = record.best or (0, math.nan)
                 summary = {"steps": trainer.global_step, "best_step": step, "metric": metric, "best_value": value}
-                write_json(folder / "training.json", {**summary, "seconds": round(record.seconds, 1)})
+                ended = {"seconds": round(record.seconds, 1), **({"pruned": True} if prune.pruned else {})}
+                write_json(folder / "training.json", summary | ended)
         if values["test"]:
             run_test(folder, values, experiment, trainer, folder, changes=[])
             if trainer.is_global_zero and metric == "mse" and hasattr(experiment.learner.algorithm, "test_steps"):

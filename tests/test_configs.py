@@ -96,3 +96,21 @@ def test_a_users_own_folder_adds_choices(tmp_path) -> None:
     )
     assert choices("algo", str(tmp_path))["mine"].startswith("Mine")
     assert compose(["algo=mine"], str(tmp_path)).choices["algo"] == "mine"
+
+
+@pytest.mark.parametrize("algo", choices("algo"))
+def test_every_algorithm_has_a_search_space_that_binds_at_both_ends(algo: str) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
+
+    from hydra_plugins.fsl_optuna_sweeper import distribution
+
+    composed = OmegaConf.load(conf_dir() / "search" / f"{algo}.yaml")
+    for base in composed.pop("defaults", []):
+        composed = OmegaConf.load(conf_dir() / "search" / f"{base}.yaml")
+    parsed = OverridesParser.create().parse_overrides([f"{key}={text}" for key, text in composed.items()])
+    drawn = {override.get_key_element(): distribution(override) for override in parsed}
+    ends = {key: getattr(d, "choices", None) or (d.low, d.high) for key, d in drawn.items()}
+    for end in (0, -1):
+        words = [f"{key}={values[end]}" for key, values in ends.items()]
+        assert problems(compose([f"algo={algo}", "trainer=cpu", *words]).values) == []
