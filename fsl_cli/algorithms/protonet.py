@@ -74,7 +74,7 @@ def logits(queries: Tensor, centres: Tensor) -> Tensor:
     Expanded to |q|^2 - 2 qc + |c|^2: one matrix product instead of (T, m, way, d) differences.
     """
     squares = queries.square().sum(-1, keepdim=True) + centres.square().sum(-1).unsqueeze(-2)
-    return 2 * queries @ centres.mT - squares
+    return queries @ (2 * centres).mT - squares  # there are fewer centres to double
 
 
 def cosines(queries: Tensor, others: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ embeddings. A query then has the label of the support image that is most probabl
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -40,8 +41,14 @@ class Siamese(Algorithm):
         return balanced(self._pairs(queries, supports), query.y.unsqueeze(2) == support.y.unsqueeze(1))
 
     def _pairs(self, queries: Tensor, supports: Tensor) -> Tensor:
-        """How much alike, before the sigmoid: (T, m, d), (T, n, d) -> (T, m, n)."""
-        return self.alike((queries.unsqueeze(2) - supports.unsqueeze(1)).abs()).squeeze(-1)
+        """How much alike, before the sigmoid: (T, m, d), (T, n, d) -> (T, m, n).
+
+        alpha |q - s| = |alpha+ q - alpha+ s| - |alpha- q - alpha- s|, of the positive and the negative weights, so that
+        no differences (T, m, n, d) are kept.
+        """
+        nearer, farther = self.alike.weight.clamp(max=0).neg(), self.alike.weight.clamp(min=0)  # (1, d) each
+        apart = torch.cdist(farther * queries, farther * supports, 1)
+        return self.alike.bias + apart - torch.cdist(nearer * queries, nearer * supports, 1)
 
 
 def balanced(scores: Tensor, same: Tensor) -> Tensor:
