@@ -32,6 +32,8 @@ def test_a_wheel_trains_outside_the_checkout(tmp_path: Path) -> None:
     shown = run(fsl, "train", *small, "data.val_classes=10", cwd=tmp_path)
     assert "test accuracy" in shown
     assert len(list((tmp_path / "outputs").glob("*/*/result.json"))) == 1
+    run(fsl, "report", "outputs", "to=report.html", cwd=tmp_path)
+    assert "Hardest and easiest" in (tmp_path / "report.html").read_text()
     where = run(str(python), "-c", "import fsl_cli.config as c; print(c.conf_dir())", cwd=tmp_path)
     assert str(site) in where
 

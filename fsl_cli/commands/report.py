@@ -23,11 +23,13 @@ HELP = """Put the tests of any runs side by side: a table for each protocol, a r
   fsl report outputs to=table.tex                      into a file, whose ending tells the format
   fsl report outputs html=true                         and a page with curves and episodes: report.html, or to=…
 
-Prints, for example:
+Prints, for example (in a terminal the best is bold):
   omniglot 5-way 1-shot
-  omniglot vinyals split (66d5ce15b8), rotations=all, 15 queries a class, 1000 episodes, inductive (norm=support), …
-  method   seeds  accuracy (%)  ± episodes  ± seeds   published
-  maml         3         95.80        0.30     0.41  98.7 ± 0.4 [1]
+  omniglot vinyals split (66d5ce15b8), rotations=all, 15 queries a class, 1000 episodes, inductive (norm=running), …
+  method         seeds   accuracy (%)   ± episodes   ± seeds
+  simpleshot         1         *97.83         0.21
+  rfs                1          97.63         0.22
+  metabaseline       1          97.47         0.23
 
 ± episodes and ± seeds are two intervals of the mean: over the test episodes, and over the seeds. The best number is in
 bold only when the interval of its paired difference to each other excludes zero. Of two tests with the same settings,
@@ -127,7 +129,8 @@ def _drawn(found: list[Section]) -> str:
 
     console = Console(file=io.StringIO(), width=120)
     _tables(console, found)
-    return console.file.getvalue()  # type: ignore[attr-defined]
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 
 
 def _print(found: list[Section], gathered: Gathered) -> None:
@@ -157,10 +160,11 @@ def _tables(console: Console, found: list[Section]) -> None:
             drawn.add_column(name, justify="right")
         for row in rows:
             drawn.add_row(*row)
-        console.print(f"[bold]{escape(section.title)}[/]\n{escape(section.protocol)}", highlight=False)
+        console.print(f"[bold]{escape(section.title)}[/]\n{escape(section.protocol)}", highlight=False, soft_wrap=True)
         console.print(drawn)
         console.print()
-    console.print(EXPLAINED if console.is_terminal else EXPLAINED.replace("Bold", "*"), style="dim", highlight=False)
+    explained = EXPLAINED if console.is_terminal else EXPLAINED.replace("Bold", "*")
+    console.print(explained, style="dim", highlight=False, soft_wrap=True)
     if notes.lines:
         lines = [THEIRS, *(f"{escape(f'[{i}]')} {escape(line)}" for i, line in enumerate(notes.lines, 1))]
-        console.print("\n".join(lines), style="dim", highlight=False)
+        console.print("\n".join(lines), style="dim", highlight=False, soft_wrap=True)
