@@ -39,7 +39,8 @@ def demand_inner_loop(algorithm: Algorithm, name: str) -> None:
 def similarity(algorithm: Any, episodes: Iterable[Episodes]) -> list[LayerSimilarity]:
     """Each layer's linear CKA on the query sets before and after the inner loop, in the order of the layers.
 
-    A body's layers are measured behind their norm (and its ReLU, where that is part of it), the head at its logits.
+    A body's layers are measured behind their norm (and ReLU and pooling, where they are part of it), the head at its
+    logits.
     `episodes` come one at a time (T = 1), on the CPU.
     """
     algorithm.eval()
