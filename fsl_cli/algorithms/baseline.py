@@ -20,9 +20,14 @@ from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples
 from fsl_cli.inner_loop import Parameters, adapt, for_each_task, momentum_sgd
 
+MINIBATCH = 4  # images
+
 
 class Baseline(Algorithm):
     """A classifier of `train_classes`; then `test_steps` steps of SGD on the support set, all of it at a time.
+
+    The authors' steps take 4 images, and they go through the support set 100 times: one of ours moves as far as theirs
+    do in one such pass, as to first order it does by the sum of the images' gradients over 4.
 
     `finetune` = "head" trains a new head on fixed features, "all" the backbone too. The linear head starts at zero,
     the cosine head in directions that are always the same. `momentum` dampens too, as in the authors' code.
@@ -90,7 +95,7 @@ class Baseline(Algorithm):
         if not self.cosine:
             return {HEAD[0]: like.new_zeros(tasks, way, width), HEAD[1]: like.new_zeros(tasks, way)}
         dice = torch.Generator().manual_seed(0)
-        weight = torch.randn(way, width, generator=dice).to(like) / width**0.5
+        weight = (2 * torch.rand(way, width, generator=dice) - 1).to(like) / width**0.5  # as torch.nn.Linear's
         return {HEAD[0]: weight.expand(tasks, -1, -1), HEAD[1]: weight.norm(dim=1).expand(tasks, -1)}
 
     def _scores(self, head: Parameters, features: Tensor) -> Tensor:
@@ -100,8 +105,8 @@ class Baseline(Algorithm):
         return features @ weight.mT + bias.unsqueeze(-2)
 
     def _loss(self, head: Parameters, features: Tensor, y: Tensor) -> Tensor:
-        """Summed over the tasks, whose heads are their own: each gets the gradient of its mean."""
-        return F.cross_entropy(self._scores(head, features).flatten(0, 1), y.flatten(), reduction="sum") / y.shape[1]
+        """Summed over the tasks, whose heads are their own."""
+        return F.cross_entropy(self._scores(head, features).flatten(0, 1), y.flatten(), reduction="sum") / MINIBATCH
 
 
 HEAD = ("new.weight", "new.bias")  # of the new head; a cosine head's lengths stand in the bias's place
