@@ -21,10 +21,10 @@ class Difference(NamedTuple):
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     """Mean, and half the width of its 95% interval: 1.96 * sample standard deviation / sqrt(n).
 
-    A single value has no interval: it is then nan.
+    A single value has no interval, nor have values that are not all finite: it is then nan.
     """
-    half = 1.96 * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return fmean(values), half
+    known = len(values) > 1 and all(map(math.isfinite, values))
+    return fmean(values), 1.96 * stdev(values) / math.sqrt(len(values)) if known else math.nan
 
 
 def seeds_interval(values: Sequence[float]) -> float:

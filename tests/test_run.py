@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,13 @@ def test_mean_and_interval_by_hand() -> None:
     mean, half = mean_interval([0.2, 0.4, 0.9])
     assert mean == pytest.approx(0.5)
     assert half == pytest.approx(1.96 * 0.36055512754639896 / 3**0.5)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_an_error_without_bounds_has_a_mean_and_no_interval(value: float) -> None:
+    """As where one curve of a regression's test diverges."""
+    mean, half = mean_interval([0.5, value])
+    assert not math.isfinite(mean) and math.isnan(half)
 
 
 def test_early_stopping_ends_a_run_that_no_longer_improves(tmp_path: Path) -> None:
