@@ -44,8 +44,10 @@ class Siamese(Algorithm):
         """How much alike, before the sigmoid: (T, m, d), (T, n, d) -> (T, m, n).
 
         alpha |q - s| = |alpha+ q - alpha+ s| - |alpha- q - alpha- s|, of the positive and the negative weights, so that
-        no differences (T, m, n, d) are kept.
+        no differences (T, m, n, d) are kept. But ONNX has no such distance, so an export does keep them.
         """
+        if torch.compiler.is_compiling():
+            return self.alike((queries.unsqueeze(2) - supports.unsqueeze(1)).abs()).squeeze(-1)
         nearer, farther = self.alike.weight.clamp(max=0).neg(), self.alike.weight.clamp(min=0)  # (1, d) each
         apart = torch.cdist(farther * queries, farther * supports, 1)
         return self.alike.bias + apart - torch.cdist(nearer * queries, nearer * supports, 1)
