@@ -14,7 +14,7 @@ import torch
 
 from fsl_cli import __version__
 from fsl_cli.assemble import Data, Experiment
-from fsl_cli.checkpoints import load_weights
+from fsl_cli.checkpoints import load_weights, read_checkpoint
 from fsl_cli.data.datamodule import EVALUATION_SEED
 from fsl_cli.data.sources.sinusoid import REACH, SinusoidTasks
 from fsl_cli.data.store import cache_folder
@@ -23,6 +23,8 @@ from fsl_cli.errors import UserError
 from fsl_cli.features import features_for_images, possible, worth_it
 from fsl_cli.results import FittedTask, Result, read_json, saved_config, write_result
 from fsl_cli.stats import mean_interval
+
+UNFINISHED = "unfinished=true"  # stands among the changes of a test whose run was not trained to its end
 
 
 def run_test(
@@ -35,8 +37,9 @@ def run_test(
 ) -> None:
     """Read the test split with the best checkpoint of the run in `folder`; writes result.json and episodes.csv.
 
-    `changes` are the settings of the run that were changed for this test. Raises UserError when the checkpoint
-    does not fit, or when a class of the test was trained on or used for choosing the checkpoint.
+    `changes` are the settings of the run that were changed for this test; `UNFINISHED` is added to them where training
+    is not over. Raises UserError when the checkpoint does not fit, or when a class of the test was trained on or used
+    for choosing the checkpoint.
     """
     refuse_seen_classes(folder, experiment.data)
     path = folder / "checkpoints" / "best.ckpt"
@@ -52,6 +55,8 @@ def run_test(
     if not trainer.is_global_zero:
         return
     data = experiment.data
+    finished = (folder / "training.json").exists()
+    training = read_json(folder / "training.json") if finished else read_checkpoint(path)["callbacks"]["Record"]
     stated: dict[str, Any] = {key: values[key] for key in ("way", "shot", "query", "episodes", "seed", "norm")}
     stated |= data.protocol
     result = Result(
@@ -71,8 +76,8 @@ def run_test(
         interval=interval,
         loss=fmean(score.loss for score in scores),
         seconds=round(time.monotonic() - started, 2),
-        changes=changes,
-        training_seconds=read_json(folder / "training.json")["seconds"],
+        changes=changes if finished else [*changes, UNFINISHED],
+        training_seconds=round(training["seconds"], 1),
         version=__version__,
     )
     try:

@@ -589,12 +589,6 @@ def test_the_configuration_of_a_stranger(
     assert not (tmp_path / "trap").exists()
 
 
-def test_a_run_that_was_not_trained_to_its_end(refused: Refused, copied: Callable[[str], Path]) -> None:
-    run = copied("protonet")
-    (run / "training.json").unlink()
-    refused("test", f"run={run}", says=[str(run), f"fsl train resume={run}"])
-
-
 def test_resuming_a_finished_run_says_so(fsl: Fsl, trained: dict[str, Path]) -> None:
     run = trained["protonet"]
     ran = fsl("train", f"resume={run}")

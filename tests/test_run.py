@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,19 @@ def test_testing_again_reaches_the_same_number(folder: Path, capsys: pytest.Capt
     again = folder / "tests" / "glyphs-5w1s"
     assert (again / "episodes.csv").read_text() == (folder / "episodes.csv").read_text()
     assert f"{result(folder)['mean']:.2%}" in capsys.readouterr().out
+
+
+def test_a_run_that_was_stopped_can_be_tested_and_says_so(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopped = tmp_path / "stopped"
+    shutil.copytree(folder, stopped, ignore=shutil.ignore_patterns("training.json", "result.json", "last.ckpt"))
+    run(["test", f"run={stopped}"])
+    tested = result(stopped / "tests" / "glyphs-5w1s")
+    assert (tested["mean"], tested["changes"]) == (result(folder)["mean"], ["unfinished=true"])
+    assert 0 < tested["training_seconds"] <= result(folder)["training_seconds"]
+    printed = capsys.readouterr().out
+    assert f"step {tested['step']} of 5; to go on: fsl train resume={stopped}" in printed.replace("\n", "")
 
 
 @pytest.mark.parametrize(

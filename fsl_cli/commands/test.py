@@ -17,7 +17,7 @@ from fsl_cli.results import task_name
 if TYPE_CHECKING:
     from fsl_cli.assemble import Experiment
 
-HELP = """Test a finished run on its data set's test split, or on another's.
+HELP = """Test a run's best checkpoint on its data set's test split, or on another's.
 
   fsl test run=outputs/RUN                             the run's own protocol
   fsl test run=outputs/RUN way=20 shot=5               any way and shot that the method allows
@@ -44,7 +44,7 @@ def main(words: Sequence[str]) -> None:
     from fsl_cli.results import read_json
     from fsl_cli.screen import console, protocol_line, reached_line
     from fsl_cli.similarity import demand_inner_loop
-    from fsl_cli.testing import run_test
+    from fsl_cli.testing import UNFINISHED, run_test
     from fsl_cli.training import new_trainer, quiet
 
     user_dir, words = take_user_dir(words)
@@ -68,15 +68,20 @@ def main(words: Sequence[str]) -> None:
         run_test(folder, values, experiment, trainer, folder / "tests" / name, changes)
     result = read_json(folder / "tests" / name / "result.json")
     console().print(f"[bold]{reached_line(result)}[/]\n{protocol_line(result)}", highlight=False)
+    if UNFINISHED in result["changes"]:
+        far = f"step {result['step']} of {values['steps']}"
+        console().print(
+            f"not trained to its end: {far}; to go on: fsl train resume={folder}", highlight=False, soft_wrap=True
+        )
     if compare:
         console().print(_compare(experiment, folder / "tests" / name), highlight=False)
     console().print(f"files  {folder / 'tests' / name}", highlight=False, soft_wrap=True)
 
 
 def settings_of_a_test(folder: Path, given: dict[str, str], user_dir: str | None) -> dict[str, Any]:
-    """The configuration of a finished run with what is `given` in place of its own; takes `trust` out of that.
+    """The configuration of a run with what is `given` in place of its own; takes `trust` out of that.
 
-    Raises UserError when the run is not finished, or the two do not go together.
+    Raises UserError when the two do not go together.
     """
     from fsl_cli.binding import demand_fit
     from fsl_cli.results import saved_config
@@ -84,8 +89,6 @@ def settings_of_a_test(folder: Path, given: dict[str, str], user_dir: str | None
     trust = names(given.pop("trust", ""))
     values = changed(saved_config(folder), given, user_dir)
     demand_fit(values, trust)
-    if not (folder / "training.json").exists():
-        raise UserError(f"{folder} is not trained to its end. Type fsl train resume={folder} first.")
     return values
 
 
