@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -78,18 +79,17 @@ WAY, SHOT, QUERY = 3, 2, 3
 CPU = torch.device("cpu")
 
 
+@cache
+def composed(*words: str) -> dict[str, Any]:
+    """Composed once: thousands of tests take it from here."""
+    return compose(words).values
+
+
 def algorithm(name: str, norm: str, halve: str = "pool") -> Algorithm:
     torch.manual_seed(0)
     row = ROWS[name]
-    words = [
-        f"algo={name.partition('-')[0]}",
-        f"norm={norm}",
-        f"way={WAY}",
-        "backbone.filters=8",
-        f"backbone.halve={halve}",
-        *row.overrides,
-    ]
-    config = compose(words).values
+    words = f"algo={name.partition('-')[0]}", f"norm={norm}", f"way={WAY}", "backbone.filters=8"
+    config = composed(*words, f"backbone.halve={halve}", *row.overrides)
     classes = len(tiny_data().splits["train"].classes)
     built = build(config["algo"], backbone=build(config["backbone"], channels=1, size=16), train_classes=classes)
     assert isinstance(built, Algorithm)
