@@ -2,9 +2,10 @@
 
   python scripts/compare_speed.py FILE.json [case=maml-28-1,protonet-84] [rounds=7]
 
-All sides of a case run in one process, alternating, after they have given the same meta-gradient in double precision.
-fsl tells glibc to keep its memory (fsl_cli/allocator.py), which speeds up everything in the process, so the others are
-timed first without that setting, as they come, and then with it (+m), fsl between them each time.
+All sides of a case run in one process, alternating, after they have given the same meta-gradient in double precision
+in another: what was allocated before changes how glibc goes on. fsl tells glibc to keep its memory
+(fsl_cli/allocator.py), which speeds up everything in the process, so the others are timed first without that setting,
+as they come, and then with it (+m), fsl between them each time.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -79,30 +80,49 @@ def torchopt_maml(network: Any, lr: float, steps: int) -> Backward:
     return backward
 
 
-def compare(case: str, rounds: int) -> dict[str, float]:
-    """Median seconds per step of each side; raises AssertionError where meta-gradients differ."""
+class Sides(NamedTuple):
+    """A case: each side's network, and what leaves a meta-gradient in it."""
+
+    gather: Callable[[int], Any]  # meta-iteration -> Episodes
+    modules: dict[str, Any]
+    backward: dict[str, Backward]
+
+
+def sides(case: str) -> Sides:
+    """fsl, the plain loop, and for MAML the peers, all with the same first weights."""
     warnings.simplefilter("ignore")  # of the peers
     algo, words, channels = CASES[case]
     bench = workbench(algo, words, channels)
     ours = bench.modules["fsl"]
-    backward: dict[str, Backward] = {name: partial(_backward, loss) for name, loss in bench.losses.items()}
     modules = dict(bench.modules)
+    backward: dict[str, Backward] = {name: partial(_backward, loss) for name, loss in bench.losses.items()}
     if algo == "maml":
         for name, peer in (("higher", higher_maml), ("torchopt", torchopt_maml)):
             modules[name] = copy.deepcopy(modules["plain"])
             backward[name] = peer(modules[name], ours.inner_lr, ours.inner_steps)
-    first = bench.gather(0)
+    return Sides(bench.gather, modules, backward)
+
+
+def check(case: str) -> None:
+    """Raises AssertionError where meta-gradients differ."""
+    gather, modules, backward = sides(case)
+    first = gather(0)
+    in_double = first._replace(**{part: doubled(getattr(first, part)) for part in ("support", "query")})
     reference: torch.Tensor | None = None
     for name, module in modules.items():
-        order = list(module.parameters()) if name != "fsl" else copy_weights(ours, modules["plain"])
+        order = list(module.parameters()) if name != "fsl" else copy_weights(modules["fsl"], modules["plain"])
         module.double()
-        backward[name](first._replace(**{part: doubled(getattr(first, part)) for part in ("support", "query")}))
+        backward[name](in_double)
         found = torch.cat([parameter.grad.flatten() for parameter in order if parameter.grad is not None])
         reference = found if reference is None else reference
         assert (found - reference).norm() < 1e-6 * reference.norm(), f"{name}: another meta-gradient than fsl's"
-        module.float()
-    if algo == "protonet":  # in other digits, so after the check; its accuracy is measured by training
-        modules["fsl-bf16"] = copy.deepcopy(ours)
+
+
+def compare(case: str, rounds: int) -> dict[str, float]:
+    """Median seconds per step of each side."""
+    gather, modules, backward = sides(case)
+    if CASES[case][0] == "protonet":  # in other digits, so not checked; its accuracy is measured by training
+        modules["fsl-bf16"] = copy.deepcopy(modules["fsl"])
         backward["fsl-bf16"] = partial(_in_bfloat16, modules["fsl-bf16"].loss)
     seconds: dict[str, list[float]] = {}
     steps = {name: trained(backward[name], module) for name, module in modules.items()}
@@ -110,7 +130,7 @@ def compare(case: str, rounds: int) -> dict[str, float]:
         if suffix:
             keep_memory()
         for turn in range(rounds + 1):
-            episodes = bench.gather(turn)
+            episodes = gather(turn)
             for name, step in steps.items():
                 started = time.perf_counter()
                 step(episodes)
@@ -137,7 +157,8 @@ def main(words: list[str]) -> None:
     given = dict(word.partition("=")[::2] for word in words[1:])
     rounds, results = int(given.get("rounds", "7")), {}
     for case in given.get("case", ",".join(CASES)).split(","):
-        with get_context("spawn").Pool(1) as pool:  # a process each: glibc's setting cannot be taken back
+        with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:  # glibc's setting cannot be taken back
+            pool.apply(check, (case,))
             results[case] = pool.apply(compare, (case, rounds))
         own = results[case]["fsl+m"]
         for name, seconds in results[case].items():
