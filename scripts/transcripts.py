@@ -39,6 +39,7 @@ COMMANDS = {  # name of docs/transcripts/NAME.txt -> command; {protonet} and {ma
     "predict": "fsl predict run={protonet} support=photos/known query=photos/new",
     "export": "fsl export run={protonet}",
     "export-classifier": "fsl export run={protonet} support=photos/known",
+    "bench": "fsl bench",
 }
 
 

@@ -102,7 +102,9 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
 def _devices(found: dict[str, Any]) -> Iterator[str]:
     torch = found["torch"]
     if "error" not in torch:
-        yield f"cpu, {torch['threads']} threads"
+        compiled = found["kernel"].get("compiled")
+        slow = "no compiled kernel: with a C compiler (cc, gcc or clang) training is faster"
+        yield f"cpu, {torch['threads']} threads, {'compiled kernel' if compiled else slow}"
         yield from (f"cuda:{i} {gpu['name']}, {gigabytes(gpu['bytes'])}" for i, gpu in enumerate(torch["gpus"]))
         if torch["mps"]:
             yield "mps"

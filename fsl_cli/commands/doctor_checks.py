@@ -20,12 +20,12 @@ CORE = (
     "numpy", "scipy", "filelock", "packaging", "pyyaml",
 )  # fmt: skip
 EXTRAS = (
-    "scikit-learn", "timm", "hydra-joblib-launcher", "hydra-submitit-launcher", "hydra-optuna-sweeper", "tensorboard",
-    "mlflow", "wandb", "comet-ml", "onnx", "onnxruntime",
+    "scikit-learn", "timm", "hydra-joblib-launcher", "hydra-submitit-launcher", "hydra-ray-launcher", "optuna",
+    "tensorboard", "mlflow", "mlflow-skinny", "wandb", "comet-ml", "onnx", "onnxscript", "onnxruntime",
 )  # fmt: skip
 VARIABLES = (
     "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "XDG_CACHE_HOME", "TORCH_HOME", "HF_HOME",
-    "LD_LIBRARY_PATH", "PYTHONPATH",
+    "LD_LIBRARY_PATH", "PYTHONPATH", "FSL_KERNEL",
 )  # fmt: skip
 PATIENCE = 120  # seconds that torch may take to be imported
 
@@ -64,7 +64,7 @@ def _version(name: str) -> str | None:
 
 
 def probe() -> dict[str, Any]:
-    """What torch and torchvision say for themselves, asked in a process of its own."""
+    """What torch, torchvision and the compiled kernel say for themselves, asked in a process of its own."""
     source = Path(__file__).with_name("torch_probe.py").read_text()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(place for place in sys.path if place)}
     try:
@@ -74,8 +74,8 @@ def probe() -> dict[str, Any]:
         said, end = done.stdout, f"its process died (exit code {done.returncode})"
     except subprocess.TimeoutExpired as expired:
         said, end = str(expired.stdout or b"", "utf-8"), f"no answer after {PATIENCE} seconds"
-    lines = [json.loads(line) for line in said.splitlines() if line.startswith('{"torch')]
-    silent = {"torch": {"error": end}, "torchvision": {"error": end}}
+    lines = [json.loads(line) for line in said.splitlines() if line.startswith(('{"torch', '{"kernel'))]
+    silent = {name: {"error": end} for name in ("torch", "torchvision", "kernel")}
     return {key: value for found in [silent, *lines] for key, value in found.items()}
 
 

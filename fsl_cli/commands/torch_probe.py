@@ -1,6 +1,6 @@
 """Run by fsl doctor in a process of its own, which may die of a broken torch: what torch and torchvision say.
 
-Prints one line of JSON for each of the two, as soon as it is known.
+Prints one line of JSON for each of the two, and for the compiled kernel, as soon as it is known.
 """
 
 from __future__ import annotations
@@ -30,6 +30,12 @@ def about_torchvision() -> dict[str, Any]:
     return {"version": torchvision.__version__}
 
 
+def about_kernel() -> dict[str, Any]:
+    from fsl_cli.backbones.kernel import library
+
+    return {"compiled": library() is not None}
+
+
 def say(name: str, ask: Callable[[], dict[str, Any]]) -> None:
     try:
         found = ask()
@@ -42,3 +48,4 @@ if __name__ == "__main__":
     sys.path[:] = [place for place in sys.path if place]  # a torch.py where the user stands is not torch
     say("torch", about_torch)
     say("torchvision", about_torchvision)
+    say("kernel", about_kernel)
