@@ -153,6 +153,15 @@ def whole(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def writing(place: object, advice: str) -> Iterator[None]:
+    """While inside, what cannot be written is the user's to mend: UserError that names `place` and ends in `advice`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{place} cannot be written: {error.strerror}. {advice}") from error
+
+
 def saved_config(folder: Path) -> dict[str, Any]:
     """The configuration that a run was started with. Raises UserError when the folder holds no run."""
     if not folder.is_dir():

@@ -21,7 +21,7 @@ from fsl_cli.data.store import cache_folder
 from fsl_cli.data.tasks import Batch
 from fsl_cli.errors import UserError
 from fsl_cli.features import features_for_images, possible, worth_it
-from fsl_cli.results import FittedTask, Result, read_json, saved_config, write_result
+from fsl_cli.results import FittedTask, Result, read_json, saved_config, write_result, writing
 from fsl_cli.stats import mean_interval
 
 UNFINISHED = "unfinished=true"  # stands among the changes of a test whose run was not trained to its end
@@ -80,12 +80,8 @@ def run_test(
         training_seconds=round(training["seconds"], 1),
         version=__version__,
     )
-    try:
+    with writing(destination, "Free some space and test again."):
         write_result(destination, result, scores)
-    except OSError as error:
-        raise UserError(
-            f"{destination} cannot be written: {error.strerror}. Free some space and test again."
-        ) from error
 
 
 def fit_tasks(

@@ -23,7 +23,18 @@ CONF = ROOT / "conf"
 FOLDERS = {"algo": "algorithms", "data": "data"}  # below docs/
 
 
-USE = ("settings", "own-images", "predict", "report", "python", "export", "several-machines", "sweeps", "trackers", "speed")
+USE = (
+    "settings",
+    "own-images",
+    "predict",
+    "report",
+    "python",
+    "export",
+    "several-machines",
+    "sweeps",
+    "trackers",
+    "speed",
+)
 NAV: list[Any] = [
     "index.md",
     "getting-started.md",

@@ -159,6 +159,14 @@ def test_the_command_writes_one_file_that_says_what_it_takes(
     assert said["output"] == "features: (n, 8)"
 
 
+def test_a_place_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    untrained_run(tmp_path / "run", "algo=protonet", *SMALL)
+    monkeypatch.setattr(fsl_cli.export, "exported", lambda graph, format: (b"", 0.0))
+    (tmp_path / "taken.onnx").mkdir()
+    with pytest.raises(UserError, match=r"taken.onnx cannot be written: .*out=FILE"):
+        run(["export", f"run={tmp_path / 'run'}", f"out={tmp_path / 'taken.onnx'}"])
+
+
 @pytest.mark.parametrize(
     ("algo", "words", "says"),
     [

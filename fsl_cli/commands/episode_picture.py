@@ -16,6 +16,7 @@ from fsl_cli.data.sampler import Episode, Shape
 from fsl_cli.data.store import SPLITS, DataSet
 from fsl_cli.data.tasks import sampler
 from fsl_cli.errors import UserError
+from fsl_cli.results import writing
 
 CELL = 0.9  # inches, an image and the gap beside it
 GAP = 0.1  # of an image
@@ -54,9 +55,8 @@ def draw(data: DataSet, out: Path, *, episodes: int, split: str, way: int, shot:
         axis.set_frame_on(False)
         axis.set_title(f"{data.name} {split}, seed {seed}, episode {index}", fontsize=9)
     try:
-        figure.savefig(out, dpi=120, bbox_inches="tight")
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror}. Choose another with out=FILE.png.") from error
+        with writing(out, "Choose another with out=FILE.png."):
+            figure.savefig(out, dpi=120, bbox_inches="tight")
     finally:
         pyplot.close(figure)
 

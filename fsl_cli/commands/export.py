@@ -43,10 +43,9 @@ def main(words: Sequence[str]) -> None:
         raise UserError(f"out={out}: its name must end in {ENDINGS[typed['format']]}.")
 
     from fsl_cli.commands.predict import read_support
-    from fsl_cli.commands.train import disk
     from fsl_cli.export import classifier, demand_packages, embedding, exported
     from fsl_cli.predictor import load_run
-    from fsl_cli.results import make_folder, whole
+    from fsl_cli.results import make_folder, whole, writing
 
     demand_packages(typed["format"])
     with redirect_stdout(sys.stderr):  # a script reads standard output
@@ -56,7 +55,7 @@ def main(words: Sequence[str]) -> None:
         if run.changed:
             print("norm=transductive: exported with norm=support, as no prediction may depend on other pictures.")
         content, off = exported(graph, typed["format"])
-    with disk(out):
+    with writing(out, "Choose another with out=FILE."):
         make_folder(out.parent)
         with whole(out) as temporary:
             temporary.write_bytes(content)

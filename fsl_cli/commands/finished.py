@@ -82,14 +82,12 @@ def demand_index(run: Finished, index: int) -> None:
 def save(out: Path, write: Callable[[Path], None]) -> None:
     """Let `write` make the picture, whole or not at all, show it in a terminal that can, and print its path."""
     from fsl_cli.commands.episode_picture import inline
-    from fsl_cli.results import whole
+    from fsl_cli.results import whole, writing
 
-    try:
+    with writing(out, "Choose another with out=FILE.png."):
         out.parent.mkdir(parents=True, exist_ok=True)
         with whole(out) as temporary:
             write(temporary)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror}. Choose another with out=FILE.png.") from error
     inline(out)
     print(out)
 

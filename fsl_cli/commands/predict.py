@@ -60,15 +60,15 @@ def main(words: Sequence[str]) -> None:
     html = yes_or_no("html", typed["html"])
 
     from fsl_cli.commands.predictions import as_json, show
-    from fsl_cli.commands.train import disk
     from fsl_cli.predictor import load_run
+    from fsl_cli.results import writing
 
     with redirect_stdout(sys.stderr):  # a script reads standard output
         run = load_run(typed["run"], names(typed["trust"]))
         if run.changed:
             print("norm=transductive: used with norm=support, as no prediction may depend on the other new pictures.")
         found = _predicted(run, typed, html)
-    with disk(typed["out"]):
+    with writing(typed["out"], "Choose another folder with out=FOLDER."):
         files = _write(Path(typed["out"]).expanduser(), found, html)
     if "--json" in words:
         print(json.dumps({"run": typed["run"], **as_json(found), "files": list(map(str, files))}, indent=2))

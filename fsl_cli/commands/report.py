@@ -113,12 +113,10 @@ def _text(found: list[Section], form: str) -> str:
 
 
 def _write(to: Path, text: str) -> None:
-    from fsl_cli.results import write_text
+    from fsl_cli.results import write_text, writing
 
-    try:
+    with writing(to, "Choose another with to=FILE."):
         write_text(to, text)
-    except OSError as error:
-        raise UserError(f"{to} cannot be written: {error.strerror}. Choose another with to=FILE.") from error
 
 
 def _drawn(found: list[Section]) -> str:
