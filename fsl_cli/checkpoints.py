@@ -33,7 +33,9 @@ def load_weights(path: Path, learner: Learner) -> int:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """What a checkpoint holds. Raises UserError when it is missing, damaged, or holds more than data."""
     if not path.exists():
-        raise UserError(f"{path} is missing: the run has not been validated yet. Resume it, or choose another run.")
+        raise UserError(
+            f"{path} is missing: either the run was not validated yet, and can be resumed, or the file was lost."
+        )
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -37,7 +37,10 @@ fsl VERB --help shows examples and what they print."""
 
 
 def main() -> None:
-    """The console script. Exit code 0, 2 for bad input, 130 after Ctrl-C, 1 with a traceback for a bug of ours."""
+    """The console script.
+
+    Exit code 0, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM, 1 with a traceback for a bug of ours.
+    """
     words = sys.argv[1:]
     try:
         run(words)
@@ -46,7 +49,7 @@ def main() -> None:
         sys.exit(2)
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
-        sys.exit(130)
+        sys.exit(stopped.code)
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         sys.exit(130)

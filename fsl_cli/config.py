@@ -53,7 +53,7 @@ def describe(path: Path) -> str:
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """` Did you mean maml?`, or nothing when nothing is near."""
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f" Did you mean {near[0]}?" if near else ""
 
 
@@ -169,6 +169,11 @@ def explain(error: Exception, overrides: Sequence[str], user_dir: str | None = N
             problems.append(f"'{key}' is not a setting.{did_you_mean(key, [*keys, *known])} See fsl show.")
     if not problems and isinstance(error, OverrideParseException):
         return UserError(f"'{error.override}' cannot be read as key=value. Quote what is special: \"key='a, b'\".")
+    if not problems and (refused := re.search(r"Could not override '([\w./@-]+)'", str(error))):
+        group = refused[1].partition(".")[0]
+        chosen = [override for override in overrides if override.startswith(f"{group}=")]
+        of = chosen[-1] if chosen else f"this {group}"
+        problems = [f"'{refused[1]}' is not a setting of {of}. See fsl show {' '.join(chosen)}".rstrip() + "."]
     if not problems:
         problems = [" ".join(str(error).split("\n    full_key")[0].split())]
     return UserError("\n".join(problems))

@@ -9,7 +9,12 @@ class UserError(Exception):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, after everything worth keeping was saved; the message says how to go on. Exit code 130."""
+    """Ctrl-C or SIGTERM, after everything worth keeping was saved; the message says how to go on.
+
+    `code` is the exit code, as shells have it: 130 after Ctrl-C, 143 after SIGTERM.
+    """
+
+    code = 130
 
 
 class Diverged(UserError):

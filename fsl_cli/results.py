@@ -153,6 +153,14 @@ def whole(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def demand_place(path: Path, advice: str) -> None:
+    """Before work that takes time: raises UserError, which ends in `advice`, where `path` can be no file."""
+    top = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir() or not top.is_dir() or not os.access(top, os.W_OK):
+        reason = "it is a folder" if path.is_dir() else f"{top} is no folder that can be written to"
+        raise UserError(f"{path} cannot be written: {reason}. {advice}")
+
+
 @contextmanager
 def writing(place: object, advice: str) -> Iterator[None]:
     """While inside, what cannot be written is the user's to mend: UserError that names `place` and ends in `advice`."""
@@ -165,7 +173,9 @@ def writing(place: object, advice: str) -> Iterator[None]:
 def saved_config(folder: Path) -> dict[str, Any]:
     """The configuration that a run was started with. Raises UserError when the folder holds no run."""
     if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder. Type run=FOLDER with one that fsl train made.")
+        raise UserError(f"{folder}: there is no such folder. Type one that fsl train made, such as outputs/….")
+    if not (folder / "config.yaml").exists():
+        raise UserError(f"{folder} holds no run: it has no config.yaml. Type a folder that fsl train made.")
     try:
         values = yaml.safe_load((folder / "config.yaml").read_text())
     except (OSError, ValueError, yaml.YAMLError) as error:

@@ -21,6 +21,7 @@ from rich.table import Table
 from fsl_cli.results import FittedTask, first_process, read_json, spelled, task_words
 from fsl_cli.sweeps import Job
 
+PIPED = 160  # characters of a line, where it is not a terminal's
 TABLE = "FSL_SWEEP_TABLE"  # set in the environment of runs whose sweep shows a live table
 STATES = {  # of a sweep's run, and their colours
     "waiting": "dim", "running": "cyan", "finished": "green", "there": "green", "pruned": "dim", "failed": "red",
@@ -29,17 +30,24 @@ STATES = {  # of a sweep's run, and their colours
 
 
 def console() -> Console:
-    """Standard output; silent in all but the first of several processes, and where a sweep's table is in its place."""
-    return Console(quiet=not first_process() or (TABLE in os.environ and sys.stdout.isatty()))
+    """Standard output; silent in all but the first of several processes, and where a sweep's table is in its place.
+
+    In a file or a pipe lines are long, so that names stay whole.
+    """
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED
+    return Console(quiet=not first_process() or (TABLE in os.environ and sys.stdout.isatty()), width=width)
 
 
 def protocol_line(result: dict[str, Any]) -> str:
     """What an accuracy was reached under, in one line."""
     elsewhere = f"trained on {result['trained_on']}, " if result["trained_on"] != result["data"] else ""
+    if result["metric"] == "mse":
+        return f"{elsewhere}{result['data']} {result['split']}, {result['query']} queries, {result['episodes']} tasks"
+    queries = "1 query" if result["query"] == 1 else f"{result['query']} queries"
     sampling = f"classes drawn {result['sampling']}, " if result["sampling"] != "uniform" else ""
     return (
         f"{elsewhere}{result['data']} {result['split']} split ({result['split_hash']}), "
-        f"rotations={result['rotations']}, {sampling}{result['query']} queries a class, {result['episodes']} episodes, "
+        f"rotations={result['rotations']}, {sampling}{queries} a class, {result['episodes']} episodes, "
         f"{result['inference']} (norm={result['norm']})"
     )
 
@@ -54,15 +62,19 @@ def reached_line(result: dict[str, Any]) -> str:
 def last_screen(folder: Path, tested: bool) -> None:
     """What was reached, under which protocol, where it lies and what to type next."""
     training = read_json(folder / "training.json")
+    seconds = training["seconds"]
+    took = f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
     lines = [
-        f"best validation {_best(training)} at step {training['best_step']} "
-        f"of {training['steps']}, trained for {training['seconds'] / 60:.1f} minutes"
+        f"best validation {_best(training)} at step {training['best_step']} of {training['steps']}, trained for {took}"
     ]
+    other = "episodes=10000"
     if tested:
         result = read_json(folder / "result.json")
         lines = [f"[bold]{reached_line(result)}[/]", protocol_line(result), *lines]
+        if result["metric"] == "accuracy":
+            other = "shot=5" if result["shot"] == 1 else "shot=1"
     console().print(Panel("\n".join(lines), expand=False), highlight=False)
-    paths = f"files  {folder}\nnext   fsl test run={folder} shot=5"  # outside the panel: whole lines to copy
+    paths = f"files  {folder}\nnext   fsl test run={folder} {other}"  # outside the panel: whole lines to copy
     console().print(paths, highlight=False, soft_wrap=True)
 
 

@@ -57,7 +57,7 @@ def demand_same(study: optuna.Study, settings: dict[str, Any]) -> None:
     elif begun != settings:
         differ = sorted(set(_listed(begun)) ^ set(_listed(settings)))
         raise UserError(
-            f"The study {study.study_name} was begun with other settings: they differ in {', '.join(differ)}. "
+            f"The study {study.study_name} was begun with other settings; in one of the two only: {', '.join(differ)}. "
             f"Type those of before, or hydra.sweeper.study_name={study.study_name}-2 for a study of its own."
         )
 

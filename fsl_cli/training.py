@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from fsl_cli.allocator import keep_memory
 from fsl_cli.assemble import Experiment
-from fsl_cli.callbacks import Prune, Record, Replay, Report, Screen, StopOnCtrlC, Stopped, WholeFiles
+from fsl_cli.callbacks import Prune, Record, Replay, Report, Screen, StopOnSignal, Stopped, WholeFiles
 from fsl_cli.checkpoints import load_weights, read_checkpoint
 from fsl_cli.data.store import cache_folder
 from fsl_cli.errors import Diverged, Interrupted, UserError
@@ -53,7 +54,7 @@ def train(
     with quiet(), one_job(folder, words):
         track = Track(folder, values, record)
         prune = Prune(record, report)
-        callbacks = [*patience, Screen(console()), record, track, prune, StopOnCtrlC(folder, values["val_every"])]
+        callbacks = [*patience, Screen(console()), record, track, prune, StopOnSignal(folder, values["val_every"])]
         trainer = new_trainer(values["trainer"], max_steps=values["steps"], callbacks=callbacks, plugins=[WholeFiles()])
         if not (folder / "training.json").exists():
             console().print(f"Training in {folder}", highlight=False, soft_wrap=True)
@@ -89,8 +90,10 @@ def _fit(trainer: lightning.Trainer, values: dict[str, Any], experiment: Experim
                 trainer.fit(learner, datamodule=episodes, ckpt_path=checkpoint, weights_only=True)
             else:
                 trainer.validate(learner, datamodule=episodes, verbose=False)
-    except Stopped:
-        raise Interrupted(f"\nStopped and saved. To go on: fsl train resume={folder}") from None
+    except Stopped as stopped:
+        interrupted = Interrupted(f"\nStopped and saved. To go on: fsl train resume={folder}")
+        interrupted.code = 143 if stopped.number == signal.SIGTERM else 130
+        raise interrupted from None
     except NotFinite as found:
         bad = [index for index, loss in found.losses.items() if not math.isfinite(loss)] or list(found.losses)
         kept = (

@@ -107,6 +107,8 @@ class OptunaSweeper(Sweeper):
 
         waiting = study.get_trials(states=[TrialState.RUNNING])  # begun when the search was killed
         jobs = 0
+        if sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False)) >= self.n_trials:
+            print(f"{study.study_name} has its {self.n_trials} trials. For more, raise hydra.sweeper.n_trials.")
         while True:
             ended = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
             room = max(min(self.n_jobs, self.n_trials - ended), 0)

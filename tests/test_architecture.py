@@ -44,9 +44,9 @@ ROOMS = {  # room -> the rooms of ours that it may import
         "results", "screen", "testing", "tracking",
     },
     "commands": {
-        "commands", "config", "binding", "assemble", "checkpoints", "learner", "data", "results", "stats", "callbacks",
-        "__init__", "allocator", "episodes", "errors", "export", "inner_loop", "predictor", "report", "screen",
-        "search", "similarity", "sweeps", "testing", "training",
+        "commands", "config", "backbones", "binding", "assemble", "checkpoints", "learner", "data", "results", "stats",
+        "callbacks", "__init__", "allocator", "episodes", "errors", "export", "inner_loop", "predictor", "report",
+        "screen", "search", "similarity", "sweeps", "testing", "training",
     },
     "completion": {"commands"},
     "cli": {"commands", "completion", "config", "errors", "__init__"},

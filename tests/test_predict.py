@@ -92,6 +92,15 @@ def test_the_command_and_python_say_the_same(
     assert {name: score["pictures"] for name, score in found["per_class"].items()} == dict.fromkeys(CLASSES, NEW)
 
 
+def test_support_pictures_among_the_new_are_told(
+    protonet: Path, photos: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = [f"run={protonet}", f"support={photos / 'known'}", f"query={photos / 'known'}", f"out={tmp_path / 'out'}"]
+    run(["predict", *words])
+    count = len(known(photos)[0])
+    assert f"{count} of the {count} new pictures are of the support set, such as " in capsys.readouterr().err
+
+
 def test_images_may_be_open_already(protonet: Path, photos: Path) -> None:
     paths, labels = known(photos)
     classify = load_run(protonet).adapt(paths, labels)

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 import pytest
+import yaml
 from conftest import a_run, a_test
 
 from fsl_cli.cli import run
@@ -51,6 +52,17 @@ def test_the_best_is_marked_only_where_the_paired_interval_excludes_zero(tmp_pat
     a_run(tmp_path / "c", {i: HIGH[29 - i] + 0.001 * (i % 2) for i in range(30)}, algo="boil")
     [section] = sections(gather([tmp_path]).tests)
     assert not any(row.best for row in section.rows)
+
+
+def test_trackers_make_no_other_method_and_their_copies_no_run(tmp_path: Path) -> None:
+    a_run(tmp_path / "a", HIGH, seed=0)
+    tracked = a_run(tmp_path / "b", LOW, seed=1)
+    config = yaml.safe_load((tracked / "config.yaml").read_text())
+    config["logger"] = {"mlflow": {"_target_": "pytorch_lightning.loggers.MLFlowLogger"}}
+    (tracked / "config.yaml").write_text(yaml.safe_dump(config))
+    shutil.copytree(tracked, tmp_path / "mlflow" / "1" / "artifacts")
+    gathered = gather([tmp_path])
+    assert gathered.repeats == [] and [len(row.tests) for row in sections(gathered.tests)[0].rows] == [2]
 
 
 def test_of_errors_the_lowest_is_best(tmp_path: Path) -> None:

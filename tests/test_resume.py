@@ -33,15 +33,15 @@ def fsl(words: list[str]) -> None:
     torch.set_num_threads(1)
     try:
         run(words)
-    except Interrupted:
-        os._exit(130)
+    except Interrupted as stopped:
+        os._exit(stopped.code)
 
 
 def fsl_stopped_at(words: list[str], step: int) -> None:
     """As if Ctrl-C was pressed during meta-iteration `step`."""
-    from fsl_cli.callbacks import StopOnCtrlC
+    from fsl_cli.callbacks import StopOnSignal
 
-    StopOnCtrlC._asked = lambda self, trainer: trainer.global_step == step  # type: ignore[method-assign]
+    StopOnSignal._asked = lambda self, trainer: trainer.global_step == step  # type: ignore[method-assign]
     fsl(words)
 
 
@@ -111,16 +111,17 @@ def test_a_killed_run_resumes_to_the_same_bits(reference: tuple[str, dict, float
     assert same(content(folder(tmp_path)), expected)
 
 
-def test_ctrl_c_saves_within_an_interval_and_resumes_to_the_same_bits(
-    reference: tuple[str, dict, float], tmp_path: Path
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_within_an_interval_and_resumes_to_the_same_bits(
+    reference: tuple[str, dict, float], tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     algo, expected, _ = reference
     process = started(new_run(algo, tmp_path))
     while not list(tmp_path.glob("*/*/checkpoints/last.ckpt")) and process.is_alive():
         process.join(0.02)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     process.join(60)
-    assert process.exitcode == 130
+    assert process.exitcode == code
     run = folder(tmp_path)
     assert 8 <= torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] < 34
     finished(["train", f"resume={run}"])

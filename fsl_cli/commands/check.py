@@ -19,9 +19,11 @@ Prints "These settings fit together." or, for example:
 def main(words: Sequence[str]) -> None:
     """Run the command line after `fsl check`. Raises UserError with every problem."""
     from fsl_cli.binding import demand_fit, demand_packages
+    from fsl_cli.commands.train import demand_root
 
     user_dir, overrides = take_user_dir(words)
     values = compose(overrides, user_dir).values
     demand_fit(values)
     demand_packages(values)
+    demand_root(values)
     print("These settings fit together.")

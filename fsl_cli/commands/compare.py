@@ -37,14 +37,16 @@ def main(words: Sequence[str]) -> None:
     if len(folders) != 2:
         raise UserError(f"fsl compare takes two runs, not {len(folders)}. Type fsl compare RUN_A RUN_B.")
     a, b = (read(folder) for folder in folders)
+    if folders[0].resolve() == folders[1].resolve():
+        raise UserError(f"Both are {folders[0]}. Type fsl compare RUN_A RUN_B, two different runs or tests.")
     demand_same_episodes(a, b)
     both = sorted(a.scores.keys() & b.scores.keys())
     if len(both) < 2:
         raise UserError(f"The two tests share {len(both)} episodes. Test both with the same episodes=1000.")
     found = compare([a.scores[index] for index in both], [b.scores[index] for index in both])
     if "--json" in words:
-        ends = {"a": str(a.folder), "b": str(b.folder), "metric": a.result["metric"]}
-        print(json.dumps({**ends, **found._asdict()}))
+        ends = {key: {"folder": str(test.folder), "mean": test.result["mean"]} for key, test in (("a", a), ("b", b))}
+        print(json.dumps({**ends, "metric": a.result["metric"], **found._asdict()}))
         return
     print("\n".join(_lines(a, b, found)))
 

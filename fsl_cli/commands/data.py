@@ -183,19 +183,25 @@ def _cache(words: Sequence[str], verb: str) -> Path:
 def _values(words: Sequence[str], user_dir: str | None) -> dict[str, Any]:
     """The configuration with these settings of the data set; they may also be typed as for fsl train, data.root=..."""
     from fsl_cli.binding import demand_fit
+    from fsl_cli.commands.train import demand_root
     from fsl_cli.config import compose
 
     plain = ("data.", "trust=", "+", "~")
     settings = [word if word.startswith(plain) else f"data.{word}" for word in words[1:]]
     values = compose([f"data={words[0]}", *settings], user_dir).values
     demand_fit(values)
+    demand_root(values)
     return values
 
 
 def _build(values: dict[str, Any]) -> Any:
     from fsl_cli.binding import build
+    from fsl_cli.data.store import DataSet
 
-    return build(values["data"])
+    data = build(values["data"])
+    if not isinstance(data, DataSet):
+        raise UserError(f"{data.name} is drawn as it is needed: there are no images to prepare or to look at.")
+    return data
 
 
 def _folder(data: Any) -> Path:

@@ -48,6 +48,7 @@ def open_run(given: dict[str, str], picture: str, user_dir: str | None) -> Finis
     from fsl_cli.assemble import assemble
     from fsl_cli.checkpoints import load_weights
     from fsl_cli.commands.test import settings_of_a_test, test_name
+    from fsl_cli.results import demand_place
     from fsl_cli.testing import refuse_seen_classes
 
     folder, part, out = Path(given.pop("run")), given.pop("split", "test"), given.pop("out", None)
@@ -60,6 +61,7 @@ def open_run(given: dict[str, str], picture: str, user_dir: str | None) -> Finis
     path = Path(out).expanduser() if out else folder / "shown" / name / f"{picture}.png"
     if path.suffix.lower() != ".png":
         raise UserError(f"out={out}: the picture is a PNG. Type out={path.with_suffix('.png')}.")
+    demand_place(path, "Choose another with out=FILE.png.")
     # before a validation an algorithm may look at training episodes
     experiment = assemble(values, ["test"] if part == "test" else ["train", "val"])
     if part == "test":

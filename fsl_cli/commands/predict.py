@@ -109,6 +109,9 @@ def _predicted(run: Run, typed: dict[str, str], html: bool) -> Predictions:
     classify, known = read_support(run, typed["support"], typed["on_error"], skipped)
     words = [typed["query"]] if Path(typed["query"]).expanduser().exists() else names(typed["query"])
     asked = {query.file.name: query for query in queries(words, classify.classes)}
+    if both := asked.keys() & {file.name for file in known}:
+        some = f"{len(both):,} of the {len(asked):,} new pictures are of the support set, such as {min(both)}"
+        print(f"{some}: no measure of what was learned.", file=sys.stderr)
     shown = set(list(asked)[:PICTURED]) if html else set()
     thumbnails: dict[str, str] = {}
 

@@ -45,7 +45,10 @@ def main(words: Sequence[str]) -> None:
     folders, form, page, to = _take(words)
     from fsl_cli.report.gather import gather
     from fsl_cli.report.rows import sections
+    from fsl_cli.results import demand_place
 
+    if to:
+        demand_place(to, "Choose another with to=FILE.")
     gathered = gather(folders)
     found = sections(gathered.tests)
     if to and not page:
@@ -96,6 +99,8 @@ def _take(words: Sequence[str]) -> tuple[list[Path], str, bool, Path | None]:
         raise UserError(f"format={form}: type {', '.join(FORMATS)}.{did_you_mean(form, FORMATS)}")
     if to and not by_ending and not given["format"] and given["html"] != "true":
         raise UserError(f"to={to}: which format? Type an ending such as {', '.join(ENDINGS)}, or format=….")
+    if to and given["html"] == "true" and by_ending not in (None, "html"):
+        raise UserError(f"to={to} html=true: the page's name must end in .html. Leave out html=true for {by_ending}.")
     page = given["html"] == "true" or (by_ending == "html" and given["html"] != "false")
     return folders, form, page, to or (Path("report.html") if page else None)
 
@@ -161,8 +166,10 @@ def _tables(console: Console, found: list[Section]) -> None:
         console.print(f"[bold]{escape(section.title)}[/]\n{escape(section.protocol)}", highlight=False, soft_wrap=True)
         console.print(drawn)
         console.print()
+    starred = any(row.best for section in found for row in section.rows)
     explained = EXPLAINED if console.is_terminal else EXPLAINED.replace("Bold", "*")
-    console.print(explained, style="dim", highlight=False, soft_wrap=True)
+    if starred:
+        console.print(explained, style="dim", highlight=False, soft_wrap=True)
     if notes.lines:
         lines = [THEIRS, *(f"{escape(f'[{i}]')} {escape(line)}" for i, line in enumerate(notes.lines, 1))]
         console.print("\n".join(lines), style="dim", highlight=False, soft_wrap=True)

@@ -41,7 +41,8 @@ def sweep(words: Sequence[str], again: bool) -> None:
         with watched(lambda: read_jobs(place, expected)):
             through_hydra(partial(run_one, typed, again), ["-m", *typed, f"hydra.sweep.dir='{quoted}'"], user_dir)
     except KeyboardInterrupt:
-        raise Interrupted("\nStopped. To go on: the same command with resume=true.") from None
+        how = "the same command" if any("sweeper=optuna" in word for word in typed) else "the same with resume=true"
+        raise Interrupted(f"\nStopped. To go on: {how}.") from None
     finally:
         jobs = read_jobs(place)
         sweep_screen(read_jobs(place, expected) if jobs else [])

@@ -38,6 +38,12 @@ COMPARED = 100  # episodes at most for similarity=true
 
 def main(words: Sequence[str]) -> None:
     """Run the command line after `fsl test`. Raises UserError."""
+    user_dir, words = take_user_dir(words)
+    given = dict(split_word(word) for word in words)
+    if "run" not in given and "algo" not in given:
+        near = did_you_mean(next(iter(given), ""), ["run"])
+        raise UserError(f"Which run? Type fsl test run=FOLDER; every fsl train prints its folder.{near}")
+
     from fsl_cli.allocator import keep_memory
     from fsl_cli.assemble import assemble
     from fsl_cli.commands.train import start
@@ -47,13 +53,9 @@ def main(words: Sequence[str]) -> None:
     from fsl_cli.testing import UNFINISHED, run_test
     from fsl_cli.training import new_trainer, quiet
 
-    user_dir, words = take_user_dir(words)
-    given = dict(split_word(word) for word in words)
-    if "run" not in given and "algo" in given:
+    if "run" not in given:
         start(compose([*words, "steps=0"], user_dir))
         return
-    if "run" not in given:
-        raise UserError("Which run? Type fsl test run=FOLDER; every fsl train prints its folder.")
     folder = Path(given.pop("run"))
     compare = yes_or_no("similarity", given.pop("similarity", "false"))
     values = settings_of_a_test(folder, given, user_dir)

@@ -90,6 +90,10 @@ def _one_run(words: Sequence[str]) -> None:
         raise failed[0]
 
 
+# of Hydra's, those that go with fsl
+FLAGS = ("-m", "--multirun", "-c", "--cfg", "--resolve", "-p", "--package", "-i", "--info", "-sc", "--shell-completion")
+
+
 def through_hydra(job: Callable[[Any], Any], words: Sequence[str], user_dir: str | None) -> None:
     """Let Hydra compose what `words` ask for, and call `job` with it: once, or for each run of a sweep."""
     import hydra
@@ -99,6 +103,9 @@ def through_hydra(job: Callable[[Any], Any], words: Sequence[str], user_dir: str
     register_resolvers()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: we tell the user what to type
     before = sys.argv
+    odd = [word for word in words if word.startswith("-") and word.partition("=")[0] not in FLAGS]
+    if odd:
+        raise UserError(f"there is no option {odd[0]}. Settings are typed as way=5. See fsl train --help.")
     demand_names([word for word in words if word != "-m"], user_dir)
     sys.argv = [before[0], *(["--config-dir", user_dir] if user_dir else []), *words]
     try:
@@ -163,6 +170,7 @@ def settle(values: dict[str, Any]) -> None:
 
     demand_fit(values)
     demand_packages(values)
+    demand_root(values)
     if values["data"].get("root"):  # so that the run can be tested from any folder
         values["data"]["root"] = str(Path(values["data"]["root"]).expanduser().resolve())
     for key in ("init", "teacher"):
@@ -170,6 +178,13 @@ def settle(values: dict[str, Any]) -> None:
             values[key] = str(Path(values[key]).expanduser().resolve())
     if values["init"]:
         see_as(Path(values["init"]), values)
+
+
+def demand_root(values: dict[str, Any]) -> None:
+    """Raises UserError where data.root names what is not there, though the cache may have what is asked for."""
+    root = values["data"].get("root")
+    if root and not Path(root).expanduser().exists():
+        raise UserError(f"data.root={root}: there is no such file or folder.")
 
 
 def see_as(run: Path, values: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from fsl_cli.results import saved_config
 SHOWN = 5  # problems in one message
 # settings that say where and when a run ran or what a test asked for, not what was learned
 APART = {"seed", "way", "shot", "query", "episodes", "test", "out", "trust", "train_classes", *IRRELEVANT}
+PASSED = ("checkpoints", "artifacts")  # folders without runs: artifacts are MLflow's copies of some
 HARDWARE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
 OF_THE_TEST = ("way", "shot", "query", "episodes", "data", "trainer")  # changes that the protocol tells, or none
 
@@ -61,7 +62,7 @@ def _look(top: Path) -> tuple[list[Path], list[Path]]:
     """The folders with a test, and the runs without any."""
     tests, runs = [], []
     for place, below, files in os.walk(top):
-        below[:] = sorted(name for name in below if not name.startswith(".") and name != "checkpoints")
+        below[:] = sorted(name for name in below if not name.startswith(".") and name not in PASSED)
         if "result.json" in files:
             tests.append(Path(place))
         if "config.yaml" in files and "overrides.txt" in files:
@@ -87,7 +88,7 @@ def _read_all(folders: Any) -> Iterator[Reported]:
 def _settings(config: dict[str, Any], changes: list[str]) -> dict[str, Any]:
     """What was learned with, by dotted names: the choice of each group in place of the class that it names."""
     choices = {key: name for key, name in config["choices"].items() if key in ("algo", "data", "backbone", "optim")}
-    rest = {key: value for key, value in config.items() if key not in ("choices", "image")}
+    rest = {key: value for key, value in config.items() if key not in ("choices", "image", "logger")}
     named = {f"{group}._target_" for group in choices}
     settings = {key: value for key, value in flat(rest).items() if key not in APART | named | set(HARDWARE)}
     for key in ("init", "teacher"):
