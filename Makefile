@@ -16,7 +16,7 @@ $(INSTALLED): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	@touch $@
 
-train: $(INSTALLED)  ## meta-train the built-in default, about two minutes
+train: $(INSTALLED)  ## meta-train the built-in default, two to four minutes
 	$(BIN)/fsl train
 
 test: $(INSTALLED)  ## the fast tests, under four minutes on two cores

@@ -27,7 +27,7 @@ VERBS = {
 
 HELP = f"""fsl {__version__}: a command-line laboratory for few-shot learning and meta-learning.
 
-  fsl train                                          the built-in default, two minutes
+  fsl train                                          the built-in default, two to four minutes
   fsl train algo=maml data=omniglot way=5 shot=1     the paper's settings
   fsl test run=outputs/RUN way=20                    any N and k, with its interval
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,6 @@ import yaml
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
-
-sys.path.insert(0, str(Path(__file__).parent))
-from transcripts import QUICK, transcript, write  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
@@ -43,12 +39,6 @@ NAV: list[Any] = [
     {"Data sets": ["data/index.md"]},
     {"Numbers": ["protocols.md", "measured.md"]},
 ]  # with each algorithm and data set added to its section
-
-
-def on_pre_build(config: MkDocsConfig) -> None:
-    """The transcripts that take no time."""
-    for name, line in QUICK.items():
-        write(ROOT / "build" / "transcripts" / f"{name}.txt", transcript(line, ROOT))
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:

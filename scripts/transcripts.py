@@ -1,7 +1,7 @@
 """python scripts/transcripts.py [NAME...]: the transcripts and pictures in docs/ and README.md, by the commands below.
 
 About ten minutes on two idle cores. Works in the folder outputs/docs, which holds the runs between two calls: with
-names, only these are made again. The quick ones are made by each build of the docs.
+names, only these are made again; the pages are filled with all, and with docs/examples, in any case.
 """
 
 from __future__ import annotations
@@ -18,15 +18,19 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "outputs" / "docs"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SHOWN = {"transcript": "docs/transcripts/{}.txt", "example": "docs/examples/{}"}  # comment -> the file that it shows
+BLOCK = re.compile(r"<!-- (transcript|example): (\S+) -->\n(```[^\n]*)\n.*?^```$", re.DOTALL | re.MULTILINE)
 
-QUICK = {  # name of build/transcripts/NAME.txt -> command
+QUICK = {  # name of docs/transcripts/NAME.txt -> command; tests repeat these
     "help": "fsl --help",
     "ls-algo": "fsl ls algo",
     "ls-data": "fsl ls data",
     "show-settings": "fsl show algo=maml data=omniglot way=20",
     "typo": "fsl check algo=mamel shot=one",
 }
-COMMANDS = {  # name of docs/transcripts/NAME.txt -> command; {protonet} and {maml} are the runs, @ is docs/pictures
+COMMANDS = {  # the same; {protonet} and {maml} are the runs, @ is docs/pictures
+    **QUICK,
     "train": "fsl train",
     "test": "fsl test run={protonet} way=20 shot=5",
     "train-maml": "fsl train algo=maml steps=300 val_every=100",
@@ -49,18 +53,19 @@ def main(names: list[str]) -> None:
     for name in names or COMMANDS:
         line = COMMANDS[name].format(protonet=latest("protonet"), maml=latest("maml"))
         print(f"$ {line}", flush=True)
-        write(ROOT / "docs" / "transcripts" / f"{name}.txt", transcript(line, WORK))
-    write(ROOT / "README.md", fill((ROOT / "README.md").read_text()))
+        (ROOT / "docs" / "transcripts" / f"{name}.txt").write_text(transcript(line, WORK))
+    for page in PAGES:
+        page.write_text(fill(page.read_text()))
 
 
 def fill(text: str) -> str:
-    """The README with its transcripts, each behind a comment that names it."""
+    """A page with its transcripts and examples, each behind a comment that names it: whole for readers of the clone."""
 
     def block(match: re.Match[str]) -> str:
-        said = (ROOT / "docs" / "transcripts" / f"{match[1]}.txt").read_text()
-        return f"<!-- transcript: {match[1]} -->\n```\n{said}```\n"
+        kind, name, fence = match.groups()
+        return f"<!-- {kind}: {name} -->\n{fence}\n{(ROOT / SHOWN[kind].format(name)).read_text()}```"
 
-    return re.sub(r"<!-- transcript: ([\w-]+) -->\n```\n.*?```\n", block, text, flags=re.DOTALL)
+    return BLOCK.sub(block, text)
 
 
 def transcript(line: str, folder: Path) -> str:
@@ -74,11 +79,6 @@ def transcript(line: str, folder: Path) -> str:
         sys.exit(done.stdout)
     said = [text.rstrip() for text in done.stdout.replace("../../docs/pictures/", "").splitlines()]
     return "\n".join([f"$ {line.replace('@', '')}", *said, ""])
-
-
-def write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
 
 
 def latest(algorithm: str) -> str:

@@ -18,25 +18,50 @@ from fsl_cli.results import read_json
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 EXAMPLES = DOCS / "examples"
+SCRIPT = runpy.run_path(str(DOCS.parent / "scripts" / "transcripts.py"))
+PAGES = {page: page.read_text() for page in SCRIPT["PAGES"]}
 SMALL = [
     "data.train_classes=60", "data.val_classes=25", "data.test_classes=25", "train_way=10", "train_query=3", "query=5",
     "backbone.filters=16", "steps=40", "val_every=40", "val_episodes=4", "episodes=20", "trainer=cpu",
 ]  # fmt: skip
 
 
-def test_every_transcript_and_picture_that_a_page_shows_is_made_by_the_script() -> None:
-    made = (DOCS.parent / "scripts" / "transcripts.py").read_text()
-    pages = "\n".join(page.read_text() for page in DOCS.rglob("*.md"))
-    for shown in {*re.findall(r'"transcripts/([\w-]+)\.txt"', pages)}:
-        assert f'"{shown}": "fsl ' in made
-    for picture in {*re.findall(r"pictures/([\w-]+)\.png", pages)}:
-        assert f"{picture}.png" in made
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS.parent)))
+def test_a_page_shows_its_transcripts_and_examples_as_they_are(page: Path) -> None:
+    text = PAGES[page]
+    assert SCRIPT["fill"](text) == text, "python scripts/transcripts.py help fills the pages"
+    assert len(SCRIPT["BLOCK"].findall(text)) == len(re.findall("<!-- ?(?:transcript|example)", text))
+    assert "--8" not in text  # a snippet, which only the built site would show
 
 
-def test_the_readme_shows_the_transcripts() -> None:
-    text = (DOCS.parent / "README.md").read_text()
-    assert runpy.run_path(str(DOCS.parent / "scripts" / "transcripts.py"))["fill"](text) == text
-    assert text.count("<!-- transcript: ") == 3
+def test_every_transcript_example_and_picture_is_made_by_the_script_and_shown() -> None:
+    text = "\n".join(PAGES.values())
+    shown = {(kind, name) for kind, name, _ in SCRIPT["BLOCK"].findall(text)}
+    transcripts = {path.stem for path in (DOCS / "transcripts").iterdir()}
+    assert transcripts == {name for kind, name in shown if kind == "transcript"} == set(SCRIPT["COMMANDS"])
+    examples = {
+        path.relative_to(EXAMPLES).as_posix() for suffix in ("py", "yaml") for path in EXAMPLES.rglob(f"*.{suffix}")
+    }
+    assert examples == {name for kind, name in shown if kind == "example"}
+    pictures = {path.name for path in (DOCS / "pictures").iterdir()}
+    assert pictures == set(re.findall(r"pictures/([\w-]+\.png)", text))
+    assert pictures == set(re.findall(r"out=@(\S+)", " ".join(SCRIPT["COMMANDS"].values())))
+
+
+@pytest.mark.parametrize("name", SCRIPT["QUICK"])
+def test_a_quick_transcript_is_what_the_command_says_now(name: str, tmp_path: Path) -> None:
+    said = SCRIPT["transcript"](SCRIPT["QUICK"][name], tmp_path)
+    assert (DOCS / "transcripts" / f"{name}.txt").read_text() == said, f"python scripts/transcripts.py {name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS.parent)))
+def test_a_link_leads_somewhere_in_a_clone(page: Path) -> None:
+    links = set(re.findall(r"\]\((?!https?:)([^)#]+)", PAGES[page]))
+    missing = {link for link in links if not (page.parent / link).exists()}
+    if page.name == "index.md" and page.parent != DOCS:  # these say that `make docs` makes the pages
+        missing -= {f"{name}.md" for name in choices("algo" if page.parent.name == "algorithms" else "data")}
+        assert "`make docs` makes" in PAGES[page]
+    assert not missing
 
 
 @pytest.mark.parametrize(("group", "folder"), [("algo", "algorithms"), ("data", "data")])

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 HELP = """Meta-train an algorithm, keep the best checkpoint by validation, and test it once.
 
-  fsl train                                            ProtoNet on built-in glyphs, two minutes
+  fsl train                                            ProtoNet on built-in glyphs, two to four minutes
   fsl train algo=maml data=omniglot way=5 shot=1       the paper's settings
   fsl train -m algo=maml,protonet 'seed=range(0,3)'    a sweep: every combination; hydra/launcher=joblib: side by side
   fsl train -m … resume=true                           leave out what is finished, go on with what is not
