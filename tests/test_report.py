@@ -118,6 +118,7 @@ def test_a_row_is_called_by_what_tells_it_from_others_of_its_algorithm() -> None
     assert row_names([base, {**base, "init": None}]) == ["maml", "maml init=null"]
     small, large = ({"algo": "maml", "data": name, f"data.{name}": 1} for name in ("glyphs", "omniglot"))
     assert row_names([small, large]) == ["maml data=glyphs", "maml data=omniglot"]
+    assert row_names([small, {**large, "steps": 9}]) == ["maml data=glyphs", "maml data=omniglot"]
 
 
 def test_accuracy_by_shot_is_of_the_same_run_or_of_runs_trained_for_each_shot(tmp_path: Path) -> None:

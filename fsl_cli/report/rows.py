@@ -114,9 +114,12 @@ def row_names(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Each row's algorithm, with the settings that tell it from the other rows of its algorithm."""
     names = []
     for settings in rows:
-        differing = differences([row for row in rows if row["algo"] == settings["algo"]])
+        own = [row for row in rows if row["algo"] == settings["algo"]]
+        differing = differences(own)
         # another backbone or data set has other settings: its name says enough
         told = [key for key in differing if key.partition(".")[0] not in differing or "." not in key]
+        if len(own) > 1 and len({row.get("data") for row in own}) == len(own):
+            told = ["data"]
         words = [f"{key}={typed(settings[key])}" for key in told if key in settings]
         more = [f"(+{len(words) - NAMED})"] if len(words) > NAMED else []
         names.append(" ".join([settings["algo"], *words[:NAMED], *more]))
