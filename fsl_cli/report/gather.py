@@ -80,6 +80,7 @@ def _read_all(folders: Any) -> Iterator[Reported]:
             problems.append(str(error))
             continue
         yield Reported(outcome, _settings(config, outcome.result["changes"]), config)
+    problems = list(dict.fromkeys(problems))  # a run's configuration is read for each of its tests
     if problems:
         more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise UserError("\n  ".join(["These tests cannot be reported:", *problems[:SHOWN]]) + more)
