@@ -172,8 +172,9 @@ def explain(error: Exception, overrides: Sequence[str], user_dir: str | None = N
     if not problems and (refused := re.search(r"Could not override '([\w./@-]+)'", str(error))):
         group = refused[1].partition(".")[0]
         chosen = [override for override in overrides if override.startswith(f"{group}=")]
-        of = chosen[-1] if chosen else f"this {group}"
-        problems = [f"'{refused[1]}' is not a setting of {of}. See fsl show {' '.join(chosen)}".rstrip() + "."]
+        one = chosen[-1] if chosen and "," not in chosen[-1] else ""
+        see = f" See fsl show {one}." if one else ""
+        problems = [f"'{refused[1]}' is not a setting of {one or f'one {group} here'}.{see}"]
     if not problems:
         problems = [" ".join(str(error).split("\n    full_key")[0].split())]
     return UserError("\n".join(problems))

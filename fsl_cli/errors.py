@@ -14,7 +14,9 @@ class Interrupted(KeyboardInterrupt):
     `code` is the exit code, as shells have it: 130 after Ctrl-C, 143 after SIGTERM.
     """
 
-    code = 130
+    def __init__(self, message: str, code: int = 130) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class Diverged(UserError):

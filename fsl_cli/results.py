@@ -32,6 +32,8 @@ import yaml
 
 from fsl_cli.errors import UserError
 
+UNFINISHED = "unfinished=true"  # stands among the changes of a test whose run was not trained to its end
+
 
 @dataclass(frozen=True)
 class Result:

@@ -21,10 +21,8 @@ from fsl_cli.data.store import cache_folder
 from fsl_cli.data.tasks import Batch
 from fsl_cli.errors import UserError
 from fsl_cli.features import features_for_images, possible, worth_it
-from fsl_cli.results import FittedTask, Result, read_json, saved_config, write_result, writing
+from fsl_cli.results import UNFINISHED, FittedTask, Result, read_json, saved_config, write_result, writing
 from fsl_cli.stats import mean_interval
-
-UNFINISHED = "unfinished=true"  # stands among the changes of a test whose run was not trained to its end
 
 
 def run_test(
@@ -43,6 +41,8 @@ def run_test(
     """
     refuse_seen_classes(folder, experiment.data)
     path = folder / "checkpoints" / "best.ckpt"
+    finished = (folder / "training.json").exists()
+    training = read_json(folder / "training.json") if finished else read_checkpoint(path)["callbacks"]["Record"]
     step = load_weights(path, experiment.learner)
     started = time.monotonic()
     with ExitStack() as stack:
@@ -55,8 +55,6 @@ def run_test(
     if not trainer.is_global_zero:
         return
     data = experiment.data
-    finished = (folder / "training.json").exists()
-    training = read_json(folder / "training.json") if finished else read_checkpoint(path)["callbacks"]["Record"]
     stated: dict[str, Any] = {key: values[key] for key in ("way", "shot", "query", "episodes", "seed", "norm")}
     stated |= data.protocol
     result = Result(

@@ -19,6 +19,7 @@ import torch.distributed as processes
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from fsl_cli.allocator import keep_memory
 from fsl_cli.assemble import Experiment
@@ -41,7 +42,7 @@ def train(
 
     `words` are what the run's other processes must be told besides its folder; `report` is told each validation's
     score and says whether to stop. Raises UserError when the trainer's settings do not work, and Interrupted after
-    Ctrl-C.
+    Ctrl-C or SIGTERM.
     """
     keep_memory()
     metric = experiment.learner.metric
@@ -51,7 +52,7 @@ def train(
         mode = "max" if metric == "accuracy" else "min"
         settings = {"patience": values["patience"], "mode": mode, "check_on_train_epoch_end": False}
         patience = [EarlyStopping(f"val_{metric}", **settings)]
-    with quiet(), one_job(folder, words):
+    with tamed(), one_job(folder, words):
         track = Track(folder, values, record)
         prune = Prune(record, report)
         callbacks = [*patience, Screen(console()), record, track, prune, StopOnSignal(folder, values["val_every"])]
@@ -91,9 +92,8 @@ def _fit(trainer: lightning.Trainer, values: dict[str, Any], experiment: Experim
             else:
                 trainer.validate(learner, datamodule=episodes, verbose=False)
     except Stopped as stopped:
-        interrupted = Interrupted(f"\nStopped and saved. To go on: fsl train resume={folder}")
-        interrupted.code = 143 if stopped.number == signal.SIGTERM else 130
-        raise interrupted from None
+        code = 143 if stopped.number == signal.SIGTERM else 130
+        raise Interrupted(f"\nStopped and saved. To go on: fsl train resume={folder}", code) from None
     except NotFinite as found:
         bad = [index for index, loss in found.losses.items() if not math.isfinite(loss)] or list(found.losses)
         kept = (
@@ -120,7 +120,7 @@ def replay(folder: Path, values: dict[str, Any], experiment: Experiment, step: i
         raise UserError(f"replay={step}: the run has the steps 0 to {values['steps'] - 1}.")
     checkpoints = [folder / "checkpoints" / name for name in ("last.ckpt", "best.ckpt")]
     start = next((path for path in checkpoints if path.exists() and read_checkpoint(path)["global_step"] <= step), None)
-    with quiet():
+    with tamed():
         watch = Replay(step, console())
         trainer = new_trainer(values["trainer"], max_steps=step + 1, limit_val_batches=0, callbacks=[watch])
         try:
@@ -178,9 +178,19 @@ def one_job(folder: Path, words: list[str]) -> Iterator[None]:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Leave out Lightning's remarks on hardware, tips and worker counts."""
+def tamed() -> Iterator[None]:
+    """While inside, Lightning is silent on hardware, tips and worker counts, and does not end the process itself.
+
+    Raises Interrupted where it would, after Ctrl-C or SIGTERM: during a test, say.
+    """
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
-        yield
+        try:
+            yield
+        except SIGTERMException:
+            raise Interrupted("\nStopped.", 143) from None
+        except SystemExit as ended:
+            if isinstance(ended.__context__, KeyboardInterrupt):
+                raise Interrupted("\nStopped.") from None
+            raise

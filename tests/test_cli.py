@@ -8,12 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+import fsl_cli.cli
+import fsl_cli.commands.sweep
 from fsl_cli import __version__
 from fsl_cli.cli import VERBS, run
 from fsl_cli.commands import backbone_lines
 from fsl_cli.commands.backbone_lines import HEADER, measured
 from fsl_cli.config import choices
+from fsl_cli.errors import Interrupted
+from fsl_cli.training import tamed
 
 FAST = ("--help", "--version", "ls", "ls algo", "train --help", "trian")
 
@@ -94,3 +99,35 @@ def test_completion_answers_what_the_shell_asks_when_tab_is_pressed(line: str, o
     command = [sys.executable, "-m", "fsl_cli", "-sc", "query=bash"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.stdout.split() == [offered], done.stderr
+
+
+@pytest.mark.parametrize("code", [130, 143])
+def test_the_exit_code_tells_the_signal(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(words: list[str]) -> None:
+        raise Interrupted("Stopped.", code)
+
+    monkeypatch.setattr(fsl_cli.cli, "run", stopped)
+    with pytest.raises(SystemExit) as ended:
+        fsl_cli.cli.main()
+    assert ended.value.code == code
+
+
+def test_lightning_does_not_end_the_process_itself() -> None:
+    with pytest.raises(Interrupted) as stopped, tamed():
+        raise SIGTERMException  # what it raises where SIGTERM came during a test
+    assert stopped.value.code == 143
+    after_ctrl_c = SystemExit(1)
+    after_ctrl_c.__context__ = KeyboardInterrupt()
+    with pytest.raises(Interrupted) as stopped, tamed():
+        raise after_ctrl_c
+    assert stopped.value.code == 130
+
+
+def test_a_sweep_ends_with_the_code_of_its_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def stopped(*_: object) -> None:
+        raise Interrupted("Stopped.", 143)
+
+    monkeypatch.setattr(fsl_cli.commands.sweep, "through_hydra", stopped)
+    with pytest.raises(Interrupted) as ended:
+        fsl_cli.cli.run(["train", "-m", "seed=0,1", f"out={tmp_path}"])
+    assert ended.value.code == 143

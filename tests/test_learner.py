@@ -17,7 +17,7 @@ from fsl_cli.data.sampler import Shape
 from fsl_cli.data.store import DataSet
 from fsl_cli.data.tasks import Batch, ImageTasks
 from fsl_cli.errors import UserError
-from fsl_cli.training import new_trainer, quiet
+from fsl_cli.training import new_trainer, tamed
 
 
 def tasks(data: DataSet | None = None, channels: int = 1) -> ImageTasks:
@@ -84,7 +84,7 @@ def test_evaluation_leaves_weights_and_statistics_alone(algo: str, verb: str) ->
     built = learner(config, 1, 16)
     before = {name: value.clone() for name, value in built.state_dict().items()}
     episodes = Episodic(tasks(), episodes={"val": 6, "test": 6})
-    with quiet():
+    with tamed():
         getattr(new_trainer(config["trainer"]), verb)(built, datamodule=episodes, verbose=False)
     assert [score.index for score in built.scores] == list(range(6))
     assert all(torch.equal(value, before[name]) for name, value in built.state_dict().items())

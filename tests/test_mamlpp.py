@@ -23,7 +23,7 @@ from fsl_cli.assemble import learner
 from fsl_cli.config import compose
 from fsl_cli.data.datamodule import Episodic
 from fsl_cli.episodes import Episodes
-from fsl_cli.training import new_trainer, quiet
+from fsl_cli.training import new_trainer, tamed
 
 OFF = {"multi_step": 0, "learn_rates": "false", "per_step_norm": "false", "first_order": 0}
 
@@ -194,7 +194,7 @@ def test_the_learner_tells_how_much_is_done_in_a_resumed_training_too(
 
         monkeypatch.setattr(built.algorithm, "loss", noted)
         data = Episodic(tasks(), meta_batch=2, steps=8, val_every=8, episodes={"val": 2, "test": 2})
-        with quiet():
+        with tamed():
             trainer = new_trainer(config["trainer"], max_steps=end, limit_val_batches=0)
             ckpt = tmp_path / "at.ckpt" if start else None
             trainer.fit(built, datamodule=data, ckpt_path=ckpt, weights_only=True)

@@ -115,6 +115,8 @@ def test_a_row_is_called_by_what_tells_it_from_others_of_its_algorithm() -> None
     base = {"algo": "maml", "steps": 100, "schedule.steps": 100, "optim.lr": 0.1}
     longer = {**base, "steps": 200, "schedule.steps": 200}
     assert row_names([base, longer, {"algo": "anil", "steps": 7}]) == ["maml steps=100", "maml steps=200", "anil"]
+    half = {**base, "algo": "anil", "test.unfinished": "true"}
+    assert row_names([base, half]) == ["maml", "anil (unfinished)"]
     assert row_names([base, {**base, "init": None}]) == ["maml", "maml init=null"]
     small, large = ({"algo": "maml", "data": name, f"data.{name}": 1} for name in ("glyphs", "omniglot"))
     assert row_names([small, large]) == ["maml data=glyphs", "maml data=omniglot"]

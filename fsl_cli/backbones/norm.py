@@ -69,7 +69,10 @@ class Norm(nn.Module):
             return x
         if self.mode == "group":
             groups = math.gcd(x.shape[2], max(1, x.shape[2] // CHANNELS_A_GROUP))
-            return F.group_norm(x.flatten(0, 1), groups, self.weight, self.bias, EPS).view_as(x)
+            images = x.flatten(0, 1)
+            if torch._C._functorch.is_functorch_wrapped_tensor(images):
+                images = images.contiguous()  # vmap of torch 2.11 has no group norm of channels-last images
+            return F.group_norm(images, groups, self.weight, self.bias, EPS).view_as(x)
         if self.mode == "running":
             return self._running(x)
         normalise = self._by_support if self.mode == "support" else self._by_set

@@ -52,7 +52,7 @@ def main(words: Sequence[str]) -> None:
 
 
 def _lines(a: Outcome, b: Outcome, found: Difference) -> list[str]:
-    from fsl_cli.results import spelled
+    from fsl_cli.results import UNFINISHED, spelled
 
     metric = a.result["metric"]
     width = max(len(a.result["algorithm"]), len(b.result["algorithm"]))
@@ -72,6 +72,9 @@ def _lines(a: Outcome, b: Outcome, found: Difference) -> list[str]:
             for name, each in zip("AB", (a, b), strict=True)
         )
         lines.append(f"{', '.join(words)}.")
+    half = [name for name, each in zip("AB", (a, b), strict=True) if UNFINISHED in each.result["changes"]]
+    if half:
+        lines.append(f"{' and '.join(half)} {'was' if len(half) == 1 else 'were'} not trained to the end.")
     if len(a.scores) != len(b.scores):
         lines.append(f"A met {len(a.scores):,} episodes and B {len(b.scores):,}: only those that both met are paired.")
     return lines

@@ -102,13 +102,21 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
 def _devices(found: dict[str, Any]) -> Iterator[str]:
     torch = found["torch"]
     if "error" not in torch:
-        compiled = found["kernel"].get("compiled")
-        slow = "no compiled kernel: with a C compiler (cc, gcc or clang) training is faster"
-        yield f"cpu, {torch['threads']} threads, {'compiled kernel' if compiled else slow}"
+        yield f"cpu, {torch['threads']} threads, {_kernel(found)}"
         yield from (f"cuda:{i} {gpu['name']}, {gigabytes(gpu['bytes'])}" for i, gpu in enumerate(torch["gpus"]))
         if torch["mps"]:
             yield "mps"
     yield from (f"nvidia-smi: {line}" for line in _listed(found["nvidia"]))
+
+
+def _kernel(found: dict[str, Any]) -> str:
+    compiled = found["kernel"].get("compiled")
+    if compiled is None:
+        return f"kernel: {found['kernel']['error']}"
+    if not compiled and found["variables"].get("FSL_KERNEL") == "0":
+        return "the kernel is switched off by FSL_KERNEL=0"
+    needs = "it needs a C compiler (cc, gcc or clang), and a cache that can be written"
+    return "compiled kernel" if compiled else f"no compiled kernel, which makes training faster: {needs}"
 
 
 def _wrapped(title: str, found: dict[str, str | None]) -> Iterator[str]:

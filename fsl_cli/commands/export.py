@@ -12,7 +12,7 @@ from fsl_cli.commands.words import one_of, settings
 from fsl_cli.config import names
 from fsl_cli.errors import UserError
 
-HELP = """Write a finished run as one file that needs no fsl, checked against the run before it is written.
+HELP = """Write a run as one file that needs no fsl, checked against the run before it is written.
 
   fsl export run=outputs/RUN format=onnx                         the embedding, of methods that have one
   fsl export run=outputs/RUN format=onnx support=photos/known    the classifier that it learns from a support set

@@ -19,7 +19,7 @@ Prints, for example:
   algo
     inner_lr    0.1           conf/recipe/maml_omniglot.yaml
 
-Or what a finished run has learned, as a picture:
+Or what a run has learned, as a picture:
 
   fsl show episode run=DIR index=17           a test episode's images, with what each query was taken for
   fsl show embedding run=DIR                  metric methods: the images of a test episode in two dimensions

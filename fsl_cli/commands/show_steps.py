@@ -60,11 +60,11 @@ def ladder(upto: int) -> list[int]:
 def after_each(run: Finished, steps: Sequence[int]) -> Iterator[AfterSteps]:
     """What a test, or a validation, with so many inner steps reaches: the number that fsl test would."""
     from fsl_cli.stats import mean_interval
-    from fsl_cli.training import new_trainer, quiet
+    from fsl_cli.training import new_trainer, tamed
 
     learner, episodes = run.experiment.learner, run.experiment.episodes
     algorithm: Any = learner.algorithm
-    with quiet():
+    with tamed():
         trainer = new_trainer({**run.values["trainer"], "strategy": "auto", "devices": 1, "num_nodes": 1})
         for algorithm.test_steps in steps:
             evaluate = trainer.test if run.part == "test" else trainer.validate

@@ -31,7 +31,7 @@ def sweep(words: Sequence[str], again: bool) -> None:
     """Run every combination, or a search's trials; one that fails does not stop the others.
 
     `again`: runs of before with the same settings are left as they are where they are finished, and go on where not.
-    Raises UserError that lists what failed, and Interrupted after Ctrl-C.
+    Raises UserError that lists what failed, and Interrupted after Ctrl-C or SIGTERM.
     """
     user_dir, typed = take_user_dir(words)
     _demand_plugins(typed)
@@ -40,9 +40,9 @@ def sweep(words: Sequence[str], again: bool) -> None:
     try:
         with watched(lambda: read_jobs(place, expected)):
             through_hydra(partial(run_one, typed, again), ["-m", *typed, f"hydra.sweep.dir='{quoted}'"], user_dir)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         how = "the same command" if any("sweeper=optuna" in word for word in typed) else "the same with resume=true"
-        raise Interrupted(f"\nStopped. To go on: {how}.") from None
+        raise Interrupted(f"\nStopped. To go on: {how}.", getattr(stopped, "code", 130)) from None
     finally:
         jobs = read_jobs(place)
         sweep_screen(read_jobs(place, expected) if jobs else [])

@@ -47,11 +47,11 @@ def main(words: Sequence[str]) -> None:
     from fsl_cli.allocator import keep_memory
     from fsl_cli.assemble import assemble
     from fsl_cli.commands.train import start
-    from fsl_cli.results import read_json
+    from fsl_cli.results import UNFINISHED, read_json
     from fsl_cli.screen import console, protocol_line, reached_line
     from fsl_cli.similarity import demand_inner_loop
-    from fsl_cli.testing import UNFINISHED, run_test
-    from fsl_cli.training import new_trainer, quiet
+    from fsl_cli.testing import run_test
+    from fsl_cli.training import new_trainer, tamed
 
     if "run" not in given:
         start(compose([*words, "steps=0"], user_dir))
@@ -61,7 +61,7 @@ def main(words: Sequence[str]) -> None:
     values = settings_of_a_test(folder, given, user_dir)
     keep_memory()
     name = test_name(values, given)
-    with quiet():
+    with tamed():
         trainer = new_trainer({**values["trainer"], "strategy": "auto", "devices": 1, "num_nodes": 1})
         changes = [f"{key}={value}" for key, value in given.items()]
         experiment = assemble(values, ["test"])
@@ -86,11 +86,14 @@ def settings_of_a_test(folder: Path, given: dict[str, str], user_dir: str | None
     Raises UserError when the two do not go together.
     """
     from fsl_cli.binding import demand_fit
+    from fsl_cli.commands.train import demand_root
     from fsl_cli.results import saved_config
 
     trust = names(given.pop("trust", ""))
     values = changed(saved_config(folder), given, user_dir)
     demand_fit(values, trust)
+    if "data.root" in given:  # the run's own may be on another machine
+        demand_root(values)
     return values
 
 

@@ -46,7 +46,7 @@ All settings: fsl show. What can be chosen: fsl ls. Completion: eval "$(fsl -sc 
 
 
 def main(words: Sequence[str]) -> None:
-    """Run the command line after `fsl train`. Raises UserError, or Interrupted after Ctrl-C."""
+    """Run the command line after `fsl train`. Raises UserError, or Interrupted after Ctrl-C or SIGTERM."""
     given = dict(word.split("=", 1) for word in words if "=" in word)
     if {"-m", "--multirun"} & set(words):
         from fsl_cli.commands.sweep import sweep

@@ -120,8 +120,9 @@ def row_names(rows: Sequence[dict[str, Any]]) -> list[str]:
         told = [key for key in differing if key.partition(".")[0] not in differing or "." not in key]
         if len(own) > 1 and len({row.get("data") for row in own}) == len(own):
             told = ["data"]
-        words = [f"{key}={typed(settings[key])}" for key in told if key in settings]
+        words = [f"{key}={typed(settings[key])}" for key in told if key in settings and key != "test.unfinished"]
         more = [f"(+{len(words) - NAMED})"] if len(words) > NAMED else []
+        more += ["(unfinished)"] if settings.get("test.unfinished") else []
         names.append(" ".join([settings["algo"], *words[:NAMED], *more]))
     return [name if names.count(name) == 1 else f"{name} #{names[:i].count(name) + 1}" for i, name in enumerate(names)]
 
