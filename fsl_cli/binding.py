@@ -8,6 +8,7 @@ import inspect
 import re
 import types
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from fsl_cli.backbones.norm import Mode
@@ -119,6 +120,13 @@ def demand_packages(config: dict[str, Any]) -> None:
     if missing:
         lines = [f"logger={name}: {package} is not installed." for name, package in missing.items()]
         raise UserError("\n".join([*lines[:-1], f'{lines[-1]} Type pip install "fsl-cli[track]".']))
+
+
+def demand_root(values: dict[str, Any]) -> None:
+    """Raises UserError where data.root names what is not there, though the cache may have what is asked for."""
+    root = values["data"].get("root")
+    if root and not Path(root).expanduser().exists():
+        raise UserError(f"data.root={root}: there is no such file or folder.")
 
 
 def _loggers(config: dict[str, Any]) -> Any:

@@ -98,7 +98,7 @@ def new_folder(out: str, name: str) -> Path:
         return Path(own)
     parent = Path(out).expanduser() / name
     stem = time.strftime("%Y-%m-%d_%H-%M-%S")
-    try:
+    with writing(parent, "Choose another folder with out=FOLDER."):
         parent.mkdir(parents=True, exist_ok=True)
         for number in range(1, 1000):
             folder = parent / (stem if number == 1 else f"{stem}-{number}")
@@ -107,10 +107,6 @@ def new_folder(out: str, name: str) -> Path:
                 return folder
             except FileExistsError:  # another run began within this second
                 continue
-    except OSError as error:
-        raise UserError(
-            f"{parent} cannot be written: {error.strerror}. Choose another folder with out=FOLDER."
-        ) from error
     raise UserError(f"{parent} already holds a thousand runs of this second. Choose another folder with out=FOLDER.")
 
 

@@ -107,8 +107,6 @@ class OptunaSweeper(Sweeper):
 
         waiting = study.get_trials(states=[TrialState.RUNNING])  # begun when the search was killed
         jobs = 0
-        if sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False)) >= self.n_trials:
-            print(f"{study.study_name} has its {self.n_trials} trials. For more, raise hydra.sweeper.n_trials.")
         while True:
             ended = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
             room = max(min(self.n_jobs, self.n_trials - ended), 0)
@@ -118,6 +116,8 @@ class OptunaSweeper(Sweeper):
                 break
             self._launch(study, trials, fixed, jobs)
             jobs += len(trials)
+        if not jobs:
+            print(f"{study.study_name} has its {self.n_trials} trials. For more, raise hydra.sweeper.n_trials.")
         found: dict[str, Any] = {"study": study.study_name, "storage": self.storage, "trials": ended, "best": None}
         if study.get_trials(states=[TrialState.COMPLETE]):
             best: optuna.trial.FrozenTrial = study.best_trial

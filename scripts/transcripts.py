@@ -1,6 +1,6 @@
 """python scripts/transcripts.py [NAME...]: the transcripts and pictures in docs/ and README.md, by the commands below.
 
-About ten minutes on two idle cores. Works in the folder outputs/docs, which holds the runs between two calls: with
+Three to ten minutes on two idle cores. Works in the folder outputs/docs, which holds the runs between two calls: with
 names, only these are made again; the pages are filled with all, and with docs/examples, in any case.
 """
 

@@ -29,7 +29,7 @@ class Row(NamedTuple):
     overrides: tuple[str, ...] = ()  # to make it small
     exact: bool = True  # its gradient is that of its loss (first order's is not)
     own_loss: bool = False  # it trains on something else than the queries' loss after adapting
-    lr: float = 0.01  # for learning the tiny data in 150 steps
+    lr: float = 0.01  # for learning the tiny data in 200 steps
     train_shot: int = 2  # likewise
     learns: bool = True  # to tell classes apart; joint training cannot, as labels change with each task
 
@@ -260,12 +260,12 @@ def test_it_learns(name: str) -> None:
     built = algorithm(name, ROWS[name].norms[0])
     before = accuracy(built)
     optimizer = torch.optim.Adam(built.parameters(), ROWS[name].lr)
-    for step in range(150):
+    for step in range(200):
         optimizer.zero_grad()
         built.train().loss(episodes(4, first=4 * step, shot=ROWS[name].train_shot)).backward()
         optimizer.step()
     assert before < 0.65
-    assert accuracy(built) > 0.75  # all have 0.83 to 0.96; the last digits depend on the processor
+    assert accuracy(built) > 0.8
 
 
 def accuracy(built: Algorithm) -> float:

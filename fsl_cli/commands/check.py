@@ -18,8 +18,7 @@ Prints "These settings fit together." or, for example:
 
 def main(words: Sequence[str]) -> None:
     """Run the command line after `fsl check`. Raises UserError with every problem."""
-    from fsl_cli.binding import demand_fit, demand_packages
-    from fsl_cli.commands.train import demand_root
+    from fsl_cli.binding import demand_fit, demand_packages, demand_root
 
     user_dir, overrides = take_user_dir(words)
     values = compose(overrides, user_dir).values

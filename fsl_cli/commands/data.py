@@ -182,8 +182,7 @@ def _cache(words: Sequence[str], verb: str) -> Path:
 
 def _values(words: Sequence[str], user_dir: str | None) -> dict[str, Any]:
     """The configuration with these settings of the data set; they may also be typed as for fsl train, data.root=..."""
-    from fsl_cli.binding import demand_fit
-    from fsl_cli.commands.train import demand_root
+    from fsl_cli.binding import demand_fit, demand_root
     from fsl_cli.config import compose
 
     plain = ("data.", "trust=", "+", "~")

@@ -85,8 +85,7 @@ def settings_of_a_test(folder: Path, given: dict[str, str], user_dir: str | None
 
     Raises UserError when the two do not go together.
     """
-    from fsl_cli.binding import demand_fit
-    from fsl_cli.commands.train import demand_root
+    from fsl_cli.binding import demand_fit, demand_root
     from fsl_cli.results import saved_config
 
     trust = names(given.pop("trust", ""))

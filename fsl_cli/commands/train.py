@@ -166,7 +166,7 @@ def start(config: Config, begun: Callable[[Path], Any] | None = None, report: Re
 
 def settle(values: dict[str, Any]) -> None:
     """Make a composed configuration one that means the same anywhere. Raises UserError where it does not fit."""
-    from fsl_cli.binding import demand_fit, demand_packages
+    from fsl_cli.binding import demand_fit, demand_packages, demand_root
 
     demand_fit(values)
     demand_packages(values)
@@ -178,13 +178,6 @@ def settle(values: dict[str, Any]) -> None:
             values[key] = str(Path(values[key]).expanduser().resolve())
     if values["init"]:
         see_as(Path(values["init"]), values)
-
-
-def demand_root(values: dict[str, Any]) -> None:
-    """Raises UserError where data.root names what is not there, though the cache may have what is asked for."""
-    root = values["data"].get("root")
-    if root and not Path(root).expanduser().exists():
-        raise UserError(f"data.root={root}: there is no such file or folder.")
 
 
 def see_as(run: Path, values: dict[str, Any]) -> None:
