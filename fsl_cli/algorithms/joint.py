@@ -11,18 +11,23 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fsl_cli.algorithms.base import Algorithm
-from fsl_cli.algorithms.network import Network, classifier, demand_way, support_loss
+from fsl_cli.algorithms.network import Network, Start, classifier, demand_way, support_loss
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
 from fsl_cli.inner_loop import Parameters, adapt, mean_loss, sgd
 
 
 class Joint(Algorithm):
-    """Backbone and linear head; `test_steps` gradient steps at `inner_lr` on the support set in validation and test."""
+    """Backbone and linear head; `test_steps` gradient steps at `inner_lr` on the support set in validation and test.
 
-    def __init__(self, backbone: Backbone, way: int, inner_lr: float, test_steps: int) -> None:
+    `head_init` as for MAML, but for "prototypes".
+    """
+
+    def __init__(
+        self, backbone: Backbone, way: int, inner_lr: float, test_steps: int, head_init: Start = "learned"
+    ) -> None:
         super().__init__()
-        self.net = Network(backbone, way)
+        self.net = Network(backbone, way, head_init)
         self.inner_lr = inner_lr
         self.test_steps = test_steps
 

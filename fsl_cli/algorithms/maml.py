@@ -34,6 +34,8 @@ class MAML(Algorithm):
     those in validation and test. `checkpoint_inner` keeps no graph of the steps but builds it again in the backward
     pass, so that hundreds of steps fit into memory (on a CPU). Parameters whose names match the regular expression
     `frozen` are left alone by the inner loop (by default the norms' scale and shift, as in the authors' code).
+    `head_init` is what training begins the head with: "learned" torch's own start, "normal", "xavier" and "small" those
+    of the authors' code on Omniglot, miniImageNet and sinusoids, biases 0.
     With `head_init` = "prototypes" this is Proto-MAML: the head of each task starts from its support set's prototypes
     and is no learned parameter, so that any number of classes will do.
     """

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fsl_cli.algorithms.base import Algorithm
-from fsl_cli.algorithms.network import Network, classifier, demand_way, query_loss, support_loss
+from fsl_cli.algorithms.network import Network, Start, classifier, demand_way, query_loss, support_loss
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples
 from fsl_cli.inner_loop import Parameters, Rule, adapt
@@ -24,7 +24,7 @@ class MetaSGD(Algorithm):
 
     All rates start from the same `inner_lr`; of two numbers, [low, high], one in between is drawn by the run's seed.
     `inner_steps`, `test_steps`, `checkpoint_inner` and `frozen` as for MAML; the paper takes one step throughout.
-    There is no `head_init` as for MAML: a head with a rate for each of its numbers keeps its size.
+    `head_init` too, but for "prototypes": a head with a rate for each of its numbers keeps its size.
     """
 
     def __init__(
@@ -36,9 +36,10 @@ class MetaSGD(Algorithm):
         test_steps: int = 1,
         checkpoint_inner: bool = False,
         frozen: str = "norm",
+        head_init: Start = "learned",
     ) -> None:
         super().__init__()
-        self.net = Network(backbone, way)
+        self.net = Network(backbone, way, head_init)
         self.inner_steps = inner_steps
         self.test_steps = test_steps
         self.checkpoint_inner = checkpoint_inner

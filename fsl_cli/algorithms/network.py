@@ -19,7 +19,10 @@ from fsl_cli.inner_loop import Loss, Parameters, for_each_task, mean_loss
 # (network, its parameters, the support set of one task) -> what to call the network with on this task's queries
 Learn = Callable[[nn.Module, Parameters, Examples], Parameters]
 
-HeadInit = Literal["learned", "prototypes"]  # what the head of a task starts from
+# What the head of a task starts from: what training has learned, which began with torch's own start or one of MAML's
+# authors (normal on Omniglot, xavier on miniImageNet, small on sinusoids; biases 0); or the task's prototypes
+Start = Literal["learned", "normal", "xavier", "small"]
+HeadInit = Literal["learned", "normal", "xavier", "small", "prototypes"]
 ANY_WAY = " Or train with algo.head_init=prototypes: such a model takes any way."
 
 
@@ -39,12 +42,25 @@ class Network(nn.Module):
             )
         self.backbone = backbone
         self.way = None if head_init == "prototypes" else _one_number(way)
-        self.head = _Borrowed() if self.way is None else nn.Linear(backbone.out_features, self.way)
+        self.head = _Borrowed() if self.way is None else _head(backbone.out_features, self.way, head_init)
         self.adaptable = [f"backbone.{name}" for name, _ in backbone.named_parameters()] + ["head.weight", "head.bias"]
 
     def forward(self, x: Tensor, support: Tensor | None = None, changes: Changes = NO_CHANGES) -> Tensor:
         features = self.backbone(x.unsqueeze(0), None if support is None else support.unsqueeze(0), changes)
         return self.head(features.squeeze(0))
+
+
+def _head(features: int, way: int, start: HeadInit) -> nn.Linear:
+    head = nn.Linear(features, way)
+    if start != "learned":
+        nn.init.zeros_(head.bias)
+    if start == "normal":
+        nn.init.normal_(head.weight)
+    if start == "xavier":
+        nn.init.xavier_uniform_(head.weight)
+    if start == "small":
+        nn.init.trunc_normal_(head.weight, std=0.01, a=-0.02, b=0.02)
+    return head
 
 
 class _Borrowed(nn.Module):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from fsl_cli.backbones.base import NO_CHANGES, Backbone, Changes
@@ -11,15 +13,32 @@ from fsl_cli.backbones.norm import Mode, Norm
 
 
 class MLP(Backbone):
-    """Layers of `widths` units on inputs of channels * size * size numbers, first weights as the authors'."""
+    """Layers of `widths` units on inputs of channels * size * size numbers.
 
-    def __init__(self, channels: int, size: int, norm: Mode, widths: Sequence[int] = (256, 128, 64, 64)) -> None:
+    `start` says what training begins with: "small" are weights of deviation 0.01 and biases of 0, as MAML's authors
+    have them; "torch" is torch's own, which CAVIA's and Reptile's authors leave. Not weights of the one with biases of
+    the other: with weights of 0.01 and biases of up to 1, a unit is on or off for every x of a sinusoid.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        size: int,
+        norm: Mode,
+        widths: Sequence[int] = (256, 128, 64, 64),
+        start: Literal["small", "torch"] = "small",
+        activation: Literal["relu", "tanh"] = "relu",
+    ) -> None:
         super().__init__()
         self.norm = norm
         ends = [channels * size * size, *widths]
         layers = [nn.Linear(*pair, bias=norm == "none") for pair in zip(ends, widths, strict=False)]
-        for layer in layers:
-            nn.init.trunc_normal_(layer.weight, std=0.01)
+        if start == "small":
+            for layer in layers:
+                nn.init.trunc_normal_(layer.weight, std=0.01, a=-0.02, b=0.02)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+        self.activation = torch.tanh if activation == "tanh" else torch.relu
         self.layers = nn.ModuleList(layers)
         self.norms = nn.ModuleList(Norm(norm, width) for width in widths)
         self.out_features = ends[-1]
@@ -32,5 +51,5 @@ class MLP(Backbone):
             x = norm(layer(x)[..., None, None], n_support)  # (T, n, width, 1, 1)
             if number in changes:
                 x = changes[number](x)
-            x = x.flatten(2).relu()
+            x = self.activation(x.flatten(2))
         return x
