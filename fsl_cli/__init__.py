@@ -11,7 +11,7 @@ __all__ = ["__version__", "load_run"]
 def __getattr__(name: str) -> Any:
     """`from fsl_cli import load_run` imports torch, `import fsl_cli` does not."""
     if name == "load_run":
-        from fsl_cli.predictor import load_run
+        from fsl_cli.use.predictor import load_run
 
         return load_run
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

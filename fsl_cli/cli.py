@@ -6,9 +6,13 @@ import importlib
 import os
 import sys
 import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
 
 from fsl_cli import __version__
 from fsl_cli.errors import Interrupted, UserError
+from fsl_cli.progress import show_with
 
 VERBS = {
     "train": "meta-train an algorithm, validate, and test it once; -m sweeps, resume=DIR goes on",
@@ -72,11 +76,11 @@ def run(words: list[str]) -> None:
     elif words[0] in ("-V", "--version"):
         print(f"fsl {__version__}")
     elif words[0] in ("-sc", "--shell-completion"):
-        from fsl_cli.completion import complete
+        from fsl_cli.settings.completion import complete
 
         complete(words, list(VERBS))
     elif words[0] not in VERBS:
-        from fsl_cli.config import did_you_mean
+        from fsl_cli.settings.compose import did_you_mean
 
         raise UserError(f"there is no verb '{words[0]}'.{did_you_mean(words[0], list(VERBS))} See fsl --help.")
     else:
@@ -84,4 +88,11 @@ def run(words: list[str]) -> None:
         if {"-h", "--help"} & set(words[1:]):
             print(f"fsl {words[0]}: {command.HELP}")
         else:
+            show_with(_download_bar)
             command.main(words[1:])
+
+
+def _download_bar(name: str, have: int, length: int | None) -> AbstractContextManager[Callable[[int], Any]]:
+    from fsl_cli.pictures.progress import download_bar  # imports rich, which is rarely needed
+
+    return download_bar(name, have, length)

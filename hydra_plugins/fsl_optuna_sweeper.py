@@ -55,8 +55,8 @@ class OptunaSweeper(Sweeper):
         from filelock import FileLock, Timeout
 
         from fsl_cli.errors import UserError
-        from fsl_cli.results import task_name
-        from fsl_cli.search import demand_same, open_study
+        from fsl_cli.runs.wording import task_name
+        from fsl_cli.sweeps.study import demand_same, open_study
 
         fixed, tried = self._parsed(arguments)
         choices = self.config.hydra.runtime.choices
@@ -76,8 +76,8 @@ class OptunaSweeper(Sweeper):
 
     def _demand_fit(self, words: list[str]) -> None:
         """Refuse what no trial could run with before there is a study of it."""
-        from fsl_cli.binding import demand_fit
-        from fsl_cli.config import from_hydra
+        from fsl_cli.settings.binding import demand_fit
+        from fsl_cli.settings.compose import from_hydra
 
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, words)
         demand_fit(from_hydra(composed, composed.hydra.runtime.choices, words).values)
@@ -103,7 +103,7 @@ class OptunaSweeper(Sweeper):
     def _search(self, study: optuna.Study, fixed: list[str], space: dict[str, Any]) -> None:
         from optuna.trial import Trial, TrialState
 
-        from fsl_cli.results import write_json
+        from fsl_cli.files import write_json
 
         waiting = study.get_trials(states=[TrialState.RUNNING])  # begun when the search was killed
         jobs = 0

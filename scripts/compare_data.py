@@ -23,12 +23,12 @@ from torchvision.datasets import ImageFolder
 from torchvision.io import write_jpeg, write_png
 from torchvision.transforms import v2
 
-from fsl_cli.binding import build
-from fsl_cli.config import compose
 from fsl_cli.data.decode import CORES
 from fsl_cli.data.sampler import Sampler, Shape
 from fsl_cli.data.store import DataSet
 from fsl_cli.data.tasks import Batch, ImageTasks, sampler
+from fsl_cli.settings.binding import build
+from fsl_cli.settings.compose import compose
 
 CLASSES = 64  # whose files are written for the DataLoader
 SHAPES = {"5w1s": Shape(5, 1, 15), "20w5s": Shape(20, 5, 15)}

@@ -4,8 +4,8 @@
 
 All sides of a case run in one process, alternating, after they have given the same meta-gradient in double precision
 in another: what was allocated before changes how glibc goes on. fsl tells glibc to keep its memory
-(fsl_cli/allocator.py), which speeds up everything in the process, so the others are timed first without that setting,
-as they come, and then with it (+m), fsl between them each time.
+(fsl_cli/experiment/allocator.py), which speeds up everything in the process, so the others are timed first without
+that setting, as they come, and then with it (+m), fsl between them each time.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from fsl_cli.allocator import keep_memory
-from fsl_cli.commands.bench import trained, workbench
-from fsl_cli.commands.plain import copy_weights
+from fsl_cli.doctor.plain_loop import copy_weights
+from fsl_cli.doctor.speed import trained, workbench
+from fsl_cli.experiment.allocator import keep_memory
 
 GLYPHS = ["data.train_classes=100", "data.val_classes=5", "data.test_classes=5"]
 SMALL = [*GLYPHS, "algo.frozen=nothing"]  # the norms adapt too, as higher and torchopt have it

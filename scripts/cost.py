@@ -17,10 +17,10 @@ import time
 import torch
 
 from fsl_cli.algorithms.base import Algorithm
-from fsl_cli.allocator import keep_memory
-from fsl_cli.binding import build
-from fsl_cli.config import compose
 from fsl_cli.episodes import Examples
+from fsl_cli.experiment.allocator import keep_memory
+from fsl_cli.settings.binding import build
+from fsl_cli.settings.compose import compose
 
 METHODS = {
     "protonet": ["algo=protonet"],

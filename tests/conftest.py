@@ -14,12 +14,12 @@ import torch
 import yaml
 from torch import Tensor
 
-import fsl_cli.inner_loop
+import fsl_cli.algorithms.inner_loop
 from fsl_cli.algorithms.base import Algorithm
-from fsl_cli.assemble import learner
 from fsl_cli.backbones.base import NO_CHANGES, Backbone, Changes
-from fsl_cli.config import compose
 from fsl_cli.data.store import DataSet, ImageStore, Split
+from fsl_cli.experiment.assemble import learner
+from fsl_cli.settings.compose import compose
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -40,7 +40,7 @@ def float64() -> Iterator[None]:
 @pytest.fixture
 def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tasks on a CPU are taken one by one, however small."""
-    monkeypatch.setattr(fsl_cli.inner_loop, "SMALL", 0)
+    monkeypatch.setattr(fsl_cli.algorithms.inner_loop, "SMALL", 0)
 
 
 @pytest.fixture

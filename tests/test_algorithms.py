@@ -10,13 +10,13 @@ import torch
 from conftest import tiny_data
 from torch import Tensor
 
-import fsl_cli.inner_loop
+import fsl_cli.algorithms.inner_loop
 from fsl_cli.algorithms.base import Algorithm
-from fsl_cli.binding import build
-from fsl_cli.config import choices, compose
 from fsl_cli.data.sampler import Shape
 from fsl_cli.data.tasks import Batch, ImageTasks
 from fsl_cli.episodes import Episodes, Examples
+from fsl_cli.settings.binding import build
+from fsl_cli.settings.compose import choices, compose
 
 GRADIENT_NORMS = ("support", "transductive", "group", "none")
 METRIC_NORMS = ("running", *GRADIENT_NORMS)
@@ -197,7 +197,7 @@ def test_tasks_one_by_one_equal_tasks_side_by_side(
 def compare_one_by_one_with_side_by_side(name: str, norm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     results = []
     for side_by_side in (False, True):
-        monkeypatch.setattr(fsl_cli.inner_loop, "_side_by_side", lambda *_, vmap=side_by_side: vmap)
+        monkeypatch.setattr(fsl_cli.algorithms.inner_loop, "_side_by_side", lambda *_, vmap=side_by_side: vmap)
         built = algorithm(name, norm)  # anew: a loss may move buffers
         loss = built.loss(episodes(3))
         results.append((loss, flat(torch.autograd.grad(loss, list(built.parameters())))))

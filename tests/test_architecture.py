@@ -1,9 +1,13 @@
-"""The design's arrows: who may import whom, read off the source."""
+"""The house: which room stands on which floor, who may import whom, and where the large libraries may be used.
+
+Everything is read off the source. An arrow is an import, wherever in a file it stands.
+"""
 
 from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -11,89 +15,130 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "fsl_cli"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-ROOMS = {  # room -> the rooms of ours that it may import
-    "errors": set(),
-    "episodes": set(),
-    "stats": set(),
-    "allocator": set(),
-    "schedule": set(),
-    "backbones": {"backbones", "errors"},
-    "solvers": set(),
-    "inner_loop": {"episodes"},
-    "algorithms": {"algorithms", "backbones", "inner_loop", "solvers", "episodes", "errors"},
-    "data": {"data", "episodes", "errors"},
-    "learner": {"algorithms", "episodes", "stats"},
-    "similarity": {"algorithms", "backbones", "episodes", "errors", "stats"},
-    "results": {"errors", "stats", "__init__"},
-    "config": {"errors"},
-    "binding": {"config", "errors", "backbones"},
-    "checkpoints": {"backbones", "errors", "learner"},
-    "assemble": {"algorithms", "backbones", "binding", "checkpoints", "data", "learner", "errors", "results"},
-    "predictor": {"algorithms", "assemble", "data", "episodes", "errors", "results", "__init__"},
-    "export": {"backbones", "errors", "predictor", "__init__"},
-    "callbacks": {"results", "stats"},
-    "sweeps": {"results"},
-    "search": {"callbacks", "errors"},
-    "screen": {"results", "sweeps"},
-    "report": {"report", "results", "screen", "stats", "errors", "__init__"},
-    "features": {"backbones", "data", "learner", "results"},
-    "testing": {"assemble", "checkpoints", "data", "features", "errors", "results", "stats", "__init__"},
-    "tracking": {"binding", "callbacks", "results", "screen"},
-    "training": {
-        "allocator", "assemble", "callbacks", "checkpoints", "data", "errors", "features", "learner",
-        "results", "screen", "testing", "tracking",
-    },
-    "commands": {
-        "commands", "config", "backbones", "binding", "assemble", "checkpoints", "learner", "data", "results", "stats",
-        "callbacks", "__init__", "allocator", "episodes", "errors", "export", "inner_loop", "predictor", "report",
-        "screen", "search", "similarity", "sweeps", "testing", "training",
-    },
-    "completion": {"commands"},
-    "cli": {"commands", "completion", "config", "errors", "__init__"},
-    "__init__": {"predictor"},
-    "__main__": {"cli"},
-}  # fmt: skip
+FLOORS = (  # from the ground up; a room imports from the floors below it, and within itself
+    {"__init__", "episodes", "errors", "progress", "stats"},
+    {"files"},
+    {"backbones", "data"},
+    {"algorithms", "settings"},
+    {"runs"},
+    {"pictures"},
+    {"experiment"},
+    {"doctor", "report", "sweeps", "use"},
+    {"commands"},
+    {"cli"},
+    {"__main__"},
+)
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+FORWARDED = {("__init__", "use")}  # `from fsl_cli import load_run` is a door to the house, not a room of it
 LIBRARIES = {  # library -> the rooms that may import it
-    "hydra": {"config", "commands"},
-    "omegaconf": {"config", "commands"},
-    "pytorch_lightning": {
-        "learner",
-        "data",
-        "callbacks",
-        "training",
-        "testing",
-        "binding",
-        "features",
-        "tracking",
-    },
-    "rich": {"screen", "callbacks", "commands", "data"},
-    "matplotlib": {"screen", "commands"},
+    "hydra": {"settings", "sweeps"},
+    "omegaconf": {"settings", "sweeps"},
+    "pytorch_lightning": {"experiment"},
+    "lightning_fabric": {"experiment"},
+    "rich": {"pictures", "commands"},
+    "matplotlib": {"pictures", "commands"},
 }
 
 
 def room(path: Path) -> str:
+    """The top folder of a file, or the file itself where it stands in none."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imports(path: Path) -> set[str]:
-    tree = ast.parse(path.read_text())
-    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    return names | {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+def module(path: Path) -> str:
+    """fsl_cli/data/store.py -> fsl_cli.data.store"""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_follow_the_arrows(path: Path) -> None:
-    for name in imports(path):
-        top, *rest = name.split(".")
-        if top == "fsl_cli":
-            assert (rest[0] if rest else "__init__") in ROOMS[room(path)] | {room(path)}, f"{path.name} imports {name}"
-        if top in LIBRARIES:
-            assert room(path) in LIBRARIES[top], f"{path.name} imports {name}"
+MODULES = {module(path): path for path in FILES}
+
+
+def imports(source: str) -> set[str]:
+    """What a source file imports: modules, and for `from package import name` the module that is meant."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            inside = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in MODULES else node.module or "" for name in inside}
+    return found
+
+
+ARROWS = {name: {each for each in imports(path.read_text()) if each in MODULES} for name, path in MODULES.items()}
+
+
+def runs_up(sources: Mapping[str, Iterable[str]]) -> list[str]:
+    """The arrows between rooms that do not run down."""
+    wrong = []
+    for source, targets in sources.items():
+        here = room(MODULES[source])
+        for target in sorted(targets):
+            there = room(MODULES[target])
+            if here != there and FLOOR[there] >= FLOOR[here] and (here, there) not in FORWARDED:
+                wrong.append(f"{source} imports {target}: {there} is not below {here}")
+    return wrong
+
+
+def circle(arrows: Mapping[str, Iterable[str]]) -> list[str]:
+    """Files that import each other, directly or through others, in the order of the way; empty where there are none."""
+    done: set[str] = set()
+
+    def walk(name: str, way: list[str]) -> list[str]:
+        if name in way:
+            return way[way.index(name) :]
+        if name in done:
+            return []
+        for target in sorted(arrows[name]):
+            if found := walk(target, [*way, name]):
+                return found
+        done.add(name)
+        return []
+
+    return next((found for name in sorted(arrows) if (found := walk(name, []))), [])
+
+
+def test_every_file_stands_on_a_floor() -> None:
+    assert {room(path) for path in FILES} == set(FLOOR)
+
+
+def test_every_room_says_what_belongs_there() -> None:
+    for path in (path for path in FILES if path.name == "__init__.py"):
+        text = ast.get_docstring(ast.parse(path.read_text()))
+        assert text and len(text) > 40, f"{path}: what belongs here, and what may not?"
+
+
+def test_no_arrow_runs_up() -> None:
+    assert not runs_up(ARROWS), "\n".join(runs_up(ARROWS))
+
+
+def test_no_circle() -> None:
+    own = {name: {each for each in targets if (name, each) not in {("fsl_cli", "fsl_cli.use.predictor")}}
+           for name, targets in ARROWS.items()}  # fmt: skip
+    assert not circle(own), " -> ".join(circle(own))
+
+
+def test_the_tests_of_this_file_see_what_is_wrong() -> None:
+    assert runs_up({"fsl_cli.data.store": ["fsl_cli.experiment.learner"]})
+    assert runs_up({"fsl_cli.runs.results": ["fsl_cli.pictures.console"]})
+    assert not runs_up({"fsl_cli.experiment.learner": ["fsl_cli.data.store"]})
+    assert circle({"a": ["b"], "b": ["a"]}) == ["a", "b"]
+    assert circle({"a": ["b"], "b": ["c"], "c": ["b"]}) == ["b", "c"]
+    assert not circle({"a": ["b", "c"], "b": ["c"], "c": []})
+    assert imports("def f():\n    from fsl_cli.data import store") == {"fsl_cli.data.store"}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_libraries_stay_in_their_rooms(library: str) -> None:
+    for path in FILES:
+        taken = {name.split(".")[0] for name in imports(path.read_text())}
+        assert library not in taken or room(path) in LIBRARIES[library], f"{path} imports {library}"
 
 
 def test_no_algorithm_imports_a_backbone_of_its_own() -> None:
-    for path in (PACKAGE / "algorithms").glob("*.py"):
-        taken = {name for name in imports(path) if name.startswith("fsl_cli.backbones")}
+    for path in (PACKAGE / "algorithms").rglob("*.py"):
+        taken = {name for name in imports(path.read_text()) if name.startswith("fsl_cli.backbones")}
         assert taken <= {"fsl_cli.backbones.base", "fsl_cli.backbones.norm"}, path.name
 
 
@@ -102,10 +147,16 @@ def test_algorithms_are_abstract_or_final() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if (
                 isinstance(node, ast.ClassDef)
-                and path.name not in ("base.py", "network.py", "supervised.py")
+                and path.name not in ("base.py", "network.py", "supervised.py", "inner_loop.py")
                 and not node.name.startswith("_")
             ):
                 assert [base.id for base in node.bases if isinstance(base, ast.Name)] == ["Algorithm"], node.name
+
+
+def test_a_verb_is_one_file() -> None:
+    from fsl_cli.cli import VERBS
+
+    assert {path.stem for path in (PACKAGE / "commands").glob("*.py")} - {"__init__"} == set(VERBS)
 
 
 def test_python_never_names_a_yaml_but_the_main_one() -> None:

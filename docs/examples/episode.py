@@ -2,9 +2,9 @@
 
 import torch
 
-from fsl_cli.assemble import assemble
-from fsl_cli.config import compose
 from fsl_cli.data.tasks import Batch
+from fsl_cli.experiment.assemble import assemble
+from fsl_cli.settings.compose import compose
 
 experiment = assemble(compose(["algo=protonet", "data=glyphs", "way=5", "shot=1"]).values)
 algorithm = experiment.learner.algorithm.eval()

@@ -9,10 +9,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.algorithms.inner_loop import Parameters, adapt, sgd
 from fsl_cli.algorithms.network import Network, classifier, demand_way, query_loss, support_loss
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples
-from fsl_cli.inner_loop import Parameters, adapt, sgd
 
 
 class BOIL(Algorithm):

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.algorithms.inner_loop import Parameters, adapt, sgd
 from fsl_cli.algorithms.network import Network, classifier, demand_way, query_loss, support_loss
 from fsl_cli.backbones.base import Backbone, Changes
 from fsl_cli.episodes import Classifier, Episodes, Examples
 from fsl_cli.errors import UserError
-from fsl_cli.inner_loop import Parameters, adapt, sgd
 
 
 class CAVIA(Algorithm):

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.algorithms.inner_loop import Parameters, adapt, mean_loss, sgd
 from fsl_cli.algorithms.network import Network, Start, classifier, demand_way, support_loss
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
-from fsl_cli.inner_loop import Parameters, adapt, mean_loss, sgd
 
 
 class Joint(Algorithm):

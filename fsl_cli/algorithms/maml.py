@@ -12,6 +12,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.algorithms.inner_loop import Parameters, adapt, sgd
 from fsl_cli.algorithms.network import (
     ANY_WAY,
     HeadInit,
@@ -24,7 +25,6 @@ from fsl_cli.algorithms.network import (
 )
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples
-from fsl_cli.inner_loop import Parameters, adapt, sgd
 
 
 class MAML(Algorithm):

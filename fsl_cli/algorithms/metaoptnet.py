@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.algorithms.solvers.ridge import ridge
+from fsl_cli.algorithms.solvers.svm import crammer_singer
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples
-from fsl_cli.solvers.ridge import ridge
-from fsl_cli.solvers.svm import crammer_singer
 
 
 class MetaOptNet(Algorithm):

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.algorithms.inner_loop import Parameters, Rule, adapt
 from fsl_cli.algorithms.network import Network, Start, classifier, demand_way, query_loss, support_loss
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples
-from fsl_cli.inner_loop import Parameters, Rule, adapt
 
 
 class MetaSGD(Algorithm):

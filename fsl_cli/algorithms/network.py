@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fsl_cli.algorithms.inner_loop import Loss, Parameters, for_each_task, mean_loss
 from fsl_cli.algorithms.protonet import prototypes
 from fsl_cli.backbones.base import NO_CHANGES, Backbone, Changes
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
 from fsl_cli.errors import UserError
-from fsl_cli.inner_loop import Loss, Parameters, for_each_task, mean_loss
 
 # (network, its parameters, the support set of one task) -> what to call the network with on this task's queries
 Learn = Callable[[nn.Module, Parameters, Examples], Parameters]

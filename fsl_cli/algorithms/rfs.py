@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.algorithms.solvers.logistic import logistic_classifier
 from fsl_cli.algorithms.supervised import all_images, supervised_loss
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples
 from fsl_cli.errors import UserError
-from fsl_cli.solvers.logistic import logistic_classifier
 
 
 class RFS(Algorithm):

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsl_cli.backbones import fused
+from fsl_cli.backbones.compiled import fused
 from fsl_cli.backbones.layers import each_image
 
 Mode = Literal["running", "support", "transductive", "group", "none"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fsl_cli.config import compose, take_user_dir
+from fsl_cli.settings.compose import compose, take_user_dir
 
 HELP = """Bind every component's signature to the settings and report all problems at once; builds and runs nothing.
 
@@ -18,7 +18,7 @@ Prints "These settings fit together." or, for example:
 
 def main(words: Sequence[str]) -> None:
     """Run the command line after `fsl check`. Raises UserError with every problem."""
-    from fsl_cli.binding import demand_fit, demand_packages, demand_root
+    from fsl_cli.settings.binding import demand_fit, demand_packages, demand_root
 
     user_dir, overrides = take_user_dir(words)
     values = compose(overrides, user_dir).values

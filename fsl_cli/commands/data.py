@@ -10,8 +10,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from fsl_cli.config import choices, did_you_mean, take_user_dir
 from fsl_cli.errors import UserError
+from fsl_cli.settings.compose import choices, did_you_mean, take_user_dir
 
 HELP = """What data sets there are and what is in them; NAME is one that fsl data ls shows.
 
@@ -64,8 +64,8 @@ def main(words: Sequence[str]) -> None:
 
 
 def _ls(words: Sequence[str], user_dir: str | None) -> None:
-    from fsl_cli.commands.data_lines import store_line
     from fsl_cli.data.inspection import SHARED, prepared, store_name
+    from fsl_cli.pictures.data_lines import store_line
 
     cache = _cache(words, "ls")
     entries, folders = choices("data", user_dir), prepared(cache)
@@ -84,7 +84,7 @@ def _ls(words: Sequence[str], user_dir: str | None) -> None:
 
 
 def _prepare(words: Sequence[str], user_dir: str | None) -> None:
-    from fsl_cli.commands.data_lines import bytes_text
+    from fsl_cli.pictures.data_lines import bytes_text
 
     values = _values(words, user_dir)
     before = _memory("VmRSS")
@@ -104,8 +104,8 @@ def _prepare(words: Sequence[str], user_dir: str | None) -> None:
 
 
 def _info(words: Sequence[str], user_dir: str | None) -> None:
-    from fsl_cli.commands.data_lines import info_lines
     from fsl_cli.data.inspection import summary
+    from fsl_cli.pictures.data_lines import info_lines
 
     as_json = "--json" in words
     values = _values([word for word in words if word != "--json"], user_dir)
@@ -116,7 +116,8 @@ def _info(words: Sequence[str], user_dir: str | None) -> None:
 
 
 def _show(words: Sequence[str], user_dir: str | None) -> None:
-    from fsl_cli.commands.episode_picture import draw, inline
+    from fsl_cli.pictures.episodes import draw
+    from fsl_cli.pictures.terminal import inline
 
     typed, settings = dict(EPISODES), [words[0]]
     for word in words[1:]:
@@ -159,8 +160,8 @@ def _verify(words: Sequence[str], user_dir: str | None) -> None:
 
 def _settings(name: str, folder: Path, user_dir: str | None) -> list[str]:
     """The settings a store was made with, as far as it tells and they are not the usual ones."""
-    from fsl_cli.config import compose
     from fsl_cli.data.inspection import about
+    from fsl_cli.settings.compose import compose
 
     usual = compose([f"data={name}"], user_dir).values["data"]
     try:
@@ -182,8 +183,8 @@ def _cache(words: Sequence[str], verb: str) -> Path:
 
 def _values(words: Sequence[str], user_dir: str | None) -> dict[str, Any]:
     """The configuration with these settings of the data set; they may also be typed as for fsl train, data.root=..."""
-    from fsl_cli.binding import demand_fit, demand_root
-    from fsl_cli.config import compose
+    from fsl_cli.settings.binding import demand_fit, demand_root
+    from fsl_cli.settings.compose import compose
 
     plain = ("data.", "trust=", "+", "~")
     settings = [word if word.startswith(plain) else f"data.{word}" for word in words[1:]]
@@ -194,8 +195,8 @@ def _values(words: Sequence[str], user_dir: str | None) -> dict[str, Any]:
 
 
 def _build(values: dict[str, Any]) -> Any:
-    from fsl_cli.binding import build
     from fsl_cli.data.store import DataSet
+    from fsl_cli.settings.binding import build
 
     data = build(values["data"])
     if not isinstance(data, DataSet):

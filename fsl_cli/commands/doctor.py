@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Iterator, Sequence
-from functools import partial
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from fsl_cli import __version__
-from fsl_cli.commands import doctor_checks as checks
-from fsl_cli.commands.doctor_checks import tried
-from fsl_cli.commands.doctor_findings import problems
+from fsl_cli.doctor.examination import examine, lines
 from fsl_cli.errors import UserError
 
 HELP = """Versions, devices, whether torch and torchvision fit each other, disk, caches, prepared data sets.
@@ -42,116 +35,3 @@ def main(words: Sequence[str]) -> None:
     print(json.dumps(found, indent=2) if words else "\n".join(lines(found)))
     if found["problems"]:
         sys.exit(1)
-
-
-def examine() -> dict[str, Any]:
-    """Everything that is looked at, ready for JSON; what cannot be found out is {"error": ...}."""
-    found = {
-        "fsl": __version__,
-        "commit": tried(_commit),
-        "machine": tried(checks.machine),
-        "packages": checks.versions(checks.CORE),
-        "extras": checks.versions(checks.EXTRAS),
-        "needs": checks.needs("fsl-cli"),
-        "torchvision_needs": checks.needs("torchvision").get("torch", ""),
-        **checks.probe(),
-        "builds": {name: tried(partial(checks.build, name)) for name in ("torch", "torchvision")},
-        "nvidia": tried(checks.nvidia),
-        "disk": tried(lambda: [checks.disk(Path.cwd()), checks.disk(_cache())]),
-        "cache": tried(lambda: {"path": str(_cache()), "bytes": checks.folder_size(_cache()), "data": _data()}),
-        "variables": {name: os.environ[name] for name in checks.VARIABLES if name in os.environ},
-    }
-    return {**found, "problems": list(problems(found))}
-
-
-def lines(found: dict[str, Any]) -> Iterator[str]:
-    """The same as text; the user's own folder is written ~."""
-    home = str(Path.home())
-    yield from (line.replace(home, "~") if len(home) > 1 else line for line in _lines(found))
-
-
-def _lines(found: dict[str, Any]) -> Iterator[str]:
-    commit = found["commit"] if isinstance(found["commit"], str) else ""
-    yield f"fsl {found['fsl']}" + (f" ({commit})" if commit else "")
-    machine = found["machine"]
-    memory = f", {gigabytes(machine['memory'])} of memory" if machine.get("memory") else ""
-    yield f"python {machine['python']}, {machine['platform']}, {machine['cores']} cores{memory}"
-    yield f"       {machine['executable']}"
-    for name in ("torch", "torchvision"):
-        about, build = found[name], found["builds"][name]
-        version = found["packages"][name] or "not installed"
-        broken = f", {about['error']}" if "error" in about and found["packages"][name] else ""
-        yield f"{name} {version}" + (f" for {build}" if build else "") + broken
-    yield "devices"
-    yield from (f"  {line}" for line in _devices(found))
-    yield from _wrapped("packages", found["packages"])
-    yield from _wrapped("extras", {name: version for name, version in found["extras"].items() if version})
-    yield "disk"
-    for place in _listed(found["disk"]):
-        writable = "" if place["writable"] else ", not writable"
-        yield f"  {gigabytes(place['free'])} of {gigabytes(place['total'])} free{writable}   {place['path']}"
-    cache = found["cache"]
-    yield f"cache {cache.get('error') or gigabytes(cache['bytes']) + '   ' + cache['path']}"
-    yield from (f"  {line}" for line in cache.get("data", []))
-    yield from (f"{name}={value}" for name, value in found["variables"].items())
-    count = len(found["problems"])
-    yield f"{count} problem{'s' * (count > 1)}:" if count else "No problems found."
-    yield from (f"- {problem}" for problem in found["problems"])
-
-
-def _devices(found: dict[str, Any]) -> Iterator[str]:
-    torch = found["torch"]
-    if "error" not in torch:
-        yield f"cpu, {torch['threads']} threads, {_kernel(found)}"
-        yield from (f"cuda:{i} {gpu['name']}, {gigabytes(gpu['bytes'])}" for i, gpu in enumerate(torch["gpus"]))
-        if torch["mps"]:
-            yield "mps"
-    yield from (f"nvidia-smi: {line}" for line in _listed(found["nvidia"]))
-
-
-def _kernel(found: dict[str, Any]) -> str:
-    compiled = found["kernel"].get("compiled")
-    if compiled is None:
-        return f"kernel: {found['kernel']['error']}"
-    if not compiled and found["variables"].get("FSL_KERNEL") == "0":
-        return "the kernel is switched off by FSL_KERNEL=0"
-    needs = "it needs a C compiler (cc, gcc or clang), and a cache that can be written"
-    return "compiled kernel" if compiled else f"no compiled kernel, which makes training faster: {needs}"
-
-
-def _wrapped(title: str, found: dict[str, str | None]) -> Iterator[str]:
-    import textwrap
-
-    words = ", ".join(f"{name} {version or 'MISSING'}".replace(" ", "\0") for name, version in found.items())
-    yield title
-    for line in textwrap.wrap(words, 100, break_on_hyphens=False):
-        yield f"  {line}".replace("\0", " ")
-
-
-def gigabytes(count: float) -> str:
-    """8.2 GB."""
-    return f"{count / 1e9:.1f} GB"
-
-
-def _listed(found: Any) -> list[Any]:
-    """What was found, nothing where that failed."""
-    return found if isinstance(found, list) else []
-
-
-def _cache() -> Path:
-    from fsl_cli.data.store import cache_folder
-
-    return cache_folder(None)
-
-
-def _data() -> list[str]:
-    from fsl_cli.commands.data_lines import store_line
-    from fsl_cli.data.inspection import prepared, store_name
-
-    return [f"{store_name(folder)}: {store_line(folder)}" for folder in prepared(_cache())]
-
-
-def _commit() -> str | None:
-    from fsl_cli.results import commit
-
-    return commit()

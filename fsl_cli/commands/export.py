@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from fsl_cli.commands.words import one_of, settings
-from fsl_cli.config import names
 from fsl_cli.errors import UserError
+from fsl_cli.settings.compose import names
+from fsl_cli.settings.words import one_of, settings
 
 HELP = """Write a run as one file that needs no fsl, checked against the run before it is written.
 
@@ -42,10 +42,10 @@ def main(words: Sequence[str]) -> None:
     if out.suffix != ENDINGS[typed["format"]]:
         raise UserError(f"out={out}: its name must end in {ENDINGS[typed['format']]}.")
 
-    from fsl_cli.commands.predict import read_support
-    from fsl_cli.export import classifier, demand_packages, embedding, exported
-    from fsl_cli.predictor import load_run
-    from fsl_cli.results import make_folder, whole, writing
+    from fsl_cli.files import make_folder, replacing, writing
+    from fsl_cli.use.export import classifier, demand_packages, embedding, exported
+    from fsl_cli.use.predicting import read_support
+    from fsl_cli.use.predictor import load_run
 
     demand_packages(typed["format"])
     with redirect_stdout(sys.stderr):  # a script reads standard output
@@ -57,7 +57,7 @@ def main(words: Sequence[str]) -> None:
         content, off = exported(graph, typed["format"])
     with writing(out, "Choose another with out=FILE."):
         make_folder(out.parent)
-        with whole(out) as temporary:
+        with replacing(out) as temporary:
             temporary.write_bytes(content)
     if "--json" in words:
         print(json.dumps({"file": str(out), "bytes": len(content), "difference": off, **graph.about}, indent=2))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fsl_cli.config import choices, did_you_mean, groups, take_user_dir
 from fsl_cli.errors import UserError
+from fsl_cli.settings.compose import choices, did_you_mean, groups, take_user_dir
 
 HELP = """List what can be chosen, with the first line of each file in conf/.
 
@@ -44,8 +44,12 @@ def main(words: Sequence[str]) -> None:
 
 
 def _show_backbones(entries: dict[str, str], width: int, user_dir: str | None) -> None:
-    from fsl_cli.commands.backbone_lines import HEADER, measured
+    from rich.console import Console
+
+    from fsl_cli.doctor.backbones import HEADER, measured
 
     print(f"{'backbone':<{width + 2}}  {HEADER}")
     for name, text in entries.items():
-        print(f"  {name:<{width}}  {measured(name, user_dir)}  {text}", flush=True)
+        with Console(stderr=True).status(f"measuring {name}"):  # seconds, for importing torch and for wide networks
+            seen = measured(name, user_dir)
+        print(f"  {name:<{width}}  {seen}  {text}", flush=True)

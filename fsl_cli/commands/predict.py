@@ -9,14 +9,12 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fsl_cli.commands.words import one_of, settings, yes_or_no
-from fsl_cli.config import names
 from fsl_cli.errors import UserError
+from fsl_cli.settings.compose import names
+from fsl_cli.settings.words import one_of, settings, yes_or_no
 
 if TYPE_CHECKING:
-    from fsl_cli.commands.predictions import Predictions
-    from fsl_cli.data.decode import File
-    from fsl_cli.predictor import FewShotClassifier, Run
+    from fsl_cli.use.predictions import Predictions
 
 HELP = """Let a finished run learn classes from a few known pictures and classify new ones.
 
@@ -38,6 +36,7 @@ Prints, for example:
   accuracy 93.33%, 28 of 30 pictures whose class is known
 and writes predictions.csv (file, label, probability of each class), predictions.html and confusion.png."""
 
+LISTED = 10  # pictures in the terminal
 DEFAULTS = {
     "run": "",
     "support": "",
@@ -47,7 +46,6 @@ DEFAULTS = {
     "on_error": "stop",
     "trust": "",
 }
-PICTURED = 2000  # pictures on a page at most
 
 
 def main(words: Sequence[str]) -> None:
@@ -59,95 +57,47 @@ def main(words: Sequence[str]) -> None:
     one_of("on_error", typed["on_error"], ("stop", "skip"))
     html = yes_or_no("html", typed["html"])
 
-    from fsl_cli.commands.predictions import as_json, show
-    from fsl_cli.predictor import load_run
-    from fsl_cli.results import writing
+    from fsl_cli.files import writing
+    from fsl_cli.use.predicting import predicted, write
+    from fsl_cli.use.predictions import as_json
+    from fsl_cli.use.predictor import load_run
 
     with redirect_stdout(sys.stderr):  # a script reads standard output
         run = load_run(typed["run"], names(typed["trust"]))
         if run.changed:
             print("norm=transductive: used with norm=support, as no prediction may depend on the other new pictures.")
-        found = _predicted(run, typed, html)
+        found = predicted(run, typed, html)
     with writing(typed["out"], "Choose another folder with out=FOLDER."):
-        files = _write(Path(typed["out"]).expanduser(), found, html)
+        files = write(Path(typed["out"]).expanduser(), found, html)
     if "--json" in words:
         print(json.dumps({"run": typed["run"], **as_json(found), "files": list(map(str, files))}, indent=2))
     else:
-        show(found, files)
+        _show(found, files)
 
 
-def read_support(run: Run, root: str, on_error: str, skipped: list[str]) -> tuple[FewShotClassifier, list[File]]:
-    """What `run` learns from the support set at `root`, and the files of its pictures. Raises UserError."""
-    import numpy as np
-    import torch
+def _show(found: Predictions, files: Sequence[Path]) -> None:
+    """A short table, the accuracy where labels are known, and which files were written."""
+    from rich.table import Table
+    from rich.text import Text
 
-    from fsl_cli.data.layouts import find
-    from fsl_cli.data.photos import photos
+    from fsl_cli.pictures.console import console
+    from fsl_cli.use.predictions import accuracy_line, per_class
 
-    groups = find(root, "support").groups.values()
-    classes = {name: [each.file for each in pictures] for group in groups for name, pictures in group.items()}
-    labels: list[str] = []
-    files: list[File] = []
-    pixels = []
-    for pairs, images in photos(classes, run.image["size"], run.image["channels"], on_error, skipped):
-        labels += [label for label, _ in pairs]
-        files += [file for _, file in pairs]
-        pixels.append(images)
-    return run.adapt_pixels(torch.from_numpy(np.concatenate(pixels)), labels), files
-
-
-def _predicted(run: Run, typed: dict[str, str], html: bool) -> Predictions:
-    """Read the pictures in pieces and predict; thumbnails are made on the way."""
-    import torch
-
-    from fsl_cli.commands.prediction_page import thumbnail
-    from fsl_cli.commands.predictions import Prediction, Predictions
-    from fsl_cli.data.photos import photos
-    from fsl_cli.data.queries import queries
-
-    skipped: list[str] = []
-    classify, known = read_support(run, typed["support"], typed["on_error"], skipped)
-    words = [typed["query"]] if Path(typed["query"]).expanduser().exists() else names(typed["query"])
-    asked = {query.file.name: query for query in queries(words, classify.classes)}
-    if both := asked.keys() & {file.name for file in known}:
-        some = f"{len(both):,} of the {len(asked):,} new pictures are of the support set, such as {min(both)}"
-        print(f"{some}: no measure of what was learned.", file=sys.stderr)
-    shown = set(list(asked)[:PICTURED]) if html else set()
-    thumbnails: dict[str, str] = {}
-
-    def look(file: File) -> None:
-        if file.name in shown:
-            thumbnails[file.name] = thumbnail(file)
-
-    rows, files = [], {"query": [query.file for query in asked.values()]}
-    for pairs, images in photos(files, run.image["size"], run.image["channels"], typed["on_error"], skipped, look):
-        pixels = torch.from_numpy(images)
-        nearest = [known[i].name for i in classify.nearest(pixels)] if html else [""] * len(pairs)
-        for (_, file), row, near in zip(pairs, classify.of_pixels(pixels).tolist(), nearest, strict=True):
-            rows.append(Prediction(file.name, row, asked[file.name].label, asked[file.name].told, near))
-    of_support = dict(zip((file.name for file in known), classify.support.y[0].tolist(), strict=True))
-    neighbours = {row.nearest for row in rows if row.file in thumbnails}
-    thumbnails |= {file.name: thumbnail(file) for file in known if file.name in neighbours}
-    return Predictions(typed["run"], run.choices["algo"], classify.classes, of_support, rows, skipped, thumbnails)
-
-
-def _write(out: Path, found: Predictions, html: bool) -> list[Path]:
-    """predictions.csv, confusion.png where labels are known and predictions.html where asked for; no other remains."""
-    from fsl_cli.commands.prediction_page import confusion_picture, page
-    from fsl_cli.results import make_folder, whole, write_table, write_text
-
-    make_folder(out)
-    files = [out / name for name in ("predictions.csv", "confusion.png", "predictions.html")]
-    labelled = any(row.true for row in found.rows)
-    header = ["file", "label", *found.classes, *(["true"] if labelled else [])]
-    rows = ([row.file, found.label(row), *row.probabilities, *([row.true] if labelled else [])] for row in found.rows)
-    write_table(files[0], header, rows)
-    for path, wanted in zip(files[1:], (labelled, html), strict=True):
-        if not wanted:  # of an earlier prediction
-            path.unlink(missing_ok=True)
-    if labelled:
-        with whole(files[1]) as temporary:
-            confusion_picture(found, temporary)
-    if html:
-        write_text(files[2], page(found, files[1] if labelled else None))
-    return [path for path, wanted in zip(files, (True, labelled, html), strict=True) if wanted]
+    table = Table("file", "label", "next", box=None, pad_edge=False)
+    for row in found.rows[:LISTED]:
+        best, *others = (f"{name} {share:.1%}" for name, share in found.best(row, 2))
+        style = "" if row.true in (None, found.label(row)) else "red"
+        table.add_row(Text(row.file, overflow="fold"), Text(best, style), Text("".join(others)))
+    screen = console()
+    screen.print(table)
+    if len(found.rows) > LISTED:
+        screen.print(f"and {len(found.rows) - LISTED:,} more", highlight=False)
+    if line := accuracy_line(found):
+        screen.print(f"[bold]{line}[/]", highlight=False)
+    scores = sorted(per_class(found).items(), key=lambda item: item[1][0] / item[1][1])
+    width = max((len(name) for name, _ in scores[:LISTED]), default=0)
+    for name, (right, total) in scores[:LISTED]:
+        screen.print(Text(f"  {name:<{width}}  {right / total:7.2%}  {right:,} of {total:,}"))
+    if len(scores) > LISTED:
+        screen.print(f"  and {len(scores) - LISTED:,} classes more, all of them better", highlight=False)
+    screen.print("files  " + "\n       ".join(map(str, files)), highlight=False, soft_wrap=True, markup=False)

@@ -43,12 +43,12 @@ NAMED = 3  # folders in a remark
 def main(words: Sequence[str]) -> None:
     """Run the command line after `fsl report`. Raises UserError when there is nothing to report, or not all of it."""
     folders, form, page, to = _take(words)
+    from fsl_cli.files import demand_writable
     from fsl_cli.report.gather import gather
     from fsl_cli.report.rows import sections
-    from fsl_cli.results import demand_place
 
     if to:
-        demand_place(to, "Choose another with to=FILE.")
+        demand_writable(to, "Choose another with to=FILE.")
     gathered = gather(folders)
     found = sections(gathered.tests)
     if to and not page:
@@ -64,7 +64,7 @@ def main(words: Sequence[str]) -> None:
 
 
 def _write_page(to: Path, found: list[Section], gathered: Gathered) -> None:
-    from fsl_cli.commands.report_episodes import look
+    from fsl_cli.report.episodes import look
     from fsl_cli.report.page import page
 
     _write(to, page(found, gathered, look(found)))
@@ -73,7 +73,7 @@ def _write_page(to: Path, found: list[Section], gathered: Gathered) -> None:
 
 def _take(words: Sequence[str]) -> tuple[list[Path], str, bool, Path | None]:
     """Folders, format, whether a page is wanted, and the file to write if any."""
-    from fsl_cli.config import did_you_mean
+    from fsl_cli.settings.compose import did_you_mean
 
     given = {"format": "", "html": "", "to": ""}
     folders = []
@@ -118,10 +118,21 @@ def _text(found: list[Section], form: str) -> str:
 
 
 def _write(to: Path, text: str) -> None:
-    from fsl_cli.results import write_text, writing
+    from fsl_cli.files import write_text, writing
 
     with writing(to, "Choose another with to=FILE."):
         write_text(to, text)
+
+
+def _print(found: list[Section], gathered: Gathered) -> None:
+    from fsl_cli.pictures.console import console
+
+    screen = console()
+    _tables(screen, found)
+    for folders, what in ((gathered.untested, "not tested"), (gathered.repeats, "repeated by a newer test")):
+        if folders:
+            names = ", ".join(map(str, folders[:NAMED])) + (", …" if len(folders) > NAMED else "")
+            screen.print(f"left out, {what} ({len(folders)}): {names}", highlight=False, soft_wrap=True)
 
 
 def _drawn(found: list[Section]) -> str:
@@ -134,17 +145,6 @@ def _drawn(found: list[Section]) -> str:
     _tables(console, found)
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
-
-
-def _print(found: list[Section], gathered: Gathered) -> None:
-    from fsl_cli.screen import console
-
-    screen = console()
-    _tables(screen, found)
-    for folders, what in ((gathered.untested, "not tested"), (gathered.repeats, "repeated by a newer test")):
-        if folders:
-            names = ", ".join(map(str, folders[:NAMED])) + (", …" if len(folders) > NAMED else "")
-            screen.print(f"left out, {what} ({len(folders)}): {names}", highlight=False, soft_wrap=True)
 
 
 def _tables(console: Console, found: list[Section]) -> None:

@@ -6,8 +6,8 @@ import importlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fsl_cli.config import compose, did_you_mean, provenance, take_user_dir
 from fsl_cli.errors import UserError
+from fsl_cli.settings.compose import compose, did_you_mean, provenance, take_user_dir
 
 HELP = """Show the settings that a command line comes to, and which file or word each value comes from.
 
@@ -46,7 +46,7 @@ def main(words: Sequence[str]) -> None:
                 f"fsl show has no picture '{overrides[0]}'.{near} There are {', '.join(PICTURES)}; "
                 "settings are of the form key=value, such as way=5."
             )
-        importlib.import_module(f"fsl_cli.commands.show_{overrides[0]}").main(overrides[1:], user_dir)
+        importlib.import_module(f"fsl_cli.use.show_{overrides[0]}").show(overrides[1:], user_dir)
         return
     config = compose(overrides, user_dir)
     sources = provenance(overrides, user_dir)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from torchvision.datasets.utils import check_integrity
 
 from fsl_cli.errors import UserError
+from fsl_cli.progress import progress
 
 PATIENCE = 60  # seconds without a byte
 AT_A_TIME = 1 << 16  # bytes
@@ -67,19 +62,10 @@ def _fetch(url: str, part: Path) -> None:
             have = 0  # the server sends all of it again
         length = response.length  # of what is to come, None where the server does not say
         came = 0
-        with open(part, "ab" if have else "wb") as file, _progress(part.stem, have, length) as advance:
+        with open(part, "ab" if have else "wb") as file, progress(part.stem, have, length) as advance:
             while chunk := response.read(AT_A_TIME):
                 file.write(chunk)
                 came += len(chunk)
                 advance(len(chunk))
     if length is not None and came < length:
         raise OSError(f"the connection was cut after {have + came:,} of {have + length:,} bytes")
-
-
-@contextmanager
-def _progress(name: str, have: int, length: int | None) -> Iterator[Any]:
-    """A bar on standard error, where that is a terminal; yields what is to be called with each number of bytes."""
-    columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task(name, total=None if length is None else have + length, completed=have)
-        yield lambda count: progress.advance(task, count)

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from fsl_cli.pictures.run_screen import protocol_line
 from fsl_cli.report.gather import Reported, identity
 from fsl_cli.report.protocol import protocol
 from fsl_cli.report.rows import Row, Section, row_names
-from fsl_cli.results import task_words
-from fsl_cli.screen import protocol_line
+from fsl_cli.runs.wording import task_words
 
 Point = tuple[float, float, float]  # x, y, and half the interval of y; 0: none
 Names = dict[Any, str]  # of each method, by the identity of its settings

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from fsl_cli.errors import UserError
 from fsl_cli.report.outcome import Outcome, read
 from fsl_cli.report.protocol import IRRELEVANT, flat, protocol
-from fsl_cli.results import saved_config
+from fsl_cli.runs.folder import saved_config
 
 SHOWN = 5  # problems in one message
 # settings that say where and when a run ran or what a test asked for, not what was learned

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from fsl_cli import __version__
 from fsl_cli.errors import UserError
-from fsl_cli.results import Result, read_json
+from fsl_cli.files import read_json
+from fsl_cli.runs.results import Result
 
 
 class Outcome(NamedTuple):

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 from fsl_cli import __version__
 from fsl_cli.errors import UserError
+from fsl_cli.files import read_json
 from fsl_cli.report.charts import Names, by_axis, learning_curves, method_names, trained
 from fsl_cli.report.formats import EXPLAINED, THEIRS, number
 from fsl_cli.report.gather import Gathered, Reported, identity
 from fsl_cli.report.protocol import typed
 from fsl_cli.report.published import MARKS, backbone_name, published
 from fsl_cli.report.rows import Row, Section, differences
-from fsl_cli.results import read_json
 
 PLACES = ("fsl", "commit", "python", "torch", "pytorch-lightning", "platform", "gpus", "threads")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from fsl_cli.errors import UserError
 from fsl_cli.report.outcome import Outcome
-from fsl_cli.results import saved_config
+from fsl_cli.runs.folder import saved_config
 
 # what decides which images an episode consists of, and what is measured
 EPISODES = (

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from fsl_cli.pictures.run_screen import protocol_line
 from fsl_cli.report.gather import Reported, identity
 from fsl_cli.report.protocol import protocol, typed
 from fsl_cli.report.published import Published, beside
-from fsl_cli.results import task_words
-from fsl_cli.screen import protocol_line
+from fsl_cli.runs.wording import task_words
 from fsl_cli.stats import Difference, compare, mean_interval, seeds_interval
 
 NAMED = 4  # settings in a row's name at most

@@ -1,0 +1,1 @@
+"""Heads that are solved for: tensors in, weights out. No networks and no episodes."""

@@ -1,0 +1,1 @@
+"""What fsl doctor and fsl bench find out about this machine. Nothing here belongs to a run."""

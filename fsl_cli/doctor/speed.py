@@ -1,0 +1,158 @@
+"""Speed and memory of a training step on this machine, beside a plain loop on the same work."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+from fsl_cli.settings.compose import compose
+
+WORK = {
+    "maml": (
+        "meta_batch=32", "norm=transductive", "backbone.halve=stride", "train_query=15",
+        "algo.inner_lr=0.4", "algo.inner_steps=1",
+    ),
+    "protonet": ("meta_batch=1", "train_way=5", "train_query=15"),
+}  # fmt: skip
+
+
+Step = Callable[[Any], None]  # takes Episodes
+
+
+def start_up(rounds: int) -> str:
+    """How long the words take that need no torch."""
+    taken = []
+    for line in ("--help", "ls", "trian"):
+        seconds = []
+        for _ in range(rounds):
+            started = time.perf_counter()
+            subprocess.run([sys.executable, "-m", "fsl_cli", line], capture_output=True)
+            seconds.append(time.perf_counter() - started)
+        taken.append(f"fsl {line} {median(seconds):.2f} s")
+    return "start-up  " + "   ".join(taken)
+
+
+def line(algo: str, overrides: list[str], rounds: int) -> str:
+    from multiprocessing import get_context
+
+    peaks = []
+    for name in ("fsl", "plain"):  # in a process of its own each: memory once taken is kept
+        with get_context("spawn").Pool(1) as pool:
+            peaks.append(pool.apply(peak_memory, (algo, overrides, name)))
+    ours, plain, share = _speeds(algo, overrides, rounds)
+    return (
+        f"{algo:<9} fsl {ours:.2f} steps/s ({peaks[0]:.0f} MB)   plain loop {plain:.2f} steps/s ({peaks[1]:.0f} MB)   "
+        f"{ours / plain:.2f} times as fast   episodes {share:.2%} of a step"
+    )
+
+
+def _speeds(algo: str, overrides: list[str], rounds: int) -> tuple[float, float, float]:
+    """Steps per second of ours and of the plain loop, and the share of a step that finding its episodes takes."""
+    bench = workbench(algo, overrides)
+    steps = _steps(bench)
+    seconds: dict[str, list[float]] = {"fsl": [], "plain": [], "gather": []}
+    for index in range(rounds + 2):  # the first two warm up
+        started = time.perf_counter()
+        episodes = bench.gather(index)
+        seconds["gather"].append(time.perf_counter() - started)
+        for name, step in steps.items():
+            started = time.perf_counter()
+            step(episodes)
+            seconds[name].append(time.perf_counter() - started)
+    typical = {name: median(values[2:]) for name, values in seconds.items()}
+    whole = typical["fsl"] + typical["gather"]
+    return 1 / whole, 1 / (typical["plain"] + typical["gather"]), typical["gather"] / whole
+
+
+def peak_memory(algo: str, overrides: list[str], name: str) -> float:
+    """MB that training steps add to this process at their peak; nan where the system does not tell."""
+    bench = workbench(algo, overrides)
+    steps, episodes = _steps(bench), bench.gather(0)
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak so far, of drawing the data set, is forgotten
+    except OSError:
+        return math.nan
+    before = _status("VmRSS")
+    for _ in range(3):
+        steps[name](episodes)
+    return (_status("VmHWM") - before) / 1024
+
+
+def _status(field: str) -> int:
+    """A field of Linux's /proc/self/status, in kB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+
+class Bench(NamedTuple):
+    """The same work in our way and as a plain loop, from the same weights, and what gives both their episodes."""
+
+    modules: dict[str, Any]  # fsl, plain
+    losses: dict[str, Callable[[Any], Any]]
+    gather: Callable[[int], Any]
+
+
+def workbench(algo: str, overrides: Sequence[str], channels: int = 1) -> Bench:
+    import torch
+
+    from fsl_cli.data.tasks import Batch
+    from fsl_cli.doctor.plain_loop import PlainConv4, copy_weights, plain_maml, plain_protonet
+    from fsl_cli.experiment.assemble import assemble
+    from fsl_cli.settings.binding import demand_fit
+
+    values = compose([f"algo={algo}", "data=glyphs", "trainer=cpu", *WORK[algo], *overrides]).values
+    demand_fit(values)
+    size = values["data"]["size"]
+    if channels != 1:
+        values["image"] = {"channels": channels, "size": size, "mean": [0.5], "std": [0.5]}
+    experiment = assemble(values, ["train"])
+    algorithm = experiment.learner.algorithm
+    stride = values["backbone"]["halve"] == "stride"
+    way = values["train_way"] if algo == "maml" else None
+    network = PlainConv4(values["backbone"]["filters"], stride, way, channels, size)
+    copy_weights(algorithm, network)
+    inner = values["algo"]
+    if way:
+        plain = plain_maml(network, inner["inner_lr"], inner["inner_steps"], norms_adapt=inner["frozen"] != "norm")
+    else:
+        plain = plain_protonet(network)
+
+    def gather(index: int) -> Any:
+        first = index * values["meta_batch"]
+        batch = Batch("train", 0, list(range(first, first + values["meta_batch"])))
+        return experiment.episodes.tasks.gather(batch, torch.device("cpu"))[0]
+
+    return Bench({"fsl": algorithm, "plain": network}, {"fsl": algorithm.loss, "plain": plain}, gather)
+
+
+def trained(backward: Callable[[Any], None], module: Any) -> Step:
+    """A training step: `backward` leaves the episodes' meta-gradient in the module."""
+    import torch
+
+    optimizer = torch.optim.Adam(module.parameters(), 1e-3)
+
+    def step(episodes: Any) -> None:
+        optimizer.zero_grad()
+        backward(episodes)
+        optimizer.step()
+
+    return step
+
+
+def _backward(loss: Callable[[Any], Any], episodes: Any) -> None:
+    loss(episodes).backward()
+
+
+def _steps(bench: Bench) -> dict[str, Step]:
+    from fsl_cli.experiment.allocator import keep_memory
+
+    keep_memory()
+    losses = bench.losses
+    return {name: trained(partial(_backward, losses[name]), bench.modules[name]) for name in losses}

@@ -1,0 +1,117 @@
+"""A fixed backbone looks at each image of a split once; its features are kept, also on disk, and make up the episodes.
+
+A file is named by all that the features depend on: the backbone's weights, the images, the classes and turns of the
+split, how pixels are scaled, and the precision. Of the files in the cache the oldest go.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as lightning
+import torch
+from torch import Tensor
+
+from fsl_cli.backbones.base import Backbone
+from fsl_cli.data.sampler import smallest
+from fsl_cli.data.tasks import ImageTasks
+from fsl_cli.experiment.datamodule import Episodic
+from fsl_cli.experiment.learner import Learner
+from fsl_cli.files import replacing
+
+KEPT = 20  # files in the cache
+
+
+def possible(learner: Learner) -> bool:
+    """Whether the algorithm only asks for features, which each image has by itself in evaluation."""
+    return learner.algorithm.takes_features and _backbone(learner).norm in ("running", "group", "none")
+
+
+def frozen(learner: Learner) -> bool:
+    """Whether training leaves the backbone as it is."""
+    return not any(parameter.requires_grad for parameter in _backbone(learner).parameters())
+
+
+def augmented(episodes: Episodic) -> bool:
+    """Whether training images are never the same twice."""
+    return isinstance(episodes.tasks, ImageTasks) and episodes.tasks.augmentation is not None
+
+
+def worth_it(episodes: Episodic, part: str) -> bool:
+    """Whether the episodes of an evaluation hold more images than their split."""
+    tasks = episodes.tasks
+    if not isinstance(tasks, ImageTasks):
+        return False
+    way, shot, query = tasks.samplers[part][1:4]
+    each = smallest(way) * (smallest(shot) + (1 if query == "all" else query))
+    return episodes.episodes[part] * each > tasks.samplers[part].sizes.sum()
+
+
+@contextmanager
+def features_for_images(
+    learner: Learner, episodes: Episodic, parts: Iterable[str], trainer: lightning.Trainer, cache: Path
+) -> Iterator[None]:
+    """While inside, the episodes of these splits consist of features (T, n, d), and the backbone hands them on."""
+    tasks, backbone = episodes.tasks, _backbone(learner)
+    assert isinstance(tasks, ImageTasks)
+    learner.to(trainer.strategy.root_device)
+    try:
+        tasks.features = {part: _features(backbone, tasks, part, trainer, cache / "features") for part in parts}
+        backbone.precomputed = True
+        yield
+    finally:
+        backbone.precomputed = False
+        tasks.features = {}
+
+
+def _backbone(learner: Learner) -> Backbone:
+    backbone = learner.algorithm.backbone
+    assert isinstance(backbone, Backbone)
+    return backbone
+
+
+def _features(backbone: Backbone, tasks: ImageTasks, part: str, trainer: lightning.Trainer, folder: Path) -> Tensor:
+    """Of all images of a split, (N, d) on the trainer's device, from the cache or computed now."""
+    device = trainer.strategy.root_device
+    path = folder / f"{tasks.data.name}-{part}-{_key(backbone, tasks, part, str(trainer.precision))}.npy"
+    with suppress(OSError, ValueError):
+        found = torch.from_numpy(np.load(path)).to(device)
+        path.touch()
+        return found
+    training = backbone.training
+    backbone.eval()
+    with torch.no_grad(), trainer.precision_plugin.forward_context():
+        dtype = next(backbone.parameters()).dtype
+        chunks = [backbone(images.unsqueeze(0)).squeeze(0).to(dtype) for images in tasks.images(part, device, dtype)]
+    backbone.train(training)
+    found = torch.cat(chunks)
+    with suppress(OSError):  # a full disk only costs the time to compute them again
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.save(file, found.cpu().numpy())
+        for old in sorted(folder.glob("*.npy"), key=lambda file: file.stat().st_mtime)[:-KEPT]:
+            old.unlink()
+    return found
+
+
+def _key(backbone: Backbone, tasks: ImageTasks, part: str, precision: str) -> str:
+    data, split = tasks.data, tasks.data.splits[part]
+    about = [
+        data.hash,
+        split.classes.tolist(),
+        split.turns,
+        data.mean,
+        data.std,
+        tasks.channels,
+        backbone.norm,
+        precision,
+    ]
+    digest = hashlib.blake2b(f"{backbone}{json.dumps(about)}".encode(), digest_size=8)
+    for name, value in backbone.state_dict().items():
+        digest.update(f"{name}{value.dtype}".encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,79 @@
+"""The settings of a test: the run's own, with what is typed in their place."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+from fsl_cli.errors import UserError
+from fsl_cli.runs.wording import task_name
+from fsl_cli.settings.compose import compose, did_you_mean, names
+from fsl_cli.settings.words import typed_value
+
+OF_A_TEST = ("way", "shot", "query", "episodes", "norm")  # the settings at the root that a test depends on
+
+
+def settings_of_a_test(folder: Path, given: dict[str, str], user_dir: str | None) -> dict[str, Any]:
+    """The configuration of a run with what is `given` in place of its own; takes `trust` out of that.
+
+    Raises UserError when the two do not go together.
+    """
+    from fsl_cli.runs.folder import saved_config
+    from fsl_cli.settings.binding import demand_fit, demand_root
+
+    trust = names(given.pop("trust", ""))
+    values = changed(saved_config(folder), given, user_dir)
+    demand_fit(values, trust)
+    if "data.root" in given:  # the run's own may be on another machine
+        demand_root(values)
+    return values
+
+
+def changed(saved: dict[str, Any], given: dict[str, str], user_dir: str | None = None) -> dict[str, Any]:
+    """The run's configuration with other values; `data=NAME` puts that data set's settings in place of the run's."""
+    values = copy.deepcopy(saved)
+    for group in given.keys() & {"data", "trainer"}:
+        values[group] = compose([f"{group}={given[group]}"], user_dir).values[group]
+        values["choices"][group] = given[group]
+        if "size" in values[group]:  # brought to the size that the run's backbone was built for
+            values[group]["size"] = saved["image"]["size"]
+    for key, text in given.items():
+        if key in ("data", "trainer"):
+            continue
+        if key in values and key not in OF_A_TEST and not isinstance(values[key], dict):
+            raise UserError(
+                f"{key}={text} has no effect on a test. A test takes {', '.join(OF_A_TEST)}, data and algo."
+            )
+        node: Any = values
+        path = key.split(".")
+        for part in path[:-1]:
+            node = node.get(part) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or path[-1] not in node or path[0] == "choices":
+            raise UserError(f"'{key}' is not a setting of this run.{did_you_mean(key, list(_leaves(values)))}")
+        if isinstance(node[path[-1]], dict):
+            raise UserError(f"{key}={text}: a run keeps its {key}. Train another: fsl train {key}={text}")
+        node[path[-1]] = typed_value(key, text)
+    backbone = values.get("backbone")
+    if isinstance(backbone, dict) and "norm" in backbone:  # what result.json says is what was used
+        if "norm" in given:
+            backbone["norm"] = values["norm"]
+        values["norm"] = backbone["norm"]
+    return values
+
+
+def _leaves(node: dict[str, Any], prefix: str = "") -> list[str]:
+    here = [prefix + key for key in node]
+    return here + [
+        leaf for key, sub in node.items() if isinstance(sub, dict) for leaf in _leaves(sub, f"{prefix}{key}.")
+    ]
+
+
+def test_name(values: dict[str, Any], given: dict[str, str]) -> str:
+    """A folder's name for this test: data, way, shot, and whatever else was changed."""
+    others = [f"{key}={value}" for key, value in sorted(given.items()) if key not in ("data", "way", "shot")]
+    name = "-".join([values["choices"]["data"], task_name(values), *others])
+    name = re.sub(r"[^\w.=-]+", "_", name)
+    return name if len(name) < 120 else f"{name[:100]}-{hashlib.blake2b(name.encode(), digest_size=5).hexdigest()}"

@@ -1,0 +1,91 @@
+"""Files written whole or not at all, and read through one door; what the disk refuses is the user's to mend."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fsl_cli.errors import UserError
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder where there is none. Raises UserError when it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "there is a file of that name" if folder.exists() else error.strerror
+        raise UserError(f"The folder {folder} cannot be made: {reason}. Choose another with out=.") from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name that becomes `path` when all is written, and is removed when it is not."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def demand_writable(path: Path, advice: str) -> None:
+    """Before work that takes time: raises UserError, which ends in `advice`, where `path` can be no file."""
+    top = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir() or not top.is_dir() or not os.access(top, os.W_OK):
+        reason = "it is a folder" if path.is_dir() else f"{top} is no folder that can be written to"
+        raise UserError(f"{path} cannot be written: {reason}. {advice}")
+
+
+@contextmanager
+def writing(place: object, advice: str) -> Iterator[None]:
+    """While inside, what cannot be written is the user's to mend: UserError that names `place` and ends in `advice`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{place} cannot be written: {error.strerror}. {advice}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises UserError when the file is missing or no JSON."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} cannot be read: it holds a {type(content).__name__}, not an object.")
+    return content
+
+
+def write_table(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    """A CSV file, whole or not at all."""
+    with replacing(path) as temporary, open(temporary, "w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+@contextmanager
+def disk(place: object) -> Iterator[None]:
+    """While inside, a full or read-only disk is the user's to mend."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+            raise
+        raise UserError(
+            f"{error.filename or place} cannot be written: {error.strerror}. Free some space, or type out=FOLDER."
+        ) from error

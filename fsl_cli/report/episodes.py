@@ -1,0 +1,134 @@
+"""The hardest and easiest test episodes of a report, as pictures."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Sequence
+from contextlib import redirect_stdout
+from io import BytesIO
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from fsl_cli.errors import UserError
+from fsl_cli.report.page import Looked, Picture
+
+if TYPE_CHECKING:
+    from fsl_cli.data.store import DataSet
+    from fsl_cli.report.rows import Section
+
+EACH = 2  # hardest, and as many easiest
+QUERIES = 5  # of a class, in a picture
+
+
+def look(sections: Sequence[Section]) -> list[Looked]:
+    """For each section its hardest and easiest episodes; where the data set is not at hand, what to type for it."""
+    opened: dict[str, Any] = {}  # data sets by their settings, and the reasons of those that cannot be opened
+    found = []
+    for section in sections:
+        try:
+            data = _open(section, opened)
+            scores = _scores(section)
+            order = sorted(scores, key=lambda index: (scores[index], index))
+            if section.metric == "mse":
+                order.reverse()
+            hardest, easiest = order[:EACH], [index for index in order[::-1][:EACH] if index not in order[:EACH]]
+            found.append(
+                Looked(
+                    [_picture(data, section, index, "hardest", scores[index]) for index in hardest],
+                    [_picture(data, section, index, "easiest", scores[index]) for index in easiest],
+                    "",
+                )
+            )
+        except UserError as error:
+            found.append(Looked([], [], str(error)))
+    return found
+
+
+def _scores(section: Section) -> dict[int, float]:
+    """Of each episode, the mean of all rows."""
+    columns = zip(*(row.column for row in section.rows), strict=True)
+    return dict(zip(section.episodes, map(fmean, columns), strict=True))
+
+
+def _open(section: Section, opened: dict[str, Any]) -> DataSet:
+    """The data set of a section's episodes. Raises UserError when it is not at hand."""
+    from fsl_cli.experiment.retest import changed
+
+    test = section.rows[0].tests[0]
+    changes = dict(change.split("=", 1) for change in test.outcome.result["changes"])
+    of_the_data = {key: value for key, value in changes.items() if key.split(".")[0] == "data"}
+    settings = changed(test.config, of_the_data)["data"]
+    key = json.dumps([settings, test.outcome.result["images"]], sort_keys=True, default=str)
+    if key not in opened:
+        try:
+            opened[key] = _build(settings, test.outcome.result)
+        except UserError as error:
+            opened[key] = error
+    if isinstance(opened[key], UserError):
+        raise opened[key]
+    return opened[key]
+
+
+def _build(settings: dict[str, Any], result: dict[str, Any]) -> DataSet:
+    import sys
+
+    from fsl_cli.data.store import DataSet
+    from fsl_cli.settings.binding import build, part_problems
+
+    if result["images"] == "-":
+        raise UserError("they are not of images.")
+    problems = list(part_problems("data", settings, []))  # a run's word is not enough to run code
+    if problems:
+        raise UserError(problems[0])
+    if not _at_hand(settings, result["images"]):
+        raise UserError(
+            f"these images are not on this machine. Type fsl data prepare {result['data']}, and report again."
+        )
+    with redirect_stdout(sys.stderr):
+        data = build({**settings, "download": False} if "download" in settings else settings)
+    if (
+        not isinstance(data, DataSet)
+        or data.hash != result["images"]
+        or data.protocol["split_hash"] != result["split_hash"]
+    ):
+        raise UserError(f"{result['data']} on this machine is not the one that was tested.")
+    return data
+
+
+def _at_hand(settings: dict[str, Any], images: str) -> bool:
+    """Is a store with these images prepared? Nothing is downloaded or decoded for a page."""
+    from fsl_cli.data.inspection import about, prepared
+    from fsl_cli.data.store import cache_folder
+
+    def hashes() -> Iterable[str]:
+        for folder in prepared(cache_folder(settings.get("cache"))):
+            try:
+                yield about(folder)["hash"]
+            except (OSError, ValueError):
+                continue
+
+    return images in hashes()
+
+
+def _picture(data: DataSet, section: Section, index: int, which: str, score: float) -> Picture:
+    from PIL import Image
+
+    from fsl_cli.data.sampler import Shape
+    from fsl_cli.data.tasks import sampler
+    from fsl_cli.pictures.episodes import canvas, class_names
+    from fsl_cli.runs.wording import score_text
+
+    result = section.result
+    draws = sampler(data, "test", Shape(result["way"], result["shot"], result["query"]))
+    episode = draws.episode(result["episode_seed"], "test", index)
+    shown = episode._replace(query=[own[:QUERIES] for own in episode.query])
+    picture, buffer = Image.fromarray(canvas(data, "test", shown)), BytesIO()
+    kind = "PNG" if picture.mode == "L" else "JPEG"
+    picture.save(buffer, kind, quality=88)
+    uri = f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    reached = score_text(section.metric, score, 0).partition(" ±")[0]
+    more = max(map(len, episode.query)) - QUERIES
+    caption = f"{which}: episode {index}, {reached}" + (f" ({more} more queries a class)" if more > 0 else "")
+    names = [name.replace("\n", " ") for name in class_names(data, "test", episode.classes)]
+    return Picture(caption, uri, names)

@@ -1,0 +1,51 @@
+"""Where a run ran: versions, device, threads, commit."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+
+def environment() -> dict[str, Any]:
+    """Where a run ran: versions, device, threads, commit."""
+    import torch
+
+    packages = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "numpy")
+    return {
+        "fsl": _own_version(),
+        "commit": commit(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+        "platform": platform.platform(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _own_version() -> str:
+    from fsl_cli import __version__
+
+    return __version__
+
+
+def commit() -> str | None:
+    """The commit of the checkout that fsl runs from, with `+` when files differ from it; None outside one."""
+    commit = _git("rev-parse", "--short", "HEAD")
+    return commit and commit.strip() + ("+" if changes() else "")
+
+
+def changes() -> str:
+    """How fsl's files differ from their commit, as `git apply` reads it; nothing outside a checkout."""
+    return _git("diff", "HEAD", "--", ".", "../conf") or ""
+
+
+def _git(*words: str) -> str | None:
+    """What git says of the checkout that fsl runs from; None outside one."""
+    here = Path(__file__).resolve().parents[1]
+    try:
+        return subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError, UnicodeDecodeError):
+        return None

@@ -1,0 +1,23 @@
+"""The configuration of a run that an earlier fsl made, as the present one writes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+MOVED = {  # what stood elsewhere in 0.1.0
+    "fsl_cli.schedule.schedule": "fsl_cli.experiment.schedule.schedule",
+    "fsl_cli.tracking.Comet": "fsl_cli.experiment.tracking.Comet",
+}
+
+
+def upgraded(values: dict[str, Any]) -> dict[str, Any]:
+    """A run's configuration, changed where its fsl wrote it otherwise."""
+    return {key: _moved(value) for key, value in values.items()}
+
+
+def _moved(node: Any) -> Any:
+    if not isinstance(node, dict):
+        return node
+    inner = {key: _moved(value) for key, value in node.items()}
+    target = inner.get("_target_")
+    return {**inner, "_target_": MOVED.get(target, target)} if isinstance(target, str) else inner

@@ -1,0 +1,103 @@
+"""A run as the pictures of `fsl show` need it: its weights, its test or validation episodes, its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fsl_cli.errors import UserError
+
+if TYPE_CHECKING:
+    from fsl_cli.experiment.assemble import Experiment
+
+PARTS = ("test", "val")
+
+
+class Finished(NamedTuple):
+    values: dict[str, Any]  # the run's configuration, with what was typed in place of its own
+    experiment: Experiment  # with the weights of the best checkpoint, in evaluation mode, on the CPU
+    part: str  # whose episodes: test or val
+    out: Path  # the picture
+
+
+def words_of_a_run(verb: str, words: Sequence[str]) -> dict[str, str]:
+    """The words of a command line that names a run, by their key. Raises UserError where it names none."""
+    from fsl_cli.settings.words import split_word
+
+    given = dict(split_word(word) for word in words)
+    if "run" not in given:
+        raise UserError(f"Which run? Type {verb} run=FOLDER; every fsl train prints its folder.")
+    return given
+
+
+def number(given: dict[str, str], key: str, usual: int, least: int) -> int:
+    """Take a whole number out of `given`. Raises UserError when it is none, or below the least."""
+    text = given.pop(key, str(usual))
+    if not text.isdecimal() or int(text) < least:
+        raise UserError(f"{key}={text}: must be a whole number of at least {least}.")
+    return int(text)
+
+
+def open_run(given: dict[str, str], picture: str, user_dir: str | None) -> Finished:
+    """The run that `given` names, under its own test protocol but for the settings that `given` changes.
+
+    Takes `run`, `split` and `out`; without `out` the picture lies in the run's folder, below shown/, under a name for
+    the protocol. Raises UserError when the run cannot be tested so.
+    """
+    from fsl_cli.experiment.assemble import assemble
+    from fsl_cli.experiment.retest import settings_of_a_test, test_name
+    from fsl_cli.experiment.testing import refuse_seen_classes
+    from fsl_cli.files import demand_writable
+    from fsl_cli.runs.checkpoints import load_weights
+
+    folder, part, out = Path(given.pop("run")), given.pop("split", "test"), given.pop("out", None)
+    if part not in PARTS:
+        raise UserError(f"split={part}: type {' or '.join(f'split={each}' for each in PARTS)}.")
+    values = settings_of_a_test(folder, given, user_dir)
+    if "episodes" in given:
+        values["val_episodes"] = values["episodes"]
+    name = test_name(values, given) + ("-val" if part == "val" else "")
+    path = Path(out).expanduser() if out else folder / "shown" / name / f"{picture}.png"
+    if path.suffix.lower() != ".png":
+        raise UserError(f"out={out}: the picture is a PNG. Type out={path.with_suffix('.png')}.")
+    demand_writable(path, "Choose another with out=FILE.png.")
+    # before a validation an algorithm may look at training episodes
+    experiment = assemble(values, ["test"] if part == "test" else ["train", "val"])
+    if part == "test":
+        refuse_seen_classes(folder, experiment.data)
+    load_weights(folder / "checkpoints" / "best.ckpt", experiment.learner)
+    experiment.learner.eval()
+    return Finished(values, experiment, part, path)
+
+
+def demand_index(run: Finished, index: int) -> None:
+    """Raises UserError when the run's test, or its validation, has no episode of this number."""
+    count = run.experiment.episodes.episodes[run.part]
+    if index >= count:
+        raise UserError(
+            f"index={index}: the run's {run.part} episodes are 0 to {count - 1}. "
+            f"Type one of these, or episodes={index + 1} for more."
+        )
+
+
+def save(out: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` make the picture, whole or not at all, show it in a terminal that can, and print its path."""
+    from fsl_cli.files import replacing, writing
+    from fsl_cli.pictures.terminal import inline
+
+    with writing(out, "Choose another with out=FILE.png."):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(out) as temporary:
+            write(temporary)
+    inline(out)
+    print(out)
+
+
+def protocol(run: Finished) -> str:
+    """maml on glyphs, 5-way 1-shot, test: what a picture is of, for its title."""
+    from fsl_cli.runs.wording import task_words
+
+    metric = run.experiment.learner.metric
+    words = task_words({**run.values, "metric": metric})
+    return f"{run.values['choices']['algo']} on {run.experiment.data.name}, {words}, {run.part}"

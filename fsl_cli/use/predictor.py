@@ -1,0 +1,142 @@
+"""A finished run put to use: it learns new classes from a few pictures and classifies others; needs no data set."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2.functional import to_pil_image
+
+from fsl_cli import __version__
+from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.data.decode import File
+from fsl_cli.data.photos import fitted, photo
+from fsl_cli.episodes import Examples
+from fsl_cli.errors import UserError
+from fsl_cli.experiment.assemble import POINT, trained
+from fsl_cli.files import read_json
+from fsl_cli.runs.folder import saved_config
+
+BATCH = 64  # images at a time
+
+
+def load_run(folder: str | Path, trust: Sequence[str] = (), device: str | None = None) -> Run:
+    """The run in `folder`, as its best checkpoint left it, on `device`: by default a GPU where torch can use one.
+
+    `trust` are packages that its configuration may name besides fsl's own. A picture's prediction must not depend on
+    the pictures beside it, so a run with norm=transductive is used with norm=support. Raises UserError when the folder
+    holds no such run, its checkpoint is missing or does not fit, or it is one of regression.
+    """
+    folder = Path(folder).expanduser()
+    config = saved_config(folder)
+    image = config.get("image")
+    if not isinstance(image, dict) or not {"channels", "size", "mean", "std"} <= image.keys():
+        raise UserError(f"{folder / 'config.yaml'} does not say what images the run sees. Is it of another fsl?")
+    if image == POINT:
+        raise UserError(f"{folder} is a run of regression, and has no classes. Choose one that was trained on images.")
+    changed = config.get("norm") == "transductive"
+    try:
+        algorithm = trained(folder, trust, "support" if changed else None)
+    except UserError as error:
+        raise UserError(f"{error}{_of_another_version(folder)}") from error
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return Run(algorithm.to(place), image, place, config["choices"], changed)
+
+
+def _of_another_version(folder: Path) -> str:
+    """What may be the reason that a run cannot be loaded; nothing if it is not."""
+    try:
+        version = read_json(folder / "environment.json").get("fsl")
+    except UserError:
+        return ""
+    return "" if version == __version__ else f"\nThe run was made by fsl {version}, and this is fsl {__version__}."
+
+
+@dataclass
+class Run:
+    """What `load_run` loads."""
+
+    algorithm: Algorithm
+    image: dict[str, Any]  # what the backbone sees: channels, size, the pixels' mean and std, whether they show ink
+    device: torch.device
+    choices: dict[str, str]  # of algo, data, backbone, ...
+    changed: bool  # trained with norm=transductive, used with norm=support
+
+    def adapt(self, images: Iterable[Any], labels: Iterable[Hashable]) -> FewShotClassifier:
+        """Learn classes from support images and their labels, any number of either that the method allows.
+
+        An image is a path, a PIL image, an array (H, W) or (H, W, channels), or a tensor (channels, H, W); of numbers
+        0 to 255 if whole, else 0 to 1; of any size. Raises UserError when there are fewer than two classes, or the
+        method has a learned head for another number of them.
+        """
+        return self.adapt_pixels(self.pixels(images), list(labels))
+
+    def adapt_pixels(self, pixels: Tensor, labels: Sequence[Hashable]) -> FewShotClassifier:
+        """As `adapt`, of images as `pixels` makes them."""
+        classes = sorted(set(labels), key=str)
+        if len(pixels) != len(labels):
+            raise UserError(f"{len(pixels)} support images have {len(labels)} labels: give one for each.")
+        if len(classes) < 2:
+            raise UserError(
+                f"The support set has {len(classes)} class: there is nothing to tell apart. Give it 2 or more."
+            )
+        number = {label: i for i, label in enumerate(classes)}
+        y = torch.tensor([number[label] for label in labels], device=self.device)
+        return FewShotClassifier(self, Examples(self.scaled(pixels).unsqueeze(0), y.unsqueeze(0)), classes)
+
+    def pixels(self, images: Iterable[Any]) -> Tensor:
+        """Images, as `adapt` takes them, upright and cut to the run's size: (n, channels, size, size) uint8."""
+        size, channels = self.image["size"], self.image["channels"]
+        found = []
+        for image in images:
+            if isinstance(image, str | Path):
+                found.append(photo(File(str(image), Path(image).expanduser().read_bytes), size, channels))
+            else:
+                opened = image if isinstance(image, Image.Image) else to_pil_image(image)
+                found.append(fitted(opened, size, channels))
+        return torch.from_numpy(np.stack(found)) if found else torch.zeros(0, channels, size, size, dtype=torch.uint8)
+
+    def scaled(self, pixels: Tensor) -> Tensor:
+        """Images (n, channels, size, size) of 0 to 255, as the backbone sees them, on the run's device."""
+        return self.standard(pixels.to(self.device, torch.get_default_dtype()) / 255)
+
+    def standard(self, x: Tensor) -> Tensor:
+        """Images (n, channels, size, size) of 0 to 1, as the backbone sees them."""
+        mean, std = (x.new_tensor(self.image[key]).expand(x.shape[1]).view(-1, 1, 1) for key in ("mean", "std"))
+        return ((1 - x if self.image.get("ink") else x) - mean) / std
+
+
+class FewShotClassifier:
+    """What a run has learned from a support set; `classes` are its labels, in the order of the probabilities."""
+
+    def __init__(self, run: Run, support: Examples, classes: list[Any]) -> None:
+        self.run, self.support, self.classes = run, support, classes
+        with torch.no_grad():
+            self.logits = run.algorithm.adapt(support)  # scaled images (1, m, C, H, W) -> (1, m, classes)
+        self._known: Tensor | None = None
+
+    def __call__(self, images: Iterable[Any]) -> Tensor:
+        """The probability of each class for images as `Run.adapt` takes them: (m, classes), on the CPU."""
+        images = list(images)
+        parts = [self.of_pixels(self.run.pixels(images[i : i + BATCH])) for i in range(0, len(images), BATCH)]
+        return torch.cat(parts) if parts else torch.zeros(0, len(self.classes))
+
+    @torch.no_grad()
+    def of_pixels(self, pixels: Tensor) -> Tensor:
+        """The same, for images as `Run.pixels` makes them."""
+        return self.logits(self.run.scaled(pixels).unsqueeze(0)).squeeze(0).softmax(-1).cpu()
+
+    @torch.no_grad()
+    def nearest(self, pixels: Tensor) -> list[int]:
+        """For each image the number of the support image whose embedding is the nearest; nothing is adapted in it."""
+        embed = self.run.algorithm.embed
+        if self._known is None:
+            self._known = embed(self.support.x)
+        queries = embed(self.run.scaled(pixels).unsqueeze(0), self.support.x)
+        return torch.cdist(queries, self._known).squeeze(0).argmin(-1).tolist()

@@ -1,0 +1,44 @@
+"""fsl show episode: one test episode as a run sees it, its queries marked right or wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fsl_cli.use.opened import Finished, demand_index, number, open_run, protocol, save, words_of_a_run
+
+
+def show(words: Sequence[str], user_dir: str | None) -> None:
+    """The picture that the words after `fsl show episode` ask for. Raises UserError."""
+    from fsl_cli.experiment.testing import fit_tasks
+    from fsl_cli.pictures.curves import fitted_tasks
+
+    given = words_of_a_run("fsl show episode", words)
+    index = number(given, "index", 0, 0)
+    run = open_run(given, f"episode-{index}", user_dir)
+    demand_index(run, index)
+    if run.experiment.learner.metric == "mse":  # no images: the task's curve, and the fits of it
+        save(run.out, lambda path: fitted_tasks(path, fit_tasks(run.experiment, part=run.part, index=[index])))
+        return
+    figure, title = _predictions(run, index)
+    print(title)
+    save(run.out, lambda path: figure.savefig(path, dpi=120, format="png"))
+
+
+def _predictions(run: Finished, index: int) -> tuple[Any, str]:  # a figure of Matplotlib, and its title
+    import torch
+
+    from fsl_cli.data.tasks import Batch
+    from fsl_cli.experiment.datamodule import EVALUATION_SEED
+    from fsl_cli.pictures.episodes import class_names
+    from fsl_cli.pictures.marked_episode import draw, shown_images
+
+    tasks: Any = run.experiment.episodes.tasks
+    [episode] = tasks.gather(Batch(run.part, EVALUATION_SEED, [index]), torch.device("cpu"))
+    with torch.no_grad():
+        logits = run.experiment.learner.algorithm.adapt(episode.support)(episode.query.x)[0]  # (m, way)
+    right = int((logits.argmax(-1) == episode.query.y[0]).sum())
+    title = f"{protocol(run)} episode {index}: {right} of {len(logits)} right ({right / len(logits):.2%})"
+    names = class_names(tasks.data, run.part, episode.classes[0].tolist())
+    support, query = (shown_images(part, tasks.data) for part in (episode.support, episode.query))
+    return draw(support, query, logits.softmax(-1), names, title), title

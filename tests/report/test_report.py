@@ -1,0 +1,230 @@
+"""fsl report: who may stand in one table, what is counted, and what is written."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import shutil
+from pathlib import Path
+from statistics import fmean, stdev
+
+import pytest
+import yaml
+from conftest import a_run, a_test
+
+from fsl_cli.cli import run
+from fsl_cli.errors import UserError
+from fsl_cli.report.charts import by_axis, method_names
+from fsl_cli.report.gather import gather
+from fsl_cli.report.published import MARKS, _table, beside, published
+from fsl_cli.report.rows import row_names, sections
+from fsl_cli.settings.compose import choices
+from fsl_cli.stats import seeds_interval
+
+HIGH = {i: 0.9 + 0.02 * (i % 3) for i in range(30)}
+LOW = {i: value - 0.005 - 0.001 * (i % 2) for i, value in HIGH.items()}  # far less than the spread of either
+
+
+def test_a_mean_over_seeds_has_an_interval_of_the_episodes_and_one_of_the_seeds(tmp_path: Path) -> None:
+    a_run(tmp_path / "a", HIGH, seed=0)
+    a_run(tmp_path / "b", LOW, seed=1)
+    [section] = sections(gather([tmp_path]).tests)
+    [row] = section.rows
+    averaged = [(HIGH[i] + LOW[i]) / 2 for i in range(30)]
+    assert row.mean == pytest.approx(fmean(averaged))
+    assert row.episodes_interval == pytest.approx(1.96 * stdev(averaged) / math.sqrt(30))
+    # Student's t with one degree of freedom: 12.706 standard errors
+    seeds = [fmean(HIGH.values()), fmean(LOW.values())]
+    assert row.seeds_interval == pytest.approx(12.7062 * stdev(seeds) / math.sqrt(2), rel=1e-5)
+    assert seeds_interval([1, 2, 3, 4, 5]) == pytest.approx(2.7764 * stdev([1, 2, 3, 4, 5]) / math.sqrt(5), rel=1e-4)
+
+
+def test_the_best_is_marked_only_where_the_paired_interval_excludes_zero(tmp_path: Path) -> None:
+    a_run(tmp_path / "a", HIGH)
+    a_run(tmp_path / "b", LOW, algo="anil")
+    [section] = sections(gather([tmp_path]).tests)
+    assert [(row.name, row.best) for row in section.rows] == [("maml", True), ("anil", False)]
+    first, second = section.rows
+    assert first.mean - second.mean < first.episodes_interval  # the intervals overlap, the pairs tell them apart
+    assert second.behind and second.behind.mean == pytest.approx(0.0055)
+    a_run(tmp_path / "c", {i: HIGH[29 - i] + 0.001 * (i % 2) for i in range(30)}, algo="boil")
+    [section] = sections(gather([tmp_path]).tests)
+    assert not any(row.best for row in section.rows)
+
+
+def test_trackers_make_no_other_method_and_their_copies_no_run(tmp_path: Path) -> None:
+    a_run(tmp_path / "a", HIGH, seed=0)
+    tracked = a_run(tmp_path / "b", LOW, seed=1)
+    config = yaml.safe_load((tracked / "config.yaml").read_text())
+    config["logger"] = {"mlflow": {"_target_": "pytorch_lightning.loggers.MLFlowLogger"}}
+    (tracked / "config.yaml").write_text(yaml.safe_dump(config))
+    shutil.copytree(tracked, tmp_path / "mlflow" / "1" / "artifacts")
+    gathered = gather([tmp_path])
+    assert gathered.repeats == [] and [len(row.tests) for row in sections(gathered.tests)[0].rows] == [2]
+
+
+def test_of_errors_the_lowest_is_best(tmp_path: Path) -> None:
+    a_run(tmp_path / "a", HIGH, metric="mse")
+    a_run(tmp_path / "b", LOW, algo="anil", metric="mse")
+    [section] = sections(gather([tmp_path]).tests)
+    assert [(row.name, row.best) for row in section.rows] == [("anil", True), ("maml", False)]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"norm": "transductive"}, {"inference": "transductive"}, {"rotations": "none"}, {"split": "lake"},
+        {"split_hash": "c"}, {"images": "c"}, {"way": [5, 20]}, {"shot": 5}, {"query": "all"}, {"data": "glyphs"},
+        {"metric": "mse"}, {"episode_seed": 1}, {"trained_on": "glyphs"}, {"sampling": "within_alphabet"},
+        {"image": {"channels": 1, "size": 84, "mean": [0.0], "std": [1.0]}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_runs_of_another_protocol_never_share_a_table(changed: dict[str, object], tmp_path: Path) -> None:
+    a_run(tmp_path / "a", HIGH)
+    a_run(tmp_path / "b", LOW, algo="anil", **changed)
+    found = sections(gather([tmp_path]).tests)
+    assert sorted([row.name for row in section.rows] for section in found) == [["anil"], ["maml"]]
+    assert len({(section.title, section.protocol) for section in found}) == 2  # and are not called the same
+
+
+def test_the_number_of_episodes_is_part_of_the_protocol(tmp_path: Path) -> None:
+    a_run(tmp_path / "a", HIGH)
+    a_run(tmp_path / "b", {i: HIGH[i] for i in range(20)}, seed=1)
+    assert len(sections(gather([tmp_path]).tests)) == 2
+
+
+def test_tests_of_a_run_count_once_and_changed_ones_on_their_own(tmp_path: Path) -> None:
+    a = a_run(tmp_path / "a", HIGH)
+    a_test(a / "tests" / "again", HIGH, algorithm="maml")
+    a_test(a / "tests" / "steps", LOW, algorithm="maml", changes=["algo.test_steps=10", "episodes=30"])
+    a_test(a / "tests" / "five", HIGH, algorithm="maml", shot=5, changes=["shot=5"])
+    (tmp_path / "unfinished").mkdir()
+    for name in ("config.yaml", "overrides.txt"):
+        shutil.copy(a / name, tmp_path / "unfinished")
+    found = gather([tmp_path, a])
+    assert (found.untested, found.repeats) == ([tmp_path / "unfinished"], [a])
+    one, five = sections(found.tests)
+    assert [row.name for row in one.rows] == ["maml", "maml test.algo.test_steps=10"]
+    assert [row.name for row in five.rows] == ["maml"]
+
+
+def test_a_row_is_called_by_what_tells_it_from_others_of_its_algorithm() -> None:
+    base = {"algo": "maml", "steps": 100, "schedule.steps": 100, "optim.lr": 0.1}
+    longer = {**base, "steps": 200, "schedule.steps": 200}
+    assert row_names([base, longer, {"algo": "anil", "steps": 7}]) == ["maml steps=100", "maml steps=200", "anil"]
+    half = {**base, "algo": "anil", "test.unfinished": "true"}
+    assert row_names([base, half]) == ["maml", "anil (unfinished)"]
+    assert row_names([base, {**base, "init": None}]) == ["maml", "maml init=null"]
+    small, large = ({"algo": "maml", "data": name, f"data.{name}": 1} for name in ("glyphs", "omniglot"))
+    assert row_names([small, large]) == ["maml data=glyphs", "maml data=omniglot"]
+    assert row_names([small, {**large, "steps": 9}]) == ["maml data=glyphs", "maml data=omniglot"]
+
+
+def test_accuracy_by_shot_is_of_the_same_run_or_of_runs_trained_for_each_shot(tmp_path: Path) -> None:
+    for shot, values in ((1, LOW), (5, HIGH)):
+        one = a_run(tmp_path / f"maml-{shot}", values, shot=shot, **{"algo.inner_lr": shot})
+        (one / "overrides.txt").write_text(f"algo=maml\nshot={shot}\nsteps=100\n")
+    a_test(one / "tests" / "one", LOW, algorithm="maml", shot=1, changes=["shot=1"])
+    a_run(tmp_path / "other", HIGH, query=1)  # another protocol, and but one shot
+    tests = gather([tmp_path]).tests
+    [chart] = by_axis(sections(tests), "shot", method_names(tests))
+    one_run, each = sorted(chart.series, key=lambda series: series.dashed)
+    assert [point[0] for point in one_run.points] == [point[0] for point in each.points] == [1, 5]
+    assert one_run.name == "maml algo.inner_lr=5" and each.name == "maml steps=100 (trained for each)"
+    assert each.points[1][1] == pytest.approx(100 * fmean(HIGH.values()))
+    assert by_axis(sections(tests), "way", method_names(tests)) == []
+
+
+def test_published_numbers_have_a_source_and_a_mark_that_says_how_we_know() -> None:
+    for entry in _table():
+        assert entry["source"] and entry["mark"] in MARKS and entry.get("algo") in {None, *choices("algo")}
+        assert entry.get("inference") in (None, "inductive", "transductive")
+        for task, accuracy in entry["accuracy"].items():
+            assert task in ("5w1s", "5w5s", "20w1s", "20w5s")
+            assert all(0 < float(part) < 100 for part in str(accuracy).split(" ± ")), accuracy
+
+
+def test_the_published_number_is_of_the_same_method_task_and_kind_of_network(tmp_path: Path) -> None:
+    a_run(tmp_path / "a", HIGH)
+    [test] = gather([tmp_path]).tests
+    result, settings = test.outcome.result, test.settings
+    assert beside(result, settings).accuracy == "98.7 ± 0.4"  # type: ignore[union-attr]
+    reptile = {**settings, "algo": "reptile"}
+    assert beside(result, reptile).accuracy == "95.39"  # type: ignore[union-attr]
+    assert beside({**result, "inference": "transductive"}, reptile).accuracy == "97.68"  # type: ignore[union-attr]
+    assert beside(result, {**settings, "backbone": "resnet12"}) is None
+    mini = {**result, "data": "miniimagenet", "trained_on": "miniimagenet"}
+    deep = {**settings, "backbone": "resnet12", "backbone.filters": None}
+    assert beside(mini, {**deep, "algo": "rfs", "teacher": "r"}).method == "RFS-distill"  # type: ignore[union-attr]
+    assert beside(mini, {**deep, "algo": "rfs"}).method == "RFS-simple"  # type: ignore[union-attr]
+    assert published({**result, "trained_on": "glyphs"}) == [] == published({**result, "way": 7})
+
+
+def test_tables_are_written_in_each_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = tmp_path / "runs"
+    a_run(runs / "a", HIGH)
+    a_run(runs / "b", LOW, algo="anil", **{"algo.inner_lr": 0.1})
+    run(["report", str(runs)])
+    shown = capsys.readouterr().out
+    assert "omniglot 5-way 1-shot" in shown and "98.7 ± 0.4 [1]" in shown
+    assert "[1] MAML: Finn et al. 2017 (read in the paper), transductive" in " ".join(shown.split())
+    run(["report", str(runs), "format=markdown"])
+    assert "| maml | 1 | **92.00** | 0.59 |  | 98.7 ± 0.4 [1] |" in capsys.readouterr().out
+    for ending, line in (
+        ("tex", r"maml & 1 & \textbf{92.00} & 0.59 &  & 98.7 $\pm$ 0.4 [1] \\"),
+        ("md", "| anil | 1 | 91.45 |"),
+        ("txt", "anil"),
+    ):
+        run(["report", str(runs), f"to={tmp_path / 'table'}.{ending}"])
+        assert line in (tmp_path / f"table.{ending}").read_text()
+    capsys.readouterr()
+    run(["report", str(runs), "format=csv"])
+    best, other = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert (best["method"], best["best"], best["published_percent"]) == ("maml", "True", "98.7 ± 0.4")
+    assert (best["split_hash"], best["image_size"], best["backbone"]) == ("b", "28", "Conv4-64")
+    assert float(other["mean"]) == pytest.approx(fmean(LOW.values()))
+    assert float(other["behind_the_first"]) == pytest.approx(0.0055)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "Which runs"),
+        (["nowhere"], "there is no such folder"),
+        (["empty"], "empty holds no run"),
+        (["untested"], "untested was tested: untested. Type fsl test run=untested"),
+        (["run", "empty"], "empty holds no run"),
+        (["run", "format=html5"], "type table, markdown"),
+        (["run", "formt=csv"], "Did you mean format"),
+        (["run", "--json"], "not '--json'"),
+        (["run", "html=yes"], "neither true nor false"),
+        (["run", "to=table.doc"], "which format"),
+        (["run", "to=nowhere/table.md"], "cannot be written"),
+        (["broken"], "result.json cannot be read"),
+    ],
+)
+def test_bad_input_is_one_message(words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    a_run(Path("run"), HIGH)
+    for name in ("empty", "untested", "broken"):
+        Path(name).mkdir()
+    for name in ("config.yaml", "overrides.txt"):
+        shutil.copy(Path("run") / name, "untested")
+    Path("broken/result.json").write_text("{")
+    with pytest.raises(UserError) as refused:
+        run(["report", *words])
+    assert says in str(refused.value)
+
+
+def test_all_damaged_tests_are_told_at_once(tmp_path: Path) -> None:
+    for number in range(7):
+        folder = a_run(tmp_path / str(number), HIGH)
+        old = json.loads((folder / "result.json").read_text()) | {"version": "0.0.1"}
+        del old["image"]
+        (folder / "result.json").write_text(json.dumps(old))
+    with pytest.raises(UserError) as refused:
+        gather([tmp_path])
+    assert str(refused.value).count("by 0.0.1: it lacks image") == 5 and "and 2 more" in str(refused.value)

@@ -1,0 +1,116 @@
+"""Every YAML found on disk composes, binds and says what it is; what is typed wins over recipes."""
+
+from __future__ import annotations
+
+import pytest
+
+from fsl_cli.settings.binding import problems
+from fsl_cli.settings.compose import choices, compose, conf_dir, describe, provenance
+
+PAIRS = [(algo, data) for algo in choices("algo") for data in choices("data")]
+OTHERS = [(group, name) for group in ("backbone", "optim", "trainer") for name in choices(group)]
+
+
+@pytest.mark.parametrize("path", sorted(conf_dir().rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_file_says_what_it_is_and_is_short(path) -> None:
+    assert len(describe(path)) > 10
+    assert path.name == "train.yaml" or len(path.read_text().splitlines()) <= 20
+
+
+@pytest.mark.parametrize(("algo", "data"), PAIRS)
+def test_every_algorithm_binds_with_every_data_set(algo: str, data: str) -> None:
+    assert problems(compose([f"algo={algo}", f"data={data}", "trainer=cpu"]).values) == []
+
+
+@pytest.mark.parametrize(("group", "name"), OTHERS)
+def test_every_other_choice_binds(group: str, name: str) -> None:
+    found = problems(compose([f"{group}={name}", "meta_batch=2"]).values)
+    assert [line for line in found if "no GPU" not in line] == []
+
+
+@pytest.mark.parametrize("name", choices("recipe"))
+def test_every_recipe_belongs_to_a_pair_that_exists(name: str) -> None:
+    algo, data, *backbone = name.split("_")
+    assert algo in choices("algo")
+    assert data in choices("data")
+    assert not backbone or backbone[0] in choices("backbone")
+
+
+PAPERS = {  # (way, shot) -> what the authors set
+    "maml": {
+        (5, 1): {"meta_batch": 32, "query": 1, "train_query": 1, "inner_lr": 0.4, "inner_steps": 1, "test_steps": 3},
+        (5, 5): {"meta_batch": 32, "query": 5, "train_query": 5, "inner_lr": 0.4, "inner_steps": 1, "test_steps": 3},
+        (20, 1): {"meta_batch": 16, "train_query": 1, "inner_lr": 0.1, "inner_steps": 5, "test_steps": 5},
+        (20, 5): {"meta_batch": 16, "train_query": 5, "inner_lr": 0.1, "inner_steps": 5, "test_steps": 5},
+    },
+    "protonet": {
+        (way, shot): {"train_way": 60, "train_query": 5, "train_shot": shot, "meta_batch": 1}
+        for way in (5, 20)
+        for shot in (1, 5)
+    },
+}
+
+
+@pytest.mark.parametrize(("algo", "task"), [(algo, task) for algo in PAPERS for task in PAPERS[algo]])
+def test_the_papers_settings_come_without_being_asked_for(algo: str, task: tuple[int, int]) -> None:
+    values = compose([f"algo={algo}", "data=omniglot", f"way={task[0]}", f"shot={task[1]}"]).values
+    for key, expected in PAPERS[algo][task].items():
+        assert values["algo"].get(key, values.get(key)) == expected, key
+    assert values["optim"]["lr"] == 0.001
+    if algo == "maml":
+        assert (values["norm"], values["steps"], values["backbone"]["halve"]) == ("transductive", 60000, "stride")
+    else:
+        assert values["schedule"] | {"_target_": ""} == {
+            "_target_": "", "kind": "step", "every": 2000, "factor": 0.5, "steps": values["steps"]
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize("algo", ["rfs", "metaoptnet"])
+def test_crops_are_shifted_by_eight_pixels_on_miniimagenet(algo: str) -> None:
+    augment = compose([f"algo={algo}", "data=miniimagenet"]).values["augment"]
+    assert (augment["crop"], augment["padding"], augment["flip"], augment["jitter"]) == (None, 8, True, 0.4)
+
+
+def test_what_is_typed_wins_over_the_recipe() -> None:
+    typed = ["norm=support", "steps=7", "algo.inner_lr=0.3", "backbone.halve=pool", "schedule.kind=cosine", "optim=sgd"]
+    values = compose(["algo=maml", "data=omniglot", *typed]).values
+    assert (values["norm"], values["steps"], values["algo"]["inner_lr"]) == ("support", 7, 0.3)
+    assert (values["backbone"]["halve"], values["schedule"]["kind"]) == ("pool", "cosine")
+    assert values["backbone"]["norm"] == "support"
+    assert values["optim"]["_target_"] == "torch.optim.SGD"
+
+
+def test_provenance_names_the_file_or_the_command_line() -> None:
+    sources = provenance(["algo=maml", "data=omniglot", "way=20"])
+    assert sources["way"] == "your command line"
+    assert sources["norm"] == "conf/recipe/maml_omniglot.yaml"
+    assert sources["backbone.halve"] == "conf/recipe/maml_omniglot_conv4.yaml"
+    assert sources["algo.first_order"] == "conf/algo/maml.yaml"
+    assert sources["data.split"] == "conf/data/omniglot.yaml"
+
+
+def test_a_users_own_folder_adds_choices(tmp_path) -> None:
+    (tmp_path / "algo").mkdir()
+    (tmp_path / "algo" / "mine.yaml").write_text(
+        "# Mine: nearest class mean, again\n_target_: fsl_cli.algorithms.protonet.ProtoNet\n"
+    )
+    assert choices("algo", str(tmp_path))["mine"].startswith("Mine")
+    assert compose(["algo=mine"], str(tmp_path)).choices["algo"] == "mine"
+
+
+@pytest.mark.parametrize("algo", choices("algo"))
+def test_every_algorithm_has_a_search_space_that_binds_at_both_ends(algo: str) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
+
+    from hydra_plugins.fsl_optuna_sweeper import distribution
+
+    composed = OmegaConf.load(conf_dir() / "search" / f"{algo}.yaml")
+    for base in composed.pop("defaults", []):
+        composed = OmegaConf.load(conf_dir() / "search" / f"{base}.yaml")
+    parsed = OverridesParser.create().parse_overrides([f"{key}={text}" for key, text in composed.items()])
+    drawn = {override.get_key_element(): distribution(override) for override in parsed}
+    ends = {key: getattr(d, "choices", None) or (d.low, d.high) for key, d in drawn.items()}
+    for end in (0, -1):
+        words = [f"{key}={values[end]}" for key, values in ends.items()]
+        assert problems(compose([f"algo={algo}", "trainer=cpu", *words]).values) == []
