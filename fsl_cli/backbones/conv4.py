@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fsl_cli.backbones.base import NO_CHANGES, Backbone, Changes
 from fsl_cli.backbones.layers import channels_last
-from fsl_cli.backbones.norm import Mode, Norm
+from fsl_cli.backbones.norm import EPS, Mode, Norm
 
 
 class Conv4(Backbone):
@@ -22,6 +22,7 @@ class Conv4(Backbone):
     `halve` = "stride": stride 2 instead of pooling, features averaged over what is left of the image
     (MAML on Omniglot: Finn et al. 2017, appendix A.1, and the authors' code).
     The first `halvings` blocks halve: 2 leaves relation networks maps to compare (Sung et al. 2018).
+    Norms learn a scale where `norm_scale`, and add `norm_eps` to variances (MAML's authors: no scale, 1e-3).
     `maximum`: features are each channel's maximum over the last map (FEAT's authors' code).
     """
 
@@ -34,6 +35,8 @@ class Conv4(Backbone):
         halve: Literal["pool", "stride"] = "pool",
         halvings: int = 4,
         maximum: bool = False,
+        norm_scale: bool = True,
+        norm_eps: float = EPS,
     ) -> None:
         super().__init__()
         self.norm = norm
@@ -56,7 +59,7 @@ class Conv4(Backbone):
         for conv in convs:
             nn.init.xavier_uniform_(conv.weight)
         self.convs = nn.ModuleList(convs)
-        self.norms = nn.ModuleList(Norm(norm, width) for width in widths)
+        self.norms = nn.ModuleList(Norm(norm, width, norm_scale, norm_eps) for width in widths)
         self.block_channels = widths
         self.to(memory_format=torch.channels_last)  # faster on a CPU, most of all pooling
         side = size // 2**halvings  # rounded down each time

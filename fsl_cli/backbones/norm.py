@@ -36,18 +36,25 @@ CHANNELS_A_GROUP = 8
 
 
 class Norm(nn.Module):
-    """Normalise (T, n, channels, H, W); the first `n_support` of the n are the support set."""
+    """Normalise (T, n, channels, H, W); the first `n_support` of the n are the support set.
+
+    Without `scale` only a shift is learned, as tensorflow's batch norm has it unless told otherwise; its `eps` is 1e-3.
+    """
 
     weight: Tensor  # absent in mode none
     bias: Tensor
     mean: Tensor  # in mode running
     var: Tensor
 
-    def __init__(self, mode: Mode, channels: int) -> None:
+    def __init__(self, mode: Mode, channels: int, scale: bool = True, eps: float = EPS) -> None:
         super().__init__()
         self.mode = mode
-        if mode != "none":
+        self.eps = eps
+        if mode != "none" and scale:
             self.weight = nn.Parameter(torch.ones(channels))
+        elif mode != "none":
+            self.register_buffer("weight", torch.ones(channels), persistent=False)
+        if mode != "none":
             self.bias = nn.Parameter(torch.zeros(channels))
         if mode == "running":
             self.register_buffer("mean", torch.zeros(channels))
@@ -72,7 +79,7 @@ class Norm(nn.Module):
             images = x.flatten(0, 1)
             if torch._C._functorch.is_functorch_wrapped_tensor(images):
                 images = images.contiguous()  # vmap of torch 2.11 has no group norm of channels-last images
-            return F.group_norm(images, groups, self.weight, self.bias, EPS).view_as(x)
+            return F.group_norm(images, groups, self.weight, self.bias, self.eps).view_as(x)
         if self.mode == "running":
             return self._running(x)
         normalise = self._by_support if self.mode == "support" else self._by_set
@@ -80,14 +87,14 @@ class Norm(nn.Module):
 
     def _running(self, x: Tensor) -> Tensor:
         if not self.training:
-            flat = F.batch_norm(x.flatten(0, 1), self.mean, self.var, self.weight, self.bias, eps=EPS)
+            flat = F.batch_norm(x.flatten(0, 1), self.mean, self.var, self.weight, self.bias, eps=self.eps)
             return flat.view_as(x)
         statistics = []
 
         def normalise(episode: Tensor) -> Tensor:
             mean, var = torch.zeros_like(self.mean), torch.zeros_like(self.var)
             statistics.append((mean, var))  # momentum 1: batch_norm leaves this episode's statistics in them
-            return F.batch_norm(episode, mean, var, self.weight, self.bias, training=True, momentum=1.0, eps=EPS)
+            return F.batch_norm(episode, mean, var, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps)
 
         out = _each_episode(normalise, x)
         self._average(*(torch.stack(values) for values in zip(*statistics, strict=True)))
@@ -109,7 +116,7 @@ class Norm(nn.Module):
         statistics = []
 
         def normalise(episode: Tensor) -> Tensor:
-            y, mean, r = fused.norm_relu(episode, self.weight, self.bias, k, pool)
+            y, mean, r = fused.norm_relu(episode, self.weight, self.bias, k, pool, self.eps)
             statistics.append((mean, r))
             return y
 
@@ -117,20 +124,20 @@ class Norm(nn.Module):
         if self.mode == "running":
             mean, r = (torch.stack(values) for values in zip(*statistics, strict=True))
             count = x[0].numel() / len(self.mean)
-            self._average(mean, (r.pow(-2) - EPS) * (count / (count - 1)))
+            self._average(mean, (r.pow(-2) - self.eps) * (count / (count - 1)))
         return out
 
     def _by_set(self, x: Tensor, n_support: int) -> Tensor:
         if n_support:
             return torch.cat([self._by_set(x[:n_support], 0), self._by_set(x[n_support:], 0)])
-        normal = F.batch_norm(x, None, None, training=True, eps=EPS)
+        normal = F.batch_norm(x, None, None, training=True, eps=self.eps)
         return torch.addcmul(self.bias.view(-1, 1, 1), normal, self.weight.view(-1, 1, 1))
 
     def _by_support(self, x: Tensor, n_support: int) -> Tensor:
         if not n_support:
             return self._by_set(x, 0)
         var, mean = torch.var_mean(x[:n_support], (0, 2, 3), correction=0)
-        scale = self.weight * (var + EPS).rsqrt()
+        scale = self.weight * (var + self.eps).rsqrt()
         return torch.addcmul((self.bias - mean * scale).view(-1, 1, 1), x, scale.view(-1, 1, 1))
 
 

@@ -45,6 +45,20 @@ def test_support_normalises_the_query_by_the_support_set() -> None:
     torch.testing.assert_close(out[:, :4], built(X[:, :4], 0))
 
 
+@pytest.mark.parametrize("mode", ["transductive", "support", "running", "group"])
+@pytest.mark.parametrize("relu", [False, True])
+def test_without_a_scale_there_is_a_shift_alone_and_eps_is_added_to_the_variance(mode: str, relu: bool) -> None:
+    built, whole = Norm(mode, 16, scale=False, eps=0.5), Norm(mode, 16, eps=0.5)  # type: ignore[arg-type]
+    assert [name for name, _ in built.named_parameters()] == ["bias"] and "weight" not in built.state_dict()
+    torch.testing.assert_close(built(X, 4, relu), whole(X, 4, relu))
+    if mode == "transductive":
+        x = X[1, 4:]
+        expected = (x - x.mean((0, 2, 3), keepdim=True)) / (x.var((0, 2, 3), correction=0, keepdim=True) + 0.5).sqrt()
+        torch.testing.assert_close(built(X, 4, relu)[1, 4:], expected.relu() if relu else expected)
+    if mode == "running":
+        torch.testing.assert_close(built.eval()(X), whole.eval()(X))
+
+
 def test_running_averages_each_episodes_statistics_while_training_and_uses_them_afterwards() -> None:
     built = norm("running").train()
     out = built(X)

@@ -4,7 +4,7 @@ Autograd's own graph of the same has a node, and a pass over memory, for each of
 hundred in its second derivative. Here both derivatives are written out. Of n images (n, C, H, W) the first k
 give the statistics, N = k H W numbers for each channel:
 
-    y = relu(w u + b),   u = (x - mean) r,   r = 1 / sqrt(var + EPS)
+    y = relu(w u + b),   u = (x - mean) r,   r = 1 / sqrt(var + eps)
 
 With h = dL/dy where y > 0, 0 elsewhere, and s = 1 for the first k images, 0 for the others:
 
@@ -42,7 +42,9 @@ def usable(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
     return here and x.dtype == weight.dtype == bias.dtype
 
 
-def norm_relu(x: Tensor, weight: Tensor, bias: Tensor, k: int, pool: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+def norm_relu(
+    x: Tensor, weight: Tensor, bias: Tensor, k: int, pool: bool = False, eps: float = EPS
+) -> tuple[Tensor, Tensor, Tensor]:
     """relu(batch norm) of x (n, C, H, W) by the statistics of its first k images, their mean, and 1 / deviation.
 
     With `pool`, the greatest of each 2 x 2 pixels of it: (n, C, H // 2, W // 2).
@@ -50,16 +52,21 @@ def norm_relu(x: Tensor, weight: Tensor, bias: Tensor, k: int, pool: bool = Fals
     if x[:k].numel() <= len(weight):
         raise ValueError(f"one number has no deviation: {tuple(x[:k].shape)} is one number for each channel")
     if pool and not kernel.fits(x):
-        y, mean, r = _NormReLU.apply(x, weight, bias, k, False)
+        y, mean, r = _NormReLU.apply(x, weight, bias, k, False, eps)
         return F.max_pool2d(y, 2), mean, r
-    return _NormReLU.apply(x, weight, bias, k, pool)
+    return _NormReLU.apply(x, weight, bias, k, pool, eps)
 
 
 class _NormReLU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, k: int, pool: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, k: int, pool: bool, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.k, ctx.pool, ctx.compiled = k, pool, kernel.fits(x)
-        y, stats = kernel.forward(x, weight, bias, k, EPS, pool) if ctx.compiled else _forward(x, weight, bias, k)
+        if ctx.compiled:
+            y, stats = kernel.forward(x, weight, bias, k, eps, pool)
+        else:
+            y, stats = _forward(x, weight, bias, k, eps)
         mean, r = stats[0], stats[1]
         ctx.save_for_backward(x, weight, y, stats)
         ctx.mark_non_differentiable(mean, r)
@@ -67,7 +74,7 @@ class _NormReLU(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor, *_: Any) -> Any:
-        return *_Backward.apply(g, *ctx.saved_tensors, ctx.k, ctx.pool, ctx.compiled), None, None
+        return *_Backward.apply(g, *ctx.saved_tensors, ctx.k, ctx.pool, ctx.compiled), None, None, None
 
 
 class _Backward(torch.autograd.Function):
@@ -93,13 +100,13 @@ class _Backward(torch.autograd.Function):
         return *found, None, None, None, None, None
 
 
-def _forward(x: Tensor, w: Tensor, b: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def _forward(x: Tensor, w: Tensor, b: Tensor, k: int, eps: float) -> tuple[Tensor, Tensor]:
     """y, and statistics (4, C): mean, r, w r, b - mean w r."""
     if k == len(x):
-        y, mean, r = torch.native_batch_norm(x, w, b, None, None, True, 0.0, EPS)
+        y, mean, r = torch.native_batch_norm(x, w, b, None, None, True, 0.0, eps)
         return y.relu_(), torch.stack([mean, r, w * r, b - mean * w * r])
     var, mean = torch.var_mean(x[:k], AXES, correction=0)
-    r = (var + EPS).rsqrt()
+    r = (var + eps).rsqrt()
     stats = torch.stack([mean, r, w * r, b - mean * w * r])
     return torch.addcmul(_wide(stats[3]), x, _wide(stats[2])).relu_(), stats
 
