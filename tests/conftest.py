@@ -17,7 +17,9 @@ from torch import Tensor
 import fsl_cli.algorithms.inner_loop
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.backbones.base import NO_CHANGES, Backbone, Changes
+from fsl_cli.data.sampler import Shape
 from fsl_cli.data.store import DataSet, ImageStore, Split
+from fsl_cli.data.tasks import ImageTasks
 from fsl_cli.experiment.assemble import learner
 from fsl_cli.settings.compose import compose
 
@@ -106,6 +108,11 @@ def tiny_data(classes: int = 200, images: int = 8, turns: int = 1) -> DataSet:
     parts = zip(("train", "val", "test"), edges, edges[1:], strict=False)
     splits = {part: Split(np.arange(start, stop), turns) for part, start, stop in parts}
     return DataSet("tiny", store, splits, {"split": "seeded", "split_hash": "0", "rotations": "none"})
+
+
+def tiny_tasks(data: DataSet | None = None, channels: int = 1) -> ImageTasks:
+    """3-way 1-shot tasks with two queries a class, of `tiny_data` where no other is given."""
+    return ImageTasks(data or tiny_data(), dict.fromkeys(("train", "val", "test"), Shape(3, 1, 2)), channels)
 
 
 RESULT = {

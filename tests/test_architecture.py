@@ -153,6 +153,16 @@ def test_algorithms_are_abstract_or_final() -> None:
                 assert [base.id for base in node.bases if isinstance(base, ast.Name)] == ["Algorithm"], node.name
 
 
+def test_a_folder_of_tests_is_a_room_and_runs_by_itself() -> None:
+    tests = PACKAGE.parent / "tests"
+    folders = {path.relative_to(tests).parts[0] for path in tests.rglob("*/test_*.py")}
+    assert folders <= {path.name for path in PACKAGE.iterdir() if path.is_dir()}
+    for path in tests.rglob("*.py"):
+        for name in imports(path.read_text()):
+            own = not name.startswith("test_") or any((f / f"{name}.py").exists() for f in (path.parent, tests))
+            assert own, f"{path} imports {name} of another folder: what several need stands in conftest.py"
+
+
 def test_a_verb_is_one_file() -> None:
     from fsl_cli.cli import VERBS
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fsl_cli import __version__
-from fsl_cli.doctor import checks as checks
+from fsl_cli.doctor import checks
 from fsl_cli.doctor.checks import tried
 from fsl_cli.doctor.findings import problems
 

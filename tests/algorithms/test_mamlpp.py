@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import tiny_tasks
 from test_algorithms import (
     GRADIENT_NORMS,
     ROWS,
@@ -16,7 +17,6 @@ from test_algorithms import (
     flat,
     shift,
 )
-from test_learner import tasks
 
 from fsl_cli.algorithms.mamlpp import importance
 from fsl_cli.episodes import Episodes
@@ -193,7 +193,7 @@ def test_the_learner_tells_how_much_is_done_in_a_resumed_training_too(
             return loss(some)
 
         monkeypatch.setattr(built.algorithm, "loss", noted)
-        data = Episodic(tasks(), meta_batch=2, steps=8, val_every=8, episodes={"val": 2, "test": 2})
+        data = Episodic(tiny_tasks(), meta_batch=2, steps=8, val_every=8, episodes={"val": 2, "test": 2})
         with quiet():
             trainer = new_trainer(config["trainer"], max_steps=end, limit_val_batches=0)
             ckpt = tmp_path / "at.ckpt" if start else None

@@ -12,7 +12,7 @@ import pytest
 import torchvision  # noqa: F401  the real one is there before its stand-ins are
 
 from fsl_cli.cli import run
-from fsl_cli.commands import doctor, doctor_checks
+from fsl_cli.doctor import checks, examination
 from fsl_cli.doctor.findings import problems
 from fsl_cli.errors import UserError
 
@@ -104,7 +104,7 @@ def test_the_doctor_itself_never_imports_torch(site: Site) -> None:
 @pytest.fixture
 def found(site: Site) -> dict[str, Any]:
     healthy(site)
-    return doctor.examine()
+    return examination.examine()
 
 
 @pytest.mark.parametrize(
@@ -138,15 +138,15 @@ def test_what_a_package_asks_for_is_read_without_its_extras(site: Site) -> None:
     site.install(
         "own", "1.0", "x", "", "Requires-Dist: torch (>=2.6)\nRequires-Dist: numpy\nRequires-Dist: a>=1; extra == 'b'\n"
     )
-    assert doctor_checks.needs("own") == {"torch": ">=2.6", "numpy": ""}
-    assert doctor_checks.needs("nobody") == {}
+    assert checks.needs("own") == {"torch": ">=2.6", "numpy": ""}
+    assert checks.needs("nobody") == {}
 
 
 def test_prepared_data_sets_are_listed(found: dict[str, Any], tmp_path: Path) -> None:
     from fsl_cli.data.sources.glyphs import glyphs
 
     glyphs(train_classes=3, val_classes=2, test_classes=2, drawings=2, size=8)
-    assert any("glyphs: 7 classes, 14 images of 8 x 8 x 1" in line for line in doctor.lines(doctor.examine()))
+    assert any("glyphs: 7 classes, 14 images of 8 x 8 x 1" in line for line in examination.lines(examination.examine()))
 
 
 def test_other_words_are_refused() -> None:

@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import tiny_data
+from conftest import tiny_data, tiny_tasks
 
-from fsl_cli.data.sampler import Shape
-from fsl_cli.data.store import DataSet
 from fsl_cli.data.tasks import Batch, ImageTasks
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.assemble import learner
@@ -20,14 +18,10 @@ from fsl_cli.experiment.trainer import new_trainer, quiet
 from fsl_cli.settings.compose import compose
 
 
-def tasks(data: DataSet | None = None, channels: int = 1) -> ImageTasks:
-    return ImageTasks(data or tiny_data(), dict.fromkeys(("train", "val", "test"), Shape(3, 1, 2)), channels)
-
-
 def module(seed: int = 5, step: int = 0, rank: int = 0, world: int = 1) -> Any:
     """Episodes of the tiny data set, as the trainer of one of `world` processes would ask for them at `step`."""
     counts = {"val": 6, "test": 9}
-    built: Any = Episodic(tasks(), seed=seed, meta_batch=4, steps=10, val_every=4, episodes=counts)
+    built: Any = Episodic(tiny_tasks(), seed=seed, meta_batch=4, steps=10, val_every=4, episodes=counts)
     built.trainer = SimpleNamespace(global_step=step, global_rank=rank, world_size=world)
     return built
 
@@ -60,12 +54,12 @@ def queries(tasks: ImageTasks) -> torch.Tensor:
 
 
 def test_pixels_are_scaled_by_the_data_sets_constants() -> None:
-    scaled = tasks(tiny_data()._replace(mean=(0.4,), std=(0.25,)))
-    torch.testing.assert_close(queries(scaled), (queries(tasks()) - 0.4) / 0.25)
+    scaled = tiny_tasks(tiny_data()._replace(mean=(0.4,), std=(0.25,)))
+    torch.testing.assert_close(queries(scaled), (queries(tiny_tasks()) - 0.4) / 0.25)
 
 
 def test_channels_are_brought_to_what_the_backbone_sees() -> None:
-    assert torch.equal(queries(tasks(channels=3)), queries(tasks()).expand(-1, -1, 3, -1, -1))
+    assert torch.equal(queries(tiny_tasks(channels=3)), queries(tiny_tasks()).expand(-1, -1, 3, -1, -1))
 
 
 def test_seeds_give_different_weights_and_the_same_seed_the_same() -> None:
@@ -83,7 +77,7 @@ def test_evaluation_leaves_weights_and_statistics_alone(algo: str, verb: str) ->
     config = compose([f"algo={algo}", "trainer=cpu", "train_way=3", "backbone.filters=8"]).values
     built = learner(config, 1, 16)
     before = {name: value.clone() for name, value in built.state_dict().items()}
-    episodes = Episodic(tasks(), episodes={"val": 6, "test": 6})
+    episodes = Episodic(tiny_tasks(), episodes={"val": 6, "test": 6})
     with quiet():
         getattr(new_trainer(config["trainer"]), verb)(built, datamodule=episodes, verbose=False)
     assert [score.index for score in built.scores] == list(range(6))
@@ -93,8 +87,8 @@ def test_evaluation_leaves_weights_and_statistics_alone(algo: str, verb: str) ->
 def test_episodes_of_several_shapes_are_averaged_and_leave_one_set_of_statistics() -> None:
     config = compose(["algo=protonet", "backbone.filters=8"]).values
     together, apart = learner(config, 1, 16), learner(config, 1, 16)
-    groups = tasks().gather(Batch("train", 0, [0, 1, 2]), torch.device("cpu"))
-    alone = [tasks().gather(Batch("train", 0, index), torch.device("cpu"))[0] for index in ([0, 1], [2])]
+    groups = tiny_tasks().gather(Batch("train", 0, [0, 1, 2]), torch.device("cpu"))
+    alone = [tiny_tasks().gather(Batch("train", 0, index), torch.device("cpu"))[0] for index in ([0, 1], [2])]
     torch.testing.assert_close(together._loss(groups), apart._loss(alone))
     for one, other in zip(together.buffers(), apart.buffers(), strict=True):
         torch.testing.assert_close(one, other)
@@ -104,7 +98,7 @@ def test_what_a_network_drops_depends_on_the_runs_seed_the_step_and_the_process_
     words = ["backbone=resnet12", "backbone.filters=[4,4,4,4]", "backbone.drop_rate=0.5"]
     built = learner(compose(words).values, 1, 16).train()
     strategy = SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision)
-    groups = tasks().gather(Batch("train", 0, [0]), torch.device("cpu"))
+    groups = tiny_tasks().gather(Batch("train", 0, [0]), torch.device("cpu"))
 
     def loss(seed: int = 0, step: int = 3, rank: int = 0) -> float:
         built.seed = seed
@@ -140,7 +134,7 @@ def test_what_does_not_go_together_is_refused(words: list[str], says: str) -> No
 def test_a_frozen_backbone_leaves_the_rest_to_learn() -> None:
     words = ["algo=anil", "backbone.frozen=true", "backbone.filters=8", "train_way=3", "algo.inner_steps=1"]
     built = learner(compose(words).values, 1, 16)
-    built.train().algorithm.loss(tasks().gather(Batch("train", 0, [0, 1]), torch.device("cpu"))[0]).backward()
+    built.train().algorithm.loss(tiny_tasks().gather(Batch("train", 0, [0, 1]), torch.device("cpu"))[0]).backward()
     learned = {name for name, value in built.algorithm.named_parameters() if value.grad is not None}
     assert learned == {"net.head.weight", "net.head.bias"}
     assert sum(map(len, (group["params"] for group in built.configure_optimizers()["optimizer"].param_groups))) == 2

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from fsl_cli.cli import run
-from fsl_cli.commands import show_embedding, show_episode
 from fsl_cli.errors import UserError
+from fsl_cli.pictures import embedding, marked_episode
+from fsl_cli.use import show_episode
 from fsl_cli.use.opened import open_run
 from fsl_cli.use.steps import ladder
 
@@ -83,7 +84,7 @@ def test_right_and_wrong_are_marked_with_what_was_predicted() -> None:
     image = torch.zeros(3, 4, 4)
     support, query = [(image, 0), (image, 1)], [(image, 0), (image, 0), (image, 1)]
     probabilities = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]])
-    [axis] = show_episode.draw(support, query, probabilities, ["ash", "oak"], "").axes
+    [axis] = marked_episode.draw(support, query, probabilities, ["ash", "oak"], "").axes
     assert [text.get_text() for text in axis.texts] == ["✓  90%", "✗ 2  80%", "✓  60%"]
     assert [patch.get_linestyle() for patch in axis.patches] == ["-", "--", "-"]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["1  ash", "2  oak"]
@@ -115,10 +116,10 @@ def test_ladder_has_every_step_to_ten_and_ends_where_it_is_told() -> None:
 def test_pca_finds_the_plane_that_points_lie_in() -> None:
     plane, _ = torch.linalg.qr(torch.randn(7, 2, generator=torch.Generator().manual_seed(0)))
     flat = torch.tensor([[3.0, 0], [-3, 0], [0, 1], [0, -1]])
-    points, about = show_embedding.pca(flat @ plane.T + 5)
+    points, about = embedding.pca(flat @ plane.T + 5)
     torch.testing.assert_close(points.abs().float(), flat.abs(), atol=1e-5, rtol=0)
     assert "100% of the variance" in about
-    _, about = show_embedding.pca(torch.eye(4) - 0.5)  # three directions alike
+    _, about = embedding.pca(torch.eye(4) - 0.5)  # three directions alike
     assert "67%" in about
 
 
@@ -128,7 +129,7 @@ def test_an_embedding_shows_support_queries_and_mistakes(protonet: Path, method:
         return [len(each.get_offsets()) for each in figure.axes[0].collections]
 
     points: Tensor = torch.arange(10.0).view(5, 2)
-    figure = show_embedding.draw(points, [0, 1, 0, 1, 1], [True, False, True], ["ash", "oak"], "")
+    figure = embedding.draw(points, [0, 1, 0, 1, 1], [True, False, True], ["ash", "oak"], "")
     assert places(figure) == [1, 0, 1, 1, 1, 1]  # of each class: dots, crosses, stars
     assert figure.axes[0].collections[4].get_offsets().tolist() == [[6.0, 7.0]]
     run(["show", "embedding", f"run={protonet}", f"method={method}", "way=3", "shot=2", "index=5"])
