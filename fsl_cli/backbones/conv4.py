@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -23,6 +24,7 @@ class Conv4(Backbone):
     (MAML on Omniglot: Finn et al. 2017, appendix A.1, and the authors' code).
     The first `halvings` blocks halve: 2 leaves relation networks maps to compare (Sung et al. 2018).
     Norms learn a scale where `norm_scale`, and add `norm_eps` to variances (MAML's authors: no scale, 1e-3).
+    `slope` is that of the activation below zero; the first `unpadded` convolutions have no padding (Sung et al. 2018).
     `maximum`: features are each channel's maximum over the last map (FEAT's authors' code).
     """
 
@@ -35,6 +37,8 @@ class Conv4(Backbone):
         halve: Literal["pool", "stride"] = "pool",
         halvings: int = 4,
         maximum: bool = False,
+        slope: float = 0.0,
+        unpadded: int = 0,
         norm_scale: bool = True,
         norm_eps: float = EPS,
     ) -> None:
@@ -46,15 +50,23 @@ class Conv4(Backbone):
             raise ValueError(f"filters={widths} must be one number, or one for each of the 4 blocks")
         if halvings > 4:
             raise ValueError(f"halvings={halvings} must be 4 or less, as there are 4 blocks")
+        if unpadded > 4:
+            raise ValueError(f"unpadded={unpadded} must be 4 or less, as there are 4 blocks")
+        if not 0 <= slope < 1:
+            raise ValueError(f"slope={slope} must be from 0 to below 1")
+        if norm_eps <= 0:
+            raise ValueError(f"norm_eps={norm_eps} must be above 0")
         if maximum and halve == "stride":
             raise ValueError("maximum=true: with halve=stride, features are the map's mean")
         self.halvings = halvings
         self.maximum = maximum
+        self.leaky = slope > 0
+        self.activation = partial(F.leaky_relu, negative_slope=slope) if slope else F.relu
         strides = [2 if halve == "stride" and number < halvings else 1 for number in range(4)]
         # a bias in front of a norm has no effect
         convs = [
-            nn.Conv2d(*ends, 3, stride, padding=1, bias=norm == "none")
-            for ends, stride in zip(pairwise([channels, *widths]), strides, strict=True)
+            nn.Conv2d(*ends, 3, stride, padding=int(number >= unpadded), bias=norm == "none")
+            for number, (ends, stride) in enumerate(zip(pairwise([channels, *widths]), strides, strict=True))
         ]
         for conv in convs:
             nn.init.xavier_uniform_(conv.weight)
@@ -62,9 +74,10 @@ class Conv4(Backbone):
         self.norms = nn.ModuleList(Norm(norm, width, norm_scale, norm_eps) for width in widths)
         self.block_channels = widths
         self.to(memory_format=torch.channels_last)  # faster on a CPU, most of all pooling
-        side = size // 2**halvings  # rounded down each time
-        if halve == "pool" and not side:
-            raise ValueError(f"size={size} is too small to be halved {halvings} times; it takes {2**halvings} pixels")
+        side = _side(size, halvings if halve == "pool" else 0, unpadded)
+        if side < 1:
+            takes = next(pixels for pixels in range(1, 99) if _side(pixels, halvings, unpadded) > 0)
+            raise ValueError(f"size={size} is too small to be halved {halvings} times; it takes {takes} pixels")
         self.map_shape = (widths[-1], 1, 1) if maximum or halve == "stride" else (widths[-1], side, side)
         self.out_features = math.prod(self.map_shape)
 
@@ -75,9 +88,19 @@ class Conv4(Backbone):
             x = conv(x).unflatten(0, episodes)  # (T, n, filters, H, W)
             pool = self.halve == "pool" and number < self.halvings
             if number in changes:  # which come in front of the ReLU, and may as well after the pooling
-                x = F.relu(changes[number](norm(x, n_support, pool=pool)))
+                x = self.activation(changes[number](norm(x, n_support, pool=pool)))
+            elif self.leaky:
+                x = self.activation(norm(x, n_support, pool=pool))
             else:
                 x = norm(x, n_support, relu=True, pool=pool)  # (T, n, filters, H/2, W/2)
             x = x.flatten(0, 1)
         x = x.amax((2, 3)) if self.maximum else x.mean((2, 3)) if self.halve == "stride" else x.flatten(1)
         return x.unflatten(0, episodes)  # (T, n, out_features)
+
+
+def _side(size: int, halvings: int, unpadded: int) -> int:
+    """What four blocks leave of `size` pixels, rounded down each time; nothing or less where it is too small."""
+    for number in range(4):
+        size -= 2 * (number < unpadded)
+        size = size // 2 if number < halvings else size
+    return size

@@ -75,6 +75,7 @@ MINIMUM = {
     "inner_steps": 0,
     "steps": 0,
     "test_steps": 0,
+    "unpadded": 0,
 }  # others: 1
 
 

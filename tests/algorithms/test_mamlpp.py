@@ -208,6 +208,7 @@ def test_the_authors_settings_come_without_being_asked_for() -> None:
     assert [mini[key] for key in ("meta_batch", "query", "train_query", "steps")] == [2, 15, 15, 50000]
     assert (omniglot["backbone"]["filters"], mini["backbone"]["filters"]) == (64, 48)
     assert (omniglot["schedule"]["kind"], mini["schedule"]["kind"]) == ("cosine", "none")
-    for values, rate, share in ((omniglot, 0.1, 0.1), (mini, 0.01, 0.15)):
+    for values, rate, share in ((omniglot, 0.1, 0.1), (mini, 0.1, 0.15)):
+        assert (values["backbone"]["slope"], values["algo"]["head_init"]) == (0.01, "xavier")
         assert values["norm"] == "transductive" and values["optim"]["lr"] == 0.001
         assert [values["algo"][key] for key in ("inner_lr", "multi_step", "inner_steps")] == [rate, share, 5]

@@ -79,7 +79,7 @@ def test_the_loss_is_the_squared_error_of_the_scores_between_0_and_1(float64: No
     assert relation.loss(some).item() == pytest.approx(sum(error**2 for error in errors) / (2 * WAY * QUERY * WAY))
 
 
-@pytest.mark.parametrize(("data", "size", "side", "units"), [("omniglot", 28, 7, 64), ("miniimagenet", 84, 21, 576)])
+@pytest.mark.parametrize(("data", "size", "side", "units"), [("omniglot", 28, 5, 64), ("miniimagenet", 84, 19, 576)])
 def test_the_papers_sizes_come_without_being_asked_for(data: str, size: int, side: int, units: int) -> None:
     """What the fully connected layers take: 64 units on Omniglot, 64 * 3 * 3 on miniImageNet."""
     values = compose(["algo=relation", f"data={data}"]).values

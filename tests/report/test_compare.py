@@ -7,6 +7,7 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from conftest import a_test
@@ -14,6 +15,14 @@ from conftest import a_test
 from fsl_cli.cli import run
 from fsl_cli.errors import UserError
 from fsl_cli.stats import compare
+
+
+def test_differences_of_one_size_are_ties_whatever_their_rounding() -> None:
+    random = np.random.default_rng(0)
+    first, second = random.integers(40, 76, 300), random.integers(38, 76, 300)
+    exact = compare([float(k) for k in first], [float(k) for k in second])
+    assert len({abs(a / 75 - b / 75) for a, b in zip(first, second, strict=True)}) > len(set(np.abs(first - second)))
+    assert compare([k / 75 for k in first], [k / 75 for k in second]).p == pytest.approx(exact.p, rel=1e-12)
 
 
 def test_the_paired_difference_by_hand() -> None:
