@@ -42,7 +42,12 @@ SMALL_REPTILE = (
     "algo.test_steps=10",
     f"algo.test_batch={3 * 2}",  # the whole support set, so that its order does not matter
 )
-SMALL_BASELINE = ("backbone.filters=32", "algo.inner_lr=0.5", "algo.test_steps=20")
+SMALL_BASELINE = (
+    "backbone.filters=32",
+    "algo.inner_lr=0.5",
+    "algo.test_steps=20",
+    "algo.minibatch=6",
+)  # the whole support set
 ROWS = {
     "protonet": Row(METRIC_NORMS),
     "matching": Row(METRIC_NORMS),

@@ -20,17 +20,18 @@ from fsl_cli.algorithms.supervised import CosineHead, cosine_scores, supervised_
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples
 
-MINIBATCH = 4  # images
+MINIBATCH = 4  # images of a step in the authors' code
 
 
 class Baseline(Algorithm):
-    """A classifier of `train_classes`; then `test_steps` steps of SGD on the support set, all of it at a time.
+    """A classifier of `train_classes`; then SGD goes through the support set `test_steps` times.
 
-    The authors' steps take 4 images, and they go through the support set 100 times: one of ours moves as far as theirs
-    do in one such pass, as to first order it does by the sum of the images' gradients over 4.
+    Its steps take `minibatch` images each, in an order that is always the same, a pass's last step those that are left
+    over: the authors take 4. Null takes all at once, their losses summed and divided by 4, from a linear head of zero;
+    this was so in 0.1.0, and with 5 images moves by 1.25 mean gradients where the authors' two steps move by 2.
 
-    `finetune` = "head" trains a new head on fixed features, "all" the backbone too. The linear head starts at zero,
-    the cosine head in directions that are always the same. `momentum` dampens too, as in the authors' code.
+    `finetune` = "head" trains a new head on fixed features, "all" the backbone too. A head starts as torch's own, from
+    the same numbers each time. `momentum` dampens too, as in the authors' code.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Baseline(Algorithm):
         finetune: Literal["head", "all"] = "head",
         momentum: float = 0.9,
         weight_decay: float = 0.001,
+        minibatch: int | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -51,6 +53,7 @@ class Baseline(Algorithm):
         self.finetune = finetune
         self.takes_features = finetune == "head"
         self.test_steps = test_steps
+        self.minibatch = minibatch
         self.rule = momentum_sgd(inner_lr, momentum, momentum, weight_decay)
 
     def adapt(self, support: Examples) -> Classifier:
@@ -58,9 +61,12 @@ class Baseline(Algorithm):
             return self._all(support)
         features = self.backbone(support.x)  # (T, n, d)
         start = self._new_head(features, len(features), way(support))
-        head = adapt(
-            lambda head, _: self._loss(head, features, support.y), start, set(start), self.test_steps, self.rule, True
-        )
+        steps = self._steps(support.x.shape[1])
+
+        def loss(head: Parameters, step: int) -> Tensor:
+            return self._loss(head, features[:, steps[step]], support.y[:, steps[step]])
+
+        head = adapt(loss, start, set(start), len(steps), self.rule, True)
         return lambda x: self._scores(head, self.backbone(x, support.x))
 
     def loss(self, episodes: Episodes) -> Tensor:
@@ -71,17 +77,20 @@ class Baseline(Algorithm):
         """Of fast weights of backbone and head, task by task."""
         head = self._new_head(support.x, 1, way(support))  # here, as vmap would draw another for each task
 
+        steps = self._steps(support.x.shape[1])
+
         def features(net: nn.Module, weights: Parameters, *x: Tensor) -> Tensor:
             body = {name: value for name, value in weights.items() if name not in HEAD}
             return functional_call(net, body, tuple(each.unsqueeze(0) for each in x))
 
         def learn(net: nn.Module, support: Examples) -> Parameters:
             def loss(weights: Parameters, step: int) -> Tensor:
-                return self._loss(weights, features(net, weights, support.x), support.y.unsqueeze(0))
+                taken = steps[step]
+                return self._loss(weights, features(net, weights, support.x[taken], support.x), support.y[None, taken])
 
             body: Parameters = dict(net.named_parameters())
             start = {**body, **head}
-            return adapt(loss, start, set(start), self.test_steps, self.rule, True)
+            return adapt(loss, start, set(start), len(steps), self.rule, True)
 
         def classify(net: nn.Module, fast: Parameters, support_x: Tensor, x: Tensor) -> Tensor:
             return self._scores(fast, features(net, fast, x, support_x)).squeeze(0)
@@ -89,14 +98,24 @@ class Baseline(Algorithm):
         fast = for_each_task(self.backbone, learn, support)
         return lambda x: for_each_task(self.backbone, classify, fast, support.x, x)
 
+    def _steps(self, n: int) -> list[Tensor]:
+        """Which of n images each step takes."""
+        if self.minibatch is None:
+            return [torch.arange(n)] * self.test_steps
+        dice = torch.Generator().manual_seed(0)
+        passes = [torch.randperm(n, generator=dice).split(self.minibatch) for _ in range(self.test_steps)]
+        return [step for each in passes for step in each]
+
     def _new_head(self, like: Tensor, tasks: int, way: int) -> Parameters:
         """What the head of each task starts from, on the device of `like`."""
         width = self.backbone.out_features
-        if not self.cosine:
+        if not self.cosine and self.minibatch is None:
             return {HEAD[0]: like.new_zeros(tasks, way, width), HEAD[1]: like.new_zeros(tasks, way)}
         dice = torch.Generator().manual_seed(0)
         weight = (2 * torch.rand(way, width, generator=dice) - 1).to(like) / width**0.5  # as torch.nn.Linear's
-        return {HEAD[0]: weight.expand(tasks, -1, -1), HEAD[1]: weight.norm(dim=1).expand(tasks, -1)}
+        bias = (2 * torch.rand(way, generator=dice) - 1).to(like) / width**0.5
+        second = weight.norm(dim=1) if self.cosine else bias
+        return {HEAD[0]: weight.expand(tasks, -1, -1), HEAD[1]: second.expand(tasks, -1)}
 
     def _scores(self, head: Parameters, features: Tensor) -> Tensor:
         weight, bias = head[HEAD[0]], head[HEAD[1]]
@@ -106,7 +125,8 @@ class Baseline(Algorithm):
 
     def _loss(self, head: Parameters, features: Tensor, y: Tensor) -> Tensor:
         """Summed over the tasks, whose heads are their own."""
-        return F.cross_entropy(self._scores(head, features).flatten(0, 1), y.flatten(), reduction="sum") / MINIBATCH
+        images = MINIBATCH if self.minibatch is None else y.shape[1]
+        return F.cross_entropy(self._scores(head, features).flatten(0, 1), y.flatten(), reduction="sum") / images
 
 
 HEAD = ("new.weight", "new.bias")  # of the new head; a cosine head's lengths stand in the bias's place

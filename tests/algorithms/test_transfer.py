@@ -99,25 +99,33 @@ def test_the_rule_is_that_of_torchs_sgd(float64: None) -> None:
 
 @pytest.mark.parametrize("finetune", ["head", "all"])
 @pytest.mark.parametrize("head", ["linear", "cosine"])
-def test_a_new_head_is_trained_as_torch_would(head: str, finetune: str, float64: None) -> None:
+@pytest.mark.parametrize("minibatch", [None, 4])
+def test_a_new_head_is_trained_as_torch_would(minibatch: int | None, head: str, finetune: str, float64: None) -> None:
     """Two tasks side by side: each is what a plain loop with torch.optim.SGD makes of it alone."""
     support = Examples(torch.randn(2, 6, 2), torch.tensor([[0, 1, 2, 0, 1, 2], [2, 1, 0, 0, 0, 1]]))
     query = torch.randn(2, 4, 2)
-    built = Baseline(Numbers(), 5, 0.1, 7, head, finetune).eval()  # type: ignore[arg-type]
+    built = Baseline(Numbers(), 5, 0.1, 7, head, finetune, minibatch=minibatch).eval()  # type: ignore[arg-type]
     found = built.adapt(support)(query)
     for t in range(2):
         net = Numbers()
         new: nn.Module = CosineHead(2, 3) if head == "cosine" else nn.Linear(2, 3)
         with torch.no_grad():
-            start = (2 * torch.rand(3, 2, generator=torch.Generator().manual_seed(0)) - 1) / 2**0.5
-            list(new.parameters())[0].copy_(start if head == "cosine" else torch.zeros(3, 2))
-            list(new.parameters())[1].copy_(start.norm(dim=1) if head == "cosine" else torch.zeros(3))
+            dice = torch.Generator().manual_seed(0)
+            start, bias = ((2 * torch.rand(shape, generator=dice) - 1) / 2**0.5 for shape in ((3, 2), (3,)))
+            zero = minibatch is None and head == "linear"
+            list(new.parameters())[0].copy_(torch.zeros(3, 2) if zero else start)
+            list(new.parameters())[1].copy_(start.norm(dim=1) if head == "cosine" else torch.zeros(3) if zero else bias)
         learned = [*new.parameters(), *(net.parameters() if finetune == "all" else [])]
         optimizer = torch.optim.SGD(learned, 0.1, momentum=0.9, dampening=0.9, weight_decay=0.001)
+        order = torch.Generator().manual_seed(0)
         for _ in range(7):
-            optimizer.zero_grad()
-            (F.cross_entropy(new(net.features(support.x[t], 0)), support.y[t], reduction="sum") / 4).backward()
-            optimizer.step()
+            taken = torch.arange(6).split(6) if minibatch is None else torch.randperm(6, generator=order).split(4)
+            assert [len(some) for some in taken] == ([6] if minibatch is None else [4, 2])
+            for some in taken:
+                optimizer.zero_grad()
+                losses = F.cross_entropy(new(net.features(support.x[t, some], 0)), support.y[t, some], reduction="none")
+                (losses.mean() if minibatch else losses.sum() / 4).backward()
+                optimizer.step()
         torch.testing.assert_close(found[t], new(net.features(query[t], 0)))
     assert torch.equal(built.backbone.weight, torch.ones(()))
 
