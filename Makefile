@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+TWO := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --durations=20
 
 .PHONY: help install train test test-slow checks format lint types docs clean
 
@@ -19,11 +20,12 @@ $(INSTALLED): pyproject.toml
 train: $(INSTALLED)  ## meta-train the built-in default, two to four minutes
 	$(BIN)/fsl train
 
-test: $(INSTALLED)  ## the fast tests, under four minutes on two cores
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
+test: $(INSTALLED)  ## the fast tests, under three minutes on two cores
+	$(TWO) -m "not slow"
 
 test-slow: $(INSTALLED)  ## trainings, processes, kills, the wheel, real data
-	$(BIN)/pytest -m slow
+	$(TWO) -m "slow and not alone"
+	$(BIN)/pytest --durations=20 -m "slow and alone"
 
 checks: format lint types test  ## all that a commit must pass
 

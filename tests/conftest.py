@@ -6,6 +6,7 @@ import csv
 import json
 import os
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +27,13 @@ from fsl_cli.settings.compose import compose
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes the user's cache; glyphs are drawn once a session."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes the user's cache; glyphs are drawn and the kernel compiled once, also for `-n 2`."""
+    base = tmp_path_factory.getbasetemp()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"))
+        yield
 
 
 @pytest.fixture
@@ -87,8 +91,12 @@ def untrained_run(folder: Path, *words: str, change: Callable[[Algorithm], None]
     return built.algorithm.eval()
 
 
+@cache
 def tiny_data(classes: int = 200, images: int = 8, turns: int = 1) -> DataSet:
-    """16 x 16 images that a network must learn to see: a faint pattern of the class under a strong, shared one."""
+    """16 x 16 images that a network must learn to see: a faint pattern of the class under a strong, shared one.
+
+    Drawn once for all tests, which can read it only.
+    """
     size, rng = 16, np.random.default_rng(0)
 
     def patterns(count: int) -> np.ndarray:
@@ -98,8 +106,10 @@ def tiny_data(classes: int = 200, images: int = 8, turns: int = 1) -> DataSet:
     pixels = (
         60 * own + 140 * shared[rng.integers(6, size=(classes, images))] + 30 * rng.random((classes, images, 1, 1, 1))
     )
+    pixels = pixels.astype(np.uint8).reshape(-1, 1, size, size)
+    pixels.flags.writeable = False
     store = ImageStore(
-        pixels.astype(np.uint8).reshape(-1, 1, size, size),
+        pixels,
         np.arange(classes + 1) * images,
         [f"class {i}" for i in range(classes)],
         "tiny",

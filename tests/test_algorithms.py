@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -91,19 +92,26 @@ def composed(*words: str) -> dict[str, Any]:
 
 
 def algorithm(name: str, norm: str, halve: str = "pool") -> Algorithm:
+    """An algorithm as it begins, small; composed once for all its norms, which are its backbone's setting alone."""
     torch.manual_seed(0)
-    row = ROWS[name]
-    words = f"algo={name.partition('-')[0]}", f"norm={norm}", f"way={WAY}", "backbone.filters=8"
-    config = composed(*words, f"backbone.halve={halve}", *row.overrides)
+    config = composed(f"algo={name.partition('-')[0]}", f"way={WAY}", "backbone.filters=8", *ROWS[name].overrides)
+    backbone = build({**config["backbone"], "norm": norm, "halve": halve}, channels=1, size=16)
     classes = len(tiny_data().splits["train"].classes)
-    built = build(config["algo"], backbone=build(config["backbone"], channels=1, size=16), train_classes=classes)
+    built = build(config["algo"], backbone=backbone, train_classes=classes)
     assert isinstance(built, Algorithm)
     return built
 
 
 def episodes(count: int = 2, part: str = "train", first: int = 0, shot: int = SHOT) -> Episodes:
+    """Episodes of the tiny data, gathered once; each caller has a copy of its own, which it may change."""
+    return deepcopy(gathered(count, part, first, shot, torch.get_default_dtype()))
+
+
+@cache
+def gathered(count: int, part: str, first: int, shot: int, dtype: torch.dtype) -> Episodes:
     shapes = dict.fromkeys(("train", "val", "test"), Shape(WAY, shot, QUERY))
-    [some] = ImageTasks(tiny_data(), shapes, 1).gather(Batch(part, 0, [*range(first, first + count)]), CPU)
+    batch = Batch(part, 0, [*range(first, first + count)])
+    [some] = ImageTasks(tiny_data(), shapes, 1).gather(batch, CPU, dtype)
     return some
 
 
@@ -115,17 +123,31 @@ def every(*fields: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("name", "norm"), pairs)
 
 
+def covering() -> list[tuple[str, str]]:
+    """Each algorithm with its own norm and one of the others, in turn: where the norm adds no mathematics."""
+    turns = [(row.norms[0], row.norms[1 + i % (len(row.norms) - 1)]) for i, row in enumerate(ROWS.values())]
+    return [(name, norm) for name, norms in zip(ROWS, turns, strict=True) for norm in norms]
+
+
+sample = pytest.mark.parametrize(("name", "norm"), covering())
+
+
+def test_the_sample_covers_every_norm_of_both_kinds() -> None:
+    for norms in (GRADIENT_NORMS, METRIC_NORMS):
+        assert {norm for name, norm in covering() if ROWS[name].norms == norms} == set(norms)
+
+
 def test_every_algorithm_has_a_row() -> None:
     assert set(choices("algo")) == set(ROWS) - set(VARIANTS)
 
 
-@every("name", "norm")
+@sample
 def test_logits_have_a_column_for_each_class(name: str, norm: str) -> None:
     some = episodes()
     assert algorithm(name, norm).adapt(some.support)(some.query.x).shape == (2, WAY * QUERY, WAY)
 
 
-@every("name", "norm")
+@sample
 def test_the_gradient_reaches_every_parameter(name: str, norm: str) -> None:
     built = algorithm(name, norm)
     built.loss(episodes()).backward()
@@ -134,7 +156,7 @@ def test_the_gradient_reaches_every_parameter(name: str, norm: str) -> None:
         assert parameter.grad.abs().sum() > 0, label
 
 
-@every("name", "norm")
+@sample
 def test_adapting_in_evaluation_leaves_parameters_and_buffers_alone(name: str, norm: str) -> None:
     built = algorithm(name, norm).eval()
     before = {key: value.clone() for key, value in built.state_dict().items()}
@@ -143,7 +165,7 @@ def test_adapting_in_evaluation_leaves_parameters_and_buffers_alone(name: str, n
     assert all(torch.equal(value, before[key]) for key, value in built.state_dict().items())
 
 
-@every("name", "norm")
+@sample
 def test_the_same_support_gives_the_same_logits(name: str, norm: str) -> None:
     built, some = algorithm(name, norm).eval(), episodes()
     assert torch.equal(built.adapt(some.support)(some.query.x), built.adapt(some.support)(some.query.x))

@@ -56,8 +56,8 @@ def settings(*words: str) -> dict[str, Any]:
 def backbone(name: str, norm: str = "running", *words: str, channels: int = 3) -> Backbone:
     pytest.importorskip(ROWS[name].needs)
     torch.manual_seed(0)
-    config = settings(f"backbone={name}", f"norm={norm}", *ROWS[name].small, *words)
-    built = build(config["backbone"], channels=channels, size=ROWS[name].size)
+    config = settings(f"backbone={name}", *ROWS[name].small, *words)
+    built = build({**config["backbone"], "norm": norm}, channels=channels, size=ROWS[name].size)
     assert isinstance(built, Backbone)
     for key, value in built.named_buffers():
         if key.endswith("var"):  # of maps as small as an untrained network's, in which they would vanish

@@ -185,6 +185,7 @@ def a_folder(cache: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.alone  # both must be at it at the same time
 def test_two_commands_at_once_build_once(tmp_path: Path) -> None:
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     command = [sys.executable, "-m", "fsl_cli", "data", "prepare", "glyphs", "train_classes=4000"]

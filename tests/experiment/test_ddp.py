@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]  # two processes that wait for each other
 
 SMALL = [
     "data.train_classes=40", "data.val_classes=10", "data.test_classes=10", "train_way=5", "train_query=2", "query=2",
@@ -25,7 +25,7 @@ SMALL = [
 def sweep(out: Path, *words: str) -> dict[str, Path]:
     """Runs MAML and ProtoNet in one command; the folder of each."""
     command = [sys.executable, "-m", "fsl_cli", "train", "-m", "algo=maml,protonet", f"out={out}", *SMALL, *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(out.parent / "cache")}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     group = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=out.parent,
         start_new_session=True,
@@ -56,7 +56,7 @@ def test_two_machines_reach_the_weights_of_one_and_one_folder(
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
     command = [sys.executable, "-m", "fsl_cli", "train", "algo=protonet", f"out={tmp_path / 'out'}", *SMALL]
     command += ["trainer=ddp", "trainer.devices=1", "trainer.num_nodes=2"]
-    environment = {**os.environ, **address, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment = {**os.environ, **address, "OMP_NUM_THREADS": "1"}
     machines = [
         subprocess.Popen(command, env={**environment, "NODE_RANK": rank}, stdout=subprocess.PIPE, text=True)
         for rank in ("0", "1")

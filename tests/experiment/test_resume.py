@@ -15,7 +15,7 @@ import torch
 
 from fsl_cli.errors import Interrupted
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]  # signals that must arrive before the end
 
 CONTEXT = get_context("forkserver")  # forks of a process that has imported torch once: a kill costs no new import
 CONTEXT.set_forkserver_preload(["pytorch_lightning", "fsl_cli.commands.train", "fsl_cli.experiment.training"])
@@ -91,7 +91,6 @@ def same(a: Any, b: Any) -> bool:
 @pytest.fixture(scope="module", params=["protonet", "maml"])
 def reference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict, float]:
     """An algorithm, what its uninterrupted run leaves, and how long that takes once the data set is drawn."""
-    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.getbasetemp() / "cache")
     finished(new_run(request.param, tmp_path_factory.mktemp("warm")))
     out = tmp_path_factory.mktemp("reference")
     begun = time.monotonic()

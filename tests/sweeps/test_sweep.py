@@ -42,12 +42,12 @@ def command(out: Path, *words: str) -> list[str]:
     return [sys.executable, "-m", "fsl_cli", "train", "-m", *SMALL, f"out={out}", *words]
 
 
-def environment(out: Path) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(out.parent / "cache")}
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def fsl(out: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(out, *words), capture_output=True, text=True, env=environment(out), timeout=400)
+    return subprocess.run(command(out, *words), capture_output=True, text=True, env=environment(), timeout=400)
 
 
 def test_one_failing_run_stops_no_other_and_resume_does_what_is_left(
@@ -222,7 +222,7 @@ def test_a_killed_search_goes_on_and_reads_no_test(tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "steps=40"]
     begun = 0
-    with subprocess.Popen(command(out, *words), env=environment(out), stdout=subprocess.PIPE, text=True) as search:
+    with subprocess.Popen(command(out, *words), env=environment(), stdout=subprocess.PIPE, text=True) as search:
         assert search.stdout
         for line in search.stdout:  # kill it after the second trial's first validation
             begun += line.startswith("Training in")
