@@ -160,7 +160,10 @@ def a_run(folder: Path, values: dict[int, float], algo: str = "maml", seed: int 
         "out": str(folder.parent),
         "schedule": {"steps": 100},
     }
-    settings |= {"algo": {"_target_": "a.A", "inner_lr": 0.4}, "backbone": {"_target_": "b.B", "filters": 64}}
+    settings |= {
+        "algo": {"_target_": "a.A", "inner_lr": 0.4},
+        "backbone": {"_target_": "b.B", "filters": 64, "halve": "stride"},
+    }
     choices = {"algo": algo, "data": "omniglot", "backbone": "conv4", "optim": "adam", "recipe": "x"}
     for key, value in [(key, changed.pop(key)) for key in list(changed) if "." in key]:
         group, _, name = key.rpartition(".")

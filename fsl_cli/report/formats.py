@@ -128,7 +128,8 @@ def as_csv(sections: Sequence[Section]) -> str:
             writer.writerow(
                 [
                     *(result[name] for name in COLUMNS), result["image"]["channels"], result["image"]["size"],
-                    row.name, backbone_name(row.settings), " ".join(str(t.outcome.result["seed"]) for t in row.tests),
+                    row.name, backbone_name(row.settings, row.result),
+                    " ".join(str(t.outcome.result["seed"]) for t in row.tests),
                     row.mean, row.episodes_interval, "" if math.isnan(row.seeds_interval) else row.seeds_interval,
                     row.best,
                     *([behind.mean, behind.interval, behind.p] if behind else ["", "", ""]),

@@ -100,7 +100,7 @@ def _row(row: Row, accuracy: bool, low: float, span: float) -> dict[str, Any]:
     return {
         "name": row.name,
         "best": row.best,
-        "backbone": backbone_name(row.settings),
+        "backbone": backbone_name(row.settings, row.result),
         "seeds": [test.outcome.result["seed"] for test in row.tests],
         "mean": row.mean,
         "text": number(row.mean, accuracy),

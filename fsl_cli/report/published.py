@@ -24,19 +24,26 @@ class Published(NamedTuple):
     mark: str  # a key of MARKS
     algo: str | None  # the algorithm of fsl that reproduces it
     when: dict[str, Any]  # settings of a run that it belongs to
-    backbone: str | None
+    backbone: str | None  # a network of `published.yaml`, or words for one that fsl has not; None: not known
     inference: str | None  # inductive | transductive; None: not known
+    split: (
+        str | None
+    )  # as in result.json, or words for one that fsl has not; None: not known, or the data set's only one
+    rotations: str | None  # likewise
     note: str | None
+    differs: str | None = None  # in what it was obtained otherwise than the run that it stands beside
 
     def remarks(self) -> str:
         """Source, how we know, and the protocol as far as it is known, in one line."""
         facts = [f"{self.method}: {self.source} ({MARKS[self.mark]})", self.inference, self.backbone, self.note]
-        return ", ".join(fact for fact in facts if fact)
+        return ", ".join(fact for fact in facts if fact) + (f"; not as here: {self.differs}" if self.differs else "")
 
 
 def published(result: dict[str, Any]) -> list[Published]:
     """What papers report for a result's data set, way and shot; nothing where it was trained on other data."""
     if result["metric"] != "accuracy" or result["trained_on"] != result["data"]:
+        return []
+    if not _known_task(result):
         return []
     task = f"{result['way']}w{result['shot']}s"
     return [
@@ -49,41 +56,78 @@ def published(result: dict[str, Any]) -> list[Published]:
             when=entry.get("when", {}),
             backbone=entry.get("backbone"),
             inference=entry.get("inference"),
+            split=entry.get("split"),
+            rotations=entry.get("rotations"),
             note=entry.get("note"),
         )
-        for entry in _table()
+        for entry in _table()["rows"]
         if entry["data"] == result["data"] and task in entry["accuracy"]
     ]
 
 
+def _known_task(result: dict[str, Any]) -> bool:
+    """Not of one alphabet, nor of Omniglot's lake or small splits, nor of another data set's images turned."""
+    if result["sampling"] != "uniform":
+        return False
+    return result["split"] == "vinyals" if result["data"] == "omniglot" else result["rotations"] == "none"
+
+
 def beside(result: dict[str, Any], settings: dict[str, Any]) -> Published | None:
-    """The published number of a run's own method on its kind of backbone, the one nearest to its protocol."""
-    own = backbone_name(settings)
+    """The published number of a run's own method on its very network, the one nearest to its protocol.
+
+    What else was otherwise there, split, rotations or whose statistics normalise, stands in its `differs`.
+    """
+    own = backbone_name(settings, result)
 
     def fits(entry: Published) -> bool:
-        alike = entry.backbone is None or entry.backbone == own or _conv4(entry.backbone) and _conv4(own)
-        return entry.algo == settings["algo"] and alike and all(settings.get(k) == v for k, v in entry.when.items())
+        alike = entry.backbone in (None, own) and entry.algo == settings["algo"]
+        return alike and all(settings.get(key) == value for key, value in entry.when.items())
 
     def nearness(entry: Published) -> tuple[bool, bool, int]:
         return entry.inference == result["inference"], entry.backbone == own, len(entry.when)
 
-    return max(filter(fits, published(result)), key=nearness, default=None)
+    found = max(filter(fits, published(result)), key=nearness, default=None)
+    return found and found._replace(differs=_differences(found, result) or None)
 
 
-def backbone_name(settings: dict[str, Any]) -> str:
-    """As papers write it: Conv4-64, ResNet-12, WRN-28-10."""
-    name = settings.get("backbone.name") or settings["backbone"]
+def _differences(entry: Published, result: dict[str, Any]) -> str:
+    """What is otherwise, or not known to be the same, in words."""
+    facts = {"inference": entry.inference, "network": entry.backbone}
+    if result["data"] == "omniglot":
+        facts |= {"split": entry.split, "rotations": entry.rotations}
+    here = {**result, "network": entry.backbone}
+    known = [f"{name} {value} (here {here[name]})" for name, value in facts.items() if value not in (None, here[name])]
+    unknown = [name for name, value in facts.items() if value is None]
+    return ", ".join([*known, *([f"{' and '.join(unknown)} not known"] if unknown else [])])
+
+
+def backbone_name(settings: dict[str, Any], result: dict[str, Any] | None = None) -> str:
+    """As papers write it, by what the network is: Conv4-64, ResNet-12, WRN-28-10; `result` tells the images' size."""
+    size = result["image"]["size"] if result else settings.get("data.size")
+    for name, needs in _table()["networks"].items():
+        if all({**UNLESS_SAID, **settings, "size": size}.get(key) == value for key, value in needs.items()):
+            return str(name)
+    choice = settings.get("backbone.name") or settings["backbone"]
     filters = settings.get("backbone.filters")
-    if filters is not None:
-        widths = filters if isinstance(filters, list) else [filters]
-        return "-".join([name.replace("conv4", "Conv4"), *map(str, dict.fromkeys(widths))])
-    return {"resnet12": "ResNet-12", "resnet18": "ResNet-18", "wrn28_10": "WRN-28-10"}.get(name, name)
+    widths = filters if isinstance(filters, list) else [] if filters is None else [filters]
+    told = [
+        f"{key.removeprefix('backbone.')}={settings[key]}"
+        for key, usual in UNLESS_SAID.items()
+        if settings["backbone"] == "conv4" and settings.get(key, usual) != usual
+    ]
+    return " ".join(["-".join([choice.replace("conv4", "Conv4"), *map(str, dict.fromkeys(widths))]), *told])
 
 
-def _conv4(backbone: str) -> bool:
-    return backbone.startswith("Conv4")
+# what a run does not say, because it is of a time when there was no such setting
+UNLESS_SAID = {
+    "backbone.halve": "pool",
+    "backbone.halvings": 4,
+    "backbone.maximum": False,
+    "backbone.slope": 0.0,
+    "backbone.unpadded": 0,
+}
 
 
 @cache
-def _table() -> list[dict[str, Any]]:
+def _table() -> dict[str, Any]:
     return yaml.safe_load(Path(__file__).with_name("published.yaml").read_text())
