@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -18,6 +19,8 @@ from fsl_cli.algorithms.inner_loop import Parameters, Rule, adam, adapt, for_eac
 from fsl_cli.algorithms.network import Network, classifier, demand_way
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
+
+SETS = 8  # of a support set and a query that pass together; all at once need memory
 
 Squares = tuple[Parameters, Tensor]  # Adam's mean squared gradients, and their weight
 
@@ -32,6 +35,9 @@ class Reptile(Algorithm):
     Training carries Adam's mean squared gradients from task to task, as the authors do (here all tasks of a meta-batch
     start from the same, and their mean goes on): from nothing, Adam's first steps have one size in every direction.
     Each test starts from what training ended with and leaves it as it was, as theirs.
+
+    `with_query`: under norm=support, a query is normalised by the support set and itself, each query alone, which is
+    the authors' inductive test. It passes the support set once for each query, and makes no graph to export.
     """
 
     weight: Tensor
@@ -46,6 +52,7 @@ class Reptile(Algorithm):
         test_steps: int,
         test_batch: int,
         inner_rule: Literal["adam", "sgd"] = "adam",
+        with_query: bool = False,
     ) -> None:
         super().__init__()
         self.net = Network(backbone, way)
@@ -55,6 +62,7 @@ class Reptile(Algorithm):
         self.test_steps = test_steps
         self.test_batch = test_batch
         self.inner_rule = inner_rule
+        self.with_query = with_query
         for name, value in self.net.named_parameters():  # buffers: processes average them and checkpoints hold them
             self.register_buffer(_square(name), torch.zeros_like(value))
         self.register_buffer("weight", torch.zeros(()))
@@ -66,7 +74,10 @@ class Reptile(Algorithm):
         # training would favour the labels of the last minibatch a little each time
         [order] = self._orders([0], support)
         carried = self._carried()
-        return classifier(self.net, lambda net, theta, own: self._train_on(net, own, order, carried)[0], support)
+        if not self.with_query or self.net.backbone.norm != "support":
+            return classifier(self.net, lambda net, theta, own: self._train_on(net, own, order, carried)[0], support)
+        phi = for_each_task(self.net, lambda net, own: self._train_on(net, own, order, carried)[0], support)
+        return lambda x: for_each_task(self.net, _one_query_at_a_time, phi, support.x, x)
 
     def loss(self, episodes: Episodes) -> Tensor:
         """Half the squared distance |theta - phi|^2, phi held constant: its gradient is theta - phi."""
@@ -112,6 +123,16 @@ class Reptile(Algorithm):
         steps, size = (self.inner_steps, self.inner_batch) if self.training else (self.test_steps, self.test_batch)
         orders = [minibatches(seed, support.x.shape[1], size, steps) for seed in seeds]
         return torch.stack(orders).to(support.x.device)
+
+
+def _one_query_at_a_time(net: nn.Module, weights: Parameters, support: Tensor, x: Tensor) -> Tensor:
+    """Logits (m, way) of queries (m, *item), each the last of a set of its own with the support set's k images."""
+    body = {name.removeprefix("backbone."): value for name, value in weights.items() if name.startswith("backbone.")}
+    found = []
+    for queries in x.split(SETS):
+        sets = torch.cat([support.expand(len(queries), *support.shape), queries.unsqueeze(1)], 1)  # (m, k + 1, *item)
+        found.append(functional_call(net.get_submodule("backbone"), body, (sets,))[:, -1])
+    return F.linear(torch.cat(found), weights["head.weight"], weights["head.bias"])
 
 
 def _square(name: str) -> str:

@@ -66,6 +66,12 @@ def embedding(run: Run) -> Graph:
 
 def classifier(classify: FewShotClassifier) -> Graph:
     """What a run has learned from a support set, as probabilities of its classes."""
+    networks = [module for module in classify.run.algorithm.modules() if isinstance(module, Backbone)]
+    if getattr(classify.run.algorithm, "with_query", False) and networks[0].norm == "support":
+        raise UserError(
+            "With algo.with_query=true each query is normalised together with the support set, which a graph of single "
+            "images cannot do. Train with algo.with_query=false, or classify with fsl predict."
+        )
     classes = list(map(str, classify.classes))
 
     def probabilities(x: Tensor) -> Tensor:

@@ -230,3 +230,19 @@ def test_a_regression_runs_from_training_to_the_picture(tmp_path: Path) -> None:
     (folder,) = tmp_path.glob("reptile-sinusoid-*/*")
     assert json.loads((folder / "result.json").read_text())["metric"] == "mse"
     assert (folder / "tasks.png").exists()
+
+
+@pytest.mark.parametrize("count", [1, 11])
+def test_with_query_a_query_is_normalised_by_the_support_set_and_itself(count: int) -> None:
+    """Against the network on each set of support images and one query, whose last logits count."""
+    plain, own, some = (built("norm=support"), built("norm=support", "algo.with_query=true"), episodes())
+    queries = torch.cat([some.query.x] * 2, 1)[:, :count]
+    found = own.eval().adapt(some.support)(queries)
+    [order] = own._orders([0], some.support)
+    for task in range(2):
+        support = type(some.support)(some.support.x[task], some.support.y[task])
+        phi = own._train_on(own.net, support, order, own._carried())[0]
+        for number, query in enumerate(queries[task]):
+            logits = functional_call(own.net, phi, (torch.cat([support.x, query[None]]),))
+            torch.testing.assert_close(found[task, number], logits[-1])
+    assert not torch.allclose(plain.eval().adapt(some.support)(queries), found)
