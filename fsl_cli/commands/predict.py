@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 HELP = """Let a finished run learn classes from a few known pictures and classify new ones.
 
   fsl predict run=outputs/RUN support=photos/known query=photos/new
-  fsl predict run=outputs/RUN support=known.csv query='new/*.jpg'    a CSV file,label; single files: query=a.jpg,b.png
-  fsl predict run=outputs/RUN support=known.zip query=new.zip        zips, read without unpacking
+  fsl predict run=outputs/RUN support=known.csv query='new/*.jpg'    a table file,label; single files: query=a.jpg,b.png
+  fsl predict run=outputs/RUN support=known.zip query=new.tar.gz     zips and tars, read without unpacking
   fsl predict … html=true                                            a page with the pictures, to look through
   fsl predict … out=FOLDER on_error=skip                             another folder; leave out unreadable pictures
   fsl predict … --json                                               for scripts
 
-support: a folder for each class (or a CSV, or a zip of either), any number of pictures in each, of any size and kind.
+support: a folder for each class (or a table, or a zip or tar of either), any number of pictures in each, of any size
+and kind. What is left out is named.
 query: sub-folders, or a column label, that name classes tell how many predictions are right.
 Neither the data that the run was trained on nor a GPU is needed.
 

@@ -28,7 +28,7 @@ class File(NamedTuple):
     """One image, not read yet."""
 
     name: str  # for people: its path, or the archive's and its own
-    read: Callable[[], Any]  # bytes, or a buffer of them
+    read: Callable[..., Any]  # bytes, or a buffer of them; the first so many, where it is asked how a file begins
     box: tuple[int, int, int, int] | None = None  # the part to keep: top, left, height, width
 
 

@@ -88,6 +88,8 @@ def summary(data: DataSet) -> dict[str, Any]:
         "duplicates_across_splits": [_places(data, group) for group in across],
         "duplicates_within_a_split": [_places(data, group) for group in within],
         "skipped": about(folder.parent)["recipe"].get("skipped", []),
+        "reading": data.reading,
+        "left_out": data.left_out,
     }
 
 

@@ -1,60 +1,61 @@
-"""Which image shows what, in the forms in which people have their own: class folders, split folders, or a CSV.
+"""Which image shows what, in the forms in which people have their own: class folders, split folders, or a table.
 
-Everything wrong with them is one error.
+A form is recognised by what it means, said in words (`Found.reading`), and what it does not take is said too.
+Everything wrong with it is one error.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import posixpath
-import zipfile
-import zlib
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from torchvision.datasets.folder import IMG_EXTENSIONS
-
+from fsl_cli.data.archives import BROKEN, Mounted, archive_of
 from fsl_cli.data.decode import ten
-from fsl_cli.data.places import Folder, Picture, Place, Zip
+from fsl_cli.data.left_out import left_out, some
+from fsl_cli.data.listed import Chosen, Finder, Groups, by_table, lists_pictures, merged
+from fsl_cli.data.names import WEAK, part_of
+from fsl_cli.data.places import Folder, Place
 from fsl_cli.data.store import SPLITS
+from fsl_cli.data.tables import ENDINGS
 from fsl_cli.errors import UserError
 
 LAYOUT = (
     "It needs a folder per class, such as ROOT/cat/1.jpg, or class folders inside ROOT/train and ROOT/test, "
-    "or a CSV with the columns file and label; or a zip of these."
+    "or a table (CSV) with the columns file and label; or a zip or tar of these."
 )
-Groups = dict[str, dict[str, list[Picture]]]  # split ("" if there is none) -> class -> its images
+
+ENOUGH = 6  # classes, for two in each split
 
 
 class Found(NamedTuple):
-    """All images, and the table that lists them; "" if their folders tell what they show."""
+    """All images, how they were found, and what was left out."""
 
     groups: Groups
-    table: str
+    table: str  # that lists them; "" if their folders tell what they show
+    reading: str  # in words, such as "class folders; 8 classes"
+    left_out: list[str]
 
 
-def find(root: str | None, setting: str = "data.root") -> Found:
-    """The images of a folder, a CSV or a zip, as `setting` names it.
+def find(root: str | None, setting: str = "data.root", chosen: Chosen = Chosen()) -> Found:  # noqa: B008
+    """The images of a folder, a table or an archive, as `setting` names it.
 
-    A CSV that lies directly in a folder or zip and has the columns file and label lists the images there, whatever
-    folders are beside it; other CSVs mean nothing. Raises UserError.
+    A table that lies directly in a folder or archive and lists pictures that are there is what counts, whatever folders
+    are beside it; other tables mean nothing. Raises UserError.
     """
     if not root:
         raise UserError(f"data=folder needs to know where your images are: type data.root=ROOT. {LAYOUT}")
     try:
         place, table = _open(root, setting)
-        tables = [table] if table else [each for each in place.tables() if _lists_images(place, each)]
-        if len(tables) > 1:
-            raise UserError(f"{place.name()} has {len(tables)} lists of images, {', '.join(tables)}: keep one of them.")
-        return (
-            Found(_by_table(place, tables[0]), place.name(tables[0]))
-            if tables
-            else Found(_by_name(place, f"{setting}={root}"), "")
-        )
+        if not table:
+            unwrap(place)
+        finder = Finder(place)
+        tables = [table] if table else _tables(place, finder, chosen)
+        return _by_tables(place, tables, finder, chosen, not table) if tables else _by_name(place, root, setting)
     except OSError as error:
         raise UserError(f"{error.filename or root} cannot be read: {error.strerror or error}.") from error
+    except BROKEN as error:
+        raise UserError(f"{root} cannot be read ({error}). Copy it again.") from error
 
 
 def refuse(heading: str, problems: list[str]) -> NoReturn:
@@ -63,45 +64,173 @@ def refuse(heading: str, problems: list[str]) -> NoReturn:
 
 
 def _open(root: str, setting: str) -> tuple[Place, str]:
-    """The place, and the CSV in it if `root` names that."""
+    """The place, and the table in it if `root` names that."""
     path = Path(root).expanduser()
     if path.is_dir():
-        return Folder(path), ""
-    if path.exists() and path.suffix.lower() == ".csv":
-        return Folder(path.parent), path.name
-    state = "does not exist"
-    if path.exists():
+        return open_folder(path), ""
+    state = "is no regular file" if path.exists() else "does not exist"
+    if path.is_file():
+        if path.suffix.lower() in (*ENDINGS, ".txt"):
+            return Folder(path.parent), path.name
+        state = "is a file, but no CSV, zip or tar"
         try:
-            return Zip(path), ""
-        except (zipfile.BadZipFile, ValueError, RuntimeError) as error:  # what a damaged one raises
-            state = f"is a file, but no CSV and no zip ({error})"
-    raise UserError(f"{setting}={root} {state}. Type {setting}=ROOT with a folder, a CSV or a zip. {LAYOUT}")
+            if place := archive_of(path):
+                return place, ""
+        except BROKEN as error:  # what a damaged one raises
+            state += f" ({error})"
+    raise UserError(f"{setting}={root} {state}. Type {setting}=ROOT with a folder, a CSV, a zip or a tar. {LAYOUT}")
 
 
-def _by_name(place: Place, typed: str) -> Groups:
-    """By folders. Only those with a name of a split are splits: a class may be called train."""
-    names, problems = place.folders(), []
-    groups = {"": names}
-    if names and (set(names) <= set(SPLITS) or {"train", "test"} <= set(names)):
-        groups = {part: place.folders(part) for part in SPLITS if part in names}
-        missing = [place.name(part) for part in ("train", "test") if part not in names]
-        problems += [f"{path} is missing: train and test are needed, val is not." for path in missing]
-        odd = [place.name(name) for name in names if name not in SPLITS]
-        problems += [f"{path} is none of train, val and test: rename it." for path in odd]
-    found = {
-        part: {path.rpartition("/")[2]: place.images(path) for path in classes} for part, classes in groups.items()
-    }
-    for part, classes in groups.items():
-        if not classes:
-            loose = len(place.images(part))
-            has = f"has {loose} images but no class folders" if loose else "has no class folders"
-            problems.append(f"{place.name(part)} {has}. {LAYOUT}")
-        empty = [place.name(path) for path in classes if not found[part][path.rpartition("/")[2]]]
-        problems += [f"{path} has no images: remove it." for path in empty]
-    problems += _in_two(found)
+def open_folder(path: Path) -> Place:
+    """A folder; if there are no pictures but archives in it, these stand for folders."""
+    place: Place = Folder(path)
+    return place if place.images() else Mounted(path)
+
+
+def unwrap(place: Place) -> None:
+    """Enter the one folder that holds all pictures in folders, as often as there is one, beside whatever files."""
+    while True:
+        full = [folder for folder in place.folders() if place.images(folder)]
+        tables = [path for path in place.loose() if path.lower().endswith(ENDINGS)]
+        if len(full) != 1 or any(map(place.shows, place.loose())) or not _divided(place, full[0]) or tables:
+            return
+        place.enter(full[0])
+
+
+def _divided(place: Place, folder: str) -> list[str]:
+    """The folders with pictures in a folder."""
+    return [inner for inner in place.folders(folder) if place.images(inner)]
+
+
+def _tables(place: Place, finder: Finder, chosen: Chosen) -> list[str]:
+    """The tables in a place that list its pictures: one, or one for each split."""
+    listing = [path for path in place.loose() if path.lower().endswith(ENDINGS)]
+    tables = [path for path in listing if lists_pictures(place, path, finder, chosen)]
+    parts = [part_of(path.rpartition(".")[0]) for path in tables]
+    if len(tables) > 1 and (None in parts or len(set(parts)) < len(parts)):
+        raise UserError(
+            f"{place.name()} has {len(tables)} lists of images, {', '.join(tables)}: keep one of them, or type "
+            f"data.root={place.name(tables[0])}."
+        )
+    if not tables and listing and not _divided(place, ""):
+        return listing[:1]  # which then says why it is none
+    return tables
+
+
+def _by_tables(place: Place, tables: list[str], finder: Finder, chosen: Chosen, others: bool) -> Found:
+    """By one table, or one for each split; `others` tells whether all else in the place is to be accounted for."""
+    problems: list[str] = []
+    read = [by_table(place, table, finder, chosen, problems) for table in tables]
+    groups = read[0][0]
+    columns = read[0][1]
+    if len(tables) > 1:
+        parts = [part_of(table.rpartition(".")[0]) or "" for table in tables]
+        groups = merged([(part, own) for part, (own, _, _) in zip(parts, read, strict=True)])
+    if "" not in groups and not problems:
+        absent = [part for part in ("train", "test") if not groups.get(part)]
+        problems += [f"No line has the split {part}: train and test are needed, val is not." for part in absent]
+    problems += _in_two(groups)
     if problems:
-        refuse(f"{typed} is no data set yet (images end in {' '.join(IMG_EXTENSIONS)}):", problems)
-    return found
+        refuse(f"{place.name(tables[0])} is no list of images yet:", problems)
+    groups = {part: classes for part, classes in groups.items() if classes}
+    taken = [picture.file.name for classes in groups.values() for each in classes.values() for picture in each]
+    names = [place.name(table) for table in tables]
+    lost = left_out(place, taken, names, f"{tables[0]} does not list them") if others else []
+    rows = sum(left for _, _, left in read)
+    lost += [f"{rows:,} rows of {tables[0]}: listed twice, or what they list is not there"] if rows else []
+    reading = f"table {', '.join(tables)}, {columns.told()}; {_counted(groups)}"
+    return Found(groups, names[0], reading, lost)
+
+
+def _counted(groups: Groups) -> str:
+    """12 classes: 8 train, 4 test"""
+    counts = {part: len(classes) for part, classes in groups.items()}
+    parts = ", ".join(f"{count:,} {part}" for part, count in counts.items()) if "" not in counts else ""
+    return f"{sum(counts.values()):,} classes" + (f": {parts}" if parts else "")
+
+
+def _by_name(place: Place, root: str, setting: str) -> Found:
+    """By folders. Only those with a name of a split are splits, and only if there are several: a class may be called
+    train."""
+    full = _divided(place, "")
+    parts = _parts(full)
+    groups = {part: _inner(place, folder) for folder, part in parts.items()} if parts else {"": full}
+    found = {
+        part: {path.rpartition("/")[2]: place.images(path) for path in groups[part]}
+        for part in ("", *SPLITS)
+        if part in groups
+    }
+    problems = _part_problems(place, full, parts) if parts else []
+    if not parts and not full:
+        problems.append(f"{place.name()} {_without_classes(place, '')}. {LAYOUT}")
+    bare = [folder for folder, part in parts.items() if not groups[part]]
+    problems += [f"{place.name(folder)} {_without_classes(place, folder)}." for folder in bare]
+    shared = _in_two(found)
+    if parts and (bare or shared or "test" not in found):
+        problems += [*shared, _advice(place, parts, found, setting)]
+    if problems:
+        lines = [] if full else [f"Left out: {line}." for line in left_out(place, [], [], "not in a class folder")]
+        refuse(f"{setting}={root} is no data set yet:", [*problems, *lines])
+    taken = [picture.file.name for classes in found.values() for each in classes.values() for picture in each]
+    lost = [*_empty(place, parts), *left_out(place, taken, [], "outside the class folders")]
+    by_part = {part: folder for folder, part in parts.items()}
+    folders = ", ".join(by_part[part] for part in SPLITS if part in by_part)
+    reading = f"split folders {folders}" if parts else "class folders"
+    where = f" in {place.name()}" if place.inside else ""
+    return Found(found, "", f"{reading}{where}; {_counted(found)}", lost)
+
+
+def _parts(folders: list[str]) -> dict[str, str]:
+    """The split that each folder is by its name; nothing if they are classes."""
+    parts = {folder: part for folder in folders if (part := part_of(folder))}
+    strong = {part for folder, part in parts.items() if not any(word in folder.casefold() for word in WEAK)}
+    certain = len(parts) == len(folders) or {"train", "test"} <= strong
+    return parts if len(set(parts.values())) > 1 and certain else {}
+
+
+def _part_problems(place: Place, full: list[str], parts: dict[str, str]) -> list[str]:
+    problems = []
+    for part in SPLITS:
+        same = [place.name(folder) for folder in parts if parts[folder] == part]
+        if len(same) > 1:
+            problems.append(f"{' and '.join(same)} are both {part} by their names: keep one, or rename the other.")
+        elif not same and part != "val":
+            problems.append(f"{place.name(part)} is missing: train and test are needed, val is not.")
+    odd = [place.name(folder) for folder in full if folder not in parts]
+    return problems + [f"{path} is none of train, val and test: rename it, or move it away." for path in odd]
+
+
+def _advice(place: Place, parts: dict[str, str], found: Groups, setting: str) -> str:
+    """What to type where split folders cannot be used as they are: the one with most classes, to be divided."""
+    part = max(found, key=lambda each: len(found[each]))
+    folder = next(each for each in parts if parts[each] == part)
+    if setting != "data.root" or not isinstance(place, Folder):
+        return "Train, val and test must each have classes of their own: what is tested was never trained on."
+    if len(found[part]) >= ENOUGH:
+        return f"To have the classes of one folder divided, type {setting}={place.name(folder)}."
+    return "To tell a few classes apart, nothing is trained: type fsl predict run=RUN support=FOLDER query=FOLDER."
+
+
+def _inner(place: Place, folder: str) -> list[str]:
+    """The class folders of a split, which may have wrappers of its own."""
+    while True:
+        classes = _divided(place, folder)
+        loose = any(map(place.shows, place.loose(folder)))
+        if len(classes) != 1 or loose or not _divided(place, classes[0]):
+            return classes
+        folder = classes[0]
+
+
+def _without_classes(place: Place, folder: str) -> str:
+    loose = len(place.images(folder))
+    return f"has {loose} images but no class folders" if loose else "has no class folders"
+
+
+def _empty(place: Place, parts: dict[str, str]) -> list[str]:
+    """The folders in which classes may be, but that have no pictures."""
+    above = ["", *parts]
+    empty = [place.name(path) for folder in above for path in place.folders(folder) if not place.images(path)]
+    return [some(empty, "folder", "without pictures")] if empty else []
 
 
 def _in_two(groups: Groups) -> list[str]:
@@ -109,74 +238,7 @@ def _in_two(groups: Groups) -> list[str]:
     problems = []
     for one, other in combinations(groups, 2):
         both = sorted(groups[one].keys() & groups[other].keys())
-        some = ", ".join(both[:5]) + (f" and {len(both) - 5} more" if len(both) > 5 else "")
-        problems += [f"{one} and {other} both have {some}: keep a class in one split only."] if both else []
+        if both:
+            names = ", ".join(both[:5]) + (f" and {len(both) - 5} more" if len(both) > 5 else "")
+            problems.append(f"{one} and {other} both have {names}: keep a class in one split only.")
     return problems
-
-
-def _by_table(place: Place, table: str) -> Groups:
-    """By a CSV with the columns file and label, and perhaps split; the images of a class are sorted by file."""
-    rows = table_rows(place, table)
-    columns = rows.fieldnames or []
-    lacking = [f"There is no column {name}." for name in ("file", "label") if name not in columns]
-    if lacking:
-        begins = f"begins with {','.join(columns)[:80]}" if columns else "is empty"
-        refuse(f"{place.name(table)} {begins}; needed is file,label or file,label,split:", lacking)
-    groups: Groups = {part: {} for part in (SPLITS if "split" in columns else ("",))}
-    problems, lines = [], dict[str, int]()  # lines: in which each file was listed
-    try:
-        for row in rows:
-            name, label, part = ((row.get(column) or "").strip() for column in ("file", "label", "split"))
-            path = posixpath.normpath(name)
-            picture = place.picture(path)
-            wrong = []
-            if not name or not label:
-                wrong += [f"{'label' if name else 'file'} is empty."]
-            elif not picture:
-                wrong += [f"{place.name(path)} is missing."]
-            elif path in lines:
-                wrong += [f"{name} is in line {lines[path]} too: list each image once."]
-            if part not in groups:
-                wrong += [f"split is {part or 'empty'}: type train, val or test."]
-            if picture and not wrong:
-                groups[part].setdefault(label, []).append(picture._replace(stamp=(label, *picture.stamp)))
-            problems += [f"line {rows.line_num}: {text}" for text in wrong]
-            lines.setdefault(path, rows.line_num)
-    except csv.Error as error:
-        problems.append(f"after line {rows.line_num}: {error}.")
-    if not lines and not problems:
-        problems.append("It lists no images.")
-    elif "split" in columns and not problems:
-        absent = [part for part in ("train", "test") if not groups[part]]
-        problems += [f"No line has the split {part}: train and test are needed, val is not." for part in absent]
-    problems += _in_two(groups)
-    if problems:
-        refuse(f"{place.name(table)} is no list of images yet:", problems)
-    return {
-        part: {label: sorted(pictures, key=lambda picture: picture.stamp) for label, pictures in classes.items()}
-        for part, classes in groups.items()
-        if classes
-    }
-
-
-def _lists_images(place: Place, table: str) -> bool:
-    try:
-        return {"file", "label"} <= set(table_rows(place, table, "replace").fieldnames or [])
-    except (csv.Error, OSError):
-        return False
-
-
-def table_rows(place: Place, table: str, errors: str = "strict") -> csv.DictReader[str]:
-    """The rows of a CSV by column; columns in any order. `errors` is what to do where it is not UTF-8."""
-    picture = place.picture(table)
-    try:
-        text = picture.file.read().decode("utf-8-sig", errors) if picture else ""
-    except UnicodeDecodeError as error:
-        raise UserError(f"{place.name(table)} is not in UTF-8 ({error}). Save it as a CSV in UTF-8.") from error
-    except (RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:  # what a zip's members raise
-        raise UserError(
-            f"{place.name(table)} cannot be read ({error}). Make the zip again, without a password."
-        ) from error
-    rows = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
-    rows.fieldnames = [name.strip() for name in rows.fieldnames or []]
-    return rows

@@ -10,15 +10,13 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from fsl_cli.data.decode import Classes, File, decode
+from fsl_cli.data.formats import FORMATS
 from fsl_cli.data.store import Images
-
-Image.preinit()  # all formats now, common ones first: as Pillow does at the first file that needs one,
-Image.init()  # which is not safe in threads
 
 
 def photo(file: File, size: int, channels: int) -> Images:
     """One image, (channels, size, size): upright, on white where it is transparent, the middle cut out."""
-    with Image.open(BytesIO(file.read())) as image:
+    with Image.open(BytesIO(file.read()), formats=FORMATS) as image:
         image.draft(None, (2 * size, 2 * size))  # a large JPEG is decoded at a half, a quarter or an eighth: faster
         return fitted(image, size, channels)
 

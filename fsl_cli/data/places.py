@@ -1,116 +1,198 @@
-"""Where a user's images lie: a folder or a zip, looked into alike. Hidden files and folders do not count."""
+"""Where a user's pictures lie: a folder, a zip or a tar, looked into alike and never unpacked by name.
+
+Only regular files are read, up to `LARGEST` bytes each. What is nobody's data (hidden files, __MACOSX, Thumbs.db) and
+what cannot be read (a device, a link that leads nowhere) is left out, and `Place.odd` and `Place.junk` say so.
+"""
 
 from __future__ import annotations
 
+import os
 import posixpath
-import zipfile
+import stat
+from abc import ABC, abstractmethod
 from collections import defaultdict
-from functools import partial
+from collections.abc import Iterator
+from functools import cached_property, partial
 from itertools import pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from torchvision.datasets.folder import IMG_EXTENSIONS
-
 from fsl_cli.data.decode import File
+from fsl_cli.data.formats import ENDINGS, HEAD, begins_as_picture, ending, is_picture
+from fsl_cli.data.names import is_junk
+from fsl_cli.errors import UserError
+
+LARGEST = 1 << 30  # bytes of one file
+MOST = 5_000_000  # files and folders of one place
+LINKS = 4  # links to folders, one inside another, that are followed
 
 
 class Picture(NamedTuple):
-    """An image, and what changes when it does: its path, its size in bytes, its time or checksum."""
+    """A file, and what changes when it does: its path, its size in bytes, its time or checksum."""
 
     file: File
     stamp: tuple[str | int, ...]
 
 
-class Folder:
-    """A folder on disk. Links to class folders are followed, links inside them are not: they may go in circles."""
+class Place(ABC):
+    """Files by their paths, of whatever holds them. `enter` makes a folder in it the place."""
 
     def __init__(self, top: Path) -> None:
         self.top = top
+        self.inside = ""  # the folder that stands for the place, with a slash at its end
+        self.odd: list[str] = []  # what cannot be read, and why
+        self.junk: list[str] = []  # what is nobody's data
+        self.outside: list[str] = []  # what lies beside the folder that was entered
+        self._is_picture: dict[str, bool] = {}
 
+    @abstractmethod
+    def _walk(self) -> Iterator[tuple[str, Picture | None]]:
+        """Every file by its path in `top`; folders too, as paths with a slash at their end, and None."""
+
+    @abstractmethod
     def name(self, path: str = "") -> str:
         """A path in here, as people know it."""
-        return str(self.top / path)
 
-    def folders(self, path: str = "") -> list[str]:
-        """The paths of the folders in a folder, sorted."""
-        names = sorted(p.name for p in (self.top / path).iterdir() if p.is_dir() and not p.name.startswith("."))
-        return [posixpath.join(path, name) for name in names]
+    @cached_property
+    def files(self) -> dict[str, Picture]:
+        """All files by path, sorted."""
+        found = dict(sorted(self._limited(), key=itemgetter(0)))
+        self._folders = [path for path, picture in found.items() if picture is None]
+        return {path: picture for path, picture in found.items() if picture}
 
-    def tables(self) -> list[str]:
-        """The CSV files that lie in the folder itself, sorted."""
-        return sorted(p.name for p in self.top.glob("[!.]*") if p.suffix.lower() == ".csv" and p.is_file())
+    def _limited(self) -> Iterator[tuple[str, Picture | None]]:
+        for count, found in enumerate(self._walk()):
+            if count == MOST:
+                raise UserError(f"{self.top} holds more than {MOST:,} files and folders. Choose one inside it.")
+            yield found
 
-    def images(self, path: str = "") -> list[Picture]:
-        """All images below a folder, by their paths."""
-        below = self.top / path
-        paths = sorted(p.relative_to(below).as_posix() for p in below.rglob("*") if _is_image(p.name))
-        found = [self.picture(posixpath.join(path, name)) for name in paths if "/." not in f"/{name}"]
-        return [picture for picture in found if picture]
-
-    def picture(self, path: str) -> Picture | None:
-        """The file with this path, if there is one."""
-        full = self.top / path
-        if not full.is_file():
-            return None
-        stat = full.stat()
-        return Picture(File(str(full), full.read_bytes), (path, stat.st_size, stat.st_mtime_ns))
-
-
-class Zip:
-    """A zip, read without unpacking it; one that holds nothing but a folder stands for that folder.
-
-    Raises OSError or zipfile.BadZipFile where it cannot be opened.
-    """
-
-    def __init__(self, zip: Path) -> None:
-        self.zip, self.archive = zip, zipfile.ZipFile(zip)
-        infos = [i for i in self.archive.infolist() if "/." not in f"/{i.filename}" and "__MACOSX/" not in i.filename]
-        tops = {"".join(info.filename.partition("/")[:2]) for info in infos}
-        self.inside = next(iter(tops)) if len(tops) == 1 and min(tops).endswith("/") else ""
-        self.files: dict[str, zipfile.ZipInfo] = {}
-        self.below = defaultdict[str, list[str]](list)  # folder -> all files below it, sorted
-        self.within = defaultdict[str, set[str]](set)  # folder -> the folders in it
-        for info in sorted(infos, key=lambda info: info.filename):
-            path = info.filename.removeprefix(self.inside)
+    @cached_property
+    def _tree(self) -> tuple[dict[str, list[str]], dict[str, set[str]]]:
+        """Of each folder: all files below it, sorted; the folders in it."""
+        below, within = defaultdict[str, list[str]](list), defaultdict[str, set[str]](set)
+        for path in [*self.files, *self._folders]:
             above = ["", *(path[:i] for i, letter in enumerate(path) if letter == "/")]
             for outer, inner in pairwise(above):
-                self.within[outer].add(inner)
-            if path and not path.endswith("/"):  # else the entry of a folder
-                self.files[path] = info
+                within[outer].add(inner)
+            if not path.endswith("/"):
                 for folder in above:
-                    self.below[folder].append(path)
-
-    def name(self, path: str = "") -> str:
-        """A path in here, as people know it."""
-        inside = f"{self.inside}{path}".rstrip("/")
-        return f"{self.zip}: {inside}" if inside else str(self.zip)
+                    below[folder].append(path)
+        return below, within
 
     def folders(self, path: str = "") -> list[str]:
         """The paths of the folders in a folder, sorted."""
-        return sorted(self.within[path])
-
-    def tables(self) -> list[str]:
-        """The CSV files that lie in the zip itself, sorted."""
-        return [path for path in self.files if "/" not in path and path.lower().endswith(".csv")]
+        return sorted(self._tree[1].get(path, ()))
 
     def images(self, path: str = "") -> list[Picture]:
-        """All images below a folder, by their paths."""
-        found = [self.picture(each) for each in self.below[path] if _is_image(each)]
-        return [picture for picture in found if picture]
+        """All pictures below a folder, by their paths."""
+        return [self.files[each] for each in self._tree[0].get(path, ()) if self.shows(each)]
+
+    def loose(self, path: str = "") -> list[str]:
+        """The paths of the files that lie in a folder itself, sorted."""
+        start = len(path) + 1 if path else 0
+        return [each for each in self._tree[0].get(path, ()) if "/" not in each[start:]]
+
+    def shows(self, path: str) -> bool:
+        """Whether a file of `files` is a picture: by its ending, or else by how it begins."""
+        if path not in self._is_picture:
+            self._is_picture[path] = ending(path) in ENDINGS or self._looks(self.files[path])
+        return self._is_picture[path]
+
+    def _looks(self, picture: Picture) -> bool:
+        try:
+            return begins_as_picture(picture.file.read(HEAD)) and is_picture(picture.file.read())
+        except Exception:  # a damaged archive may raise anything
+            return False
 
     def picture(self, path: str) -> Picture | None:
         """The file with this path, if there is one."""
-        info = self.files.get(path)
-        if not info:
+        return self.files.get(path)
+
+    def enter(self, folder: str) -> None:
+        """Let a folder in here stand for the place: it is nothing but a wrapper."""
+        inner = f"{folder}/"
+        files, folders = self.files, self._folders
+        self.outside += [self.name(path) for path in files if not path.startswith(inner)]
+        self._is_picture = {path.removeprefix(inner): known for path, known in self._is_picture.items()}
+        self.inside += inner
+        self._folders = [path.removeprefix(inner) for path in folders if path.startswith(inner) and path != inner]
+        short = {path.removeprefix(inner): each for path, each in files.items() if path.startswith(inner)}
+        self.files = {path: Picture(each.file, (path, *each.stamp[1:])) for path, each in short.items()}
+        del self._tree
+
+
+class Folder(Place):
+    """A folder on disk. Links are followed, as long as they do not lead to a folder that they are in."""
+
+    def name(self, path: str = "") -> str:
+        return str(self.top / self.inside / path)
+
+    def _walk(self) -> Iterator[tuple[str, Picture | None]]:
+        real = Path(os.path.realpath(self.top))
+        above = {(found.st_dev, found.st_ino) for found in (each.stat() for each in (real, *real.parents))}
+        yield from self._below("", above, 0)
+
+    def _below(self, path: str, above: set[tuple[int, int]], links: int) -> Iterator[tuple[str, Picture | None]]:
+        """`above` are the folders on the way, by device and number."""
+        with os.scandir(self.top / path) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        for entry in found:
+            full = posixpath.join(path, entry.name)
+            if is_junk(entry.name):
+                self.junk.append(self.name(full))
+                continue
+            try:
+                status = entry.stat()
+            except OSError as error:
+                self.odd.append(f"{self.name(full)}: {_nowhere(entry, error)}")
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                number, depth = (status.st_dev, status.st_ino), links + entry.is_symlink()
+                if number in above or depth > LINKS:
+                    self.odd.append(f"{self.name(full)}: a link that leads in a circle")
+                    continue
+                yield f"{full}/", None
+                try:
+                    yield from self._below(full, above | {number}, depth)
+                except PermissionError as error:
+                    self.odd.append(f"{self.name(full)}: {error.strerror}")
+            elif reason := _unreadable(status):
+                self.odd.append(f"{self.name(full)}: {reason}")
+            else:
+                yield full, self._picture(full, status)
+
+    def _picture(self, path: str, status: os.stat_result) -> Picture:
+        full = self.top / self.inside / path
+        return Picture(disk_file(full), (path, status.st_size, status.st_mtime_ns))
+
+    def picture(self, path: str) -> Picture | None:
+        """The file with this path, which may lead out of the folder, if there is one; nothing else is looked at."""
+        try:
+            status = (self.top / self.inside / path).stat()
+        except (OSError, ValueError):
             return None
-        return Picture(
-            File(self.name(path), partial(self.archive.read, info.filename)), (path, info.file_size, info.CRC)
-        )
+        return None if _unreadable(status) else self._picture(path, status)
 
 
-Place = Folder | Zip
+def disk_file(path: Path) -> File:
+    """A file on disk, which is not opened yet."""
+    return File(str(path), partial(read_regular, path))
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMG_EXTENSIONS)
+def read_regular(path: Path, count: int = LARGEST) -> bytes:
+    """The first `count` bytes of a regular file. OSError where it is none, or larger than `LARGEST`."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        if reason := _unreadable(os.fstat(file.fileno())):
+            raise OSError(reason)
+        return file.read(count)
+
+
+def _unreadable(status: os.stat_result) -> str:
+    if not stat.S_ISREG(status.st_mode):
+        return "no regular file"
+    return f"larger than {LARGEST >> 30} GB" if status.st_size > LARGEST else ""
+
+
+def _nowhere(entry: os.DirEntry[str], error: OSError) -> str:
+    return "a link that leads nowhere" if entry.is_symlink() else error.strerror or str(error)

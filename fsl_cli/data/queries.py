@@ -1,22 +1,25 @@
-"""New pictures to classify: a folder or zip of them, a CSV that lists them, or single files."""
+"""New pictures to classify: a folder or archive of them, a table that lists them, or single files."""
 
 from __future__ import annotations
 
-import csv
-import posixpath
-import zipfile
 from collections.abc import Iterable, Iterator
 from glob import glob
 from pathlib import Path
 from typing import NamedTuple
 
+from fsl_cli.data.archives import BROKEN, archive_of
+from fsl_cli.data.columns import Columns, columns_of
 from fsl_cli.data.decode import File
-from fsl_cli.data.layouts import refuse, table_rows
-from fsl_cli.data.places import Folder, Place, Zip
+from fsl_cli.data.layouts import open_folder, refuse
+from fsl_cli.data.left_out import left_out
+from fsl_cli.data.listed import Finder
+from fsl_cli.data.places import Folder, Place, disk_file
+from fsl_cli.data.tables import ENDINGS, read_table
 from fsl_cli.errors import UserError
 
 NEEDED = (
-    "Type query= with a folder, a zip, a CSV with the column file, or pictures: query='new/*.jpg', query=a.jpg,b.png."
+    "Type query= with a folder, a zip or tar, a CSV with the column file, or pictures: query='new/*.jpg', "
+    "query=a.jpg,b.png."
 )
 
 
@@ -24,81 +27,89 @@ class Query(NamedTuple):
     """A picture, and what it is known to show."""
 
     file: File
-    label: str | None  # the class that it shows, if a folder on its way or the CSV's column label names one
-    told: bool  # whether a folder or the CSV tells what it shows, be it a class or not
+    label: str | None  # the class that it shows, if a folder on its way or the table's column label names one
+    told: bool  # whether a folder or the table tells what it shows, be it a class or not
 
 
-def queries(words: Iterable[str], classes: Iterable[str]) -> list[Query]:
+def queries(words: Iterable[str], classes: Iterable[str], lost: list[str] | None = None) -> list[Query]:
     """The pictures that these words name, each a path or a pattern; `classes` are those that they may show.
 
     A folder is looked through with all its sub-folders, of which the innermost with a class's name is a picture's
-    label. Raises UserError.
+    label. What is left out is added to `lost`, in words. Raises UserError.
     """
-    known = set(classes)
+    known, lost = set(classes), [] if lost is None else lost
     try:
-        found = [query for word in words for query in _pictures(word, known)]
+        found = [query for word in words for query in _pictures(word, known, lost)]
     except OSError as error:
         raise UserError(f"{error.filename or 'query'} cannot be read: {error.strerror or error}.") from error
     if not found:
-        raise UserError(f"query={','.join(words)} has no pictures. {NEEDED}")
+        told = "".join(f"\n  Left out: {line}." for line in lost)
+        raise UserError(f"query={','.join(words)} has no pictures. {NEEDED}{told}")
     return found
 
 
-def _pictures(word: str, classes: set[str]) -> Iterator[Query]:
+def _pictures(word: str, classes: set[str], lost: list[str]) -> Iterator[Query]:
     path = Path(word).expanduser()
     if path.is_dir():
-        yield from _below(Folder(path), classes)
+        yield from _below(open_folder(path), classes, lost)
     elif not path.exists():
         matches = sorted(glob(str(path), recursive=True))
         if not matches:
             raise UserError(f"query={word} does not exist. {NEEDED}")
         for match in matches:
-            yield from _pictures(match, classes)
-    elif path.suffix.lower() == ".csv":
+            yield from _pictures(match, classes, lost)
+    elif not path.is_file():
+        raise UserError(f"query={word} is no regular file. {NEEDED}")
+    elif path.suffix.lower() in (*ENDINGS, ".txt"):
         yield from _listed(Folder(path.parent), path.name, classes)
-    elif zipfile.is_zipfile(path):
-        yield from _in_zip(path, classes)
+    elif place := _archive(path):
+        tables = [(table, found) for table in place.loose() if (found := _columns(place, table))]
+        yield from _listed(place, tables[0][0], classes) if len(tables) == 1 else _below(place, classes, lost)
     else:
-        yield Query(File(str(path), path.read_bytes), None, False)
+        yield Query(disk_file(path), None, False)
 
 
-def _in_zip(path: Path, classes: set[str]) -> Iterator[Query]:
-    """All pictures of a zip, or those that the one CSV in it lists."""
+def _archive(path: Path) -> Place | None:
     try:
-        place = Zip(path)
-    except (zipfile.BadZipFile, ValueError, RuntimeError) as error:
-        raise UserError(f"query={path} is a zip that cannot be read ({error}). Copy it again.") from error
-    tables = [each for each in place.tables() if "file" in (table_rows(place, each, "replace").fieldnames or [])]
-    yield from _listed(place, tables[0], classes) if len(tables) == 1 else _below(place, classes)
+        return archive_of(path)
+    except BROKEN as error:
+        raise UserError(f"query={path} is an archive that cannot be read ({error}). Copy it again.") from error
 
 
-def _below(place: Place, classes: set[str]) -> Iterator[Query]:
-    for picture in place.images():
+def _columns(place: Place, table: str) -> Columns | None:
+    """The columns of a table that lists pictures; None if it is no table, or lists none."""
+    if not table.lower().endswith(ENDINGS):
+        return None
+    try:
+        find = Finder(place)
+        columns = columns_of(read_table(place, table), find, labelled=False)
+    except (UserError, OSError):
+        return None
+    return columns if any(find(row[columns.file]) for _, row in columns.rows if columns.file < len(row)) else None
+
+
+def _below(place: Place, classes: set[str], lost: list[str]) -> Iterator[Query]:
+    pictures = place.images()
+    for picture in pictures:
         *folders, _ = str(picture.stamp[0]).split("/")
         label = next((name for name in reversed(folders) if name in classes), None)
         yield Query(picture.file, label, bool(folders))
+    lost += left_out(place, [picture.file.name for picture in pictures], [], "")
 
 
-def _listed(place: Place, table: str, classes: set[str]) -> Iterator[Query]:
-    """By a CSV with the column file, relative to where it lies, and perhaps label."""
-    rows = table_rows(place, table)
-    if "file" not in (rows.fieldnames or []):
-        raise UserError(
-            f"{place.name(table)} has no column file: it begins with {','.join(rows.fieldnames or [])[:80]}"
-        )
+def _listed(place: Place, path: str, classes: set[str]) -> Iterator[Query]:
+    """By a table of pictures, relative to where it lies, and perhaps of their labels."""
+    find, table = Finder(place), read_table(place, path)
+    columns = columns_of(table, find, labelled=False)
     found, missing = [], []
-    try:
-        for row in rows:
-            name, label = ((row.get(column) or "").strip() for column in ("file", "label"))
-            picture = place.picture(posixpath.normpath(name)) if name else None
-            if picture:
-                found.append(Query(picture.file, label if label in classes else None, bool(label)))
-            else:
-                missing.append(
-                    f"line {rows.line_num}: {place.name(name) if name else 'file'} is {'missing' if name else 'empty'}."
-                )
-    except csv.Error as error:
-        missing.append(f"after line {rows.line_num}: {error}.")
+    for line, row in columns.rows:
+        name, label = (row[each] if 0 <= each < len(row) else "" for each in columns[:2])
+        if picture := find(name) if name else None:
+            found.append(Query(picture.file, label if label in classes else None, bool(label)))
+        else:
+            called = columns.names[columns.file]
+            missing.append(f"line {line}: {find.why_not(name) if name else f'{called} is empty.'}")
+    missing += [table.broken] if table.broken else []
     if missing:
-        refuse(f"{place.name(table)} is no list of pictures yet:", missing)
+        refuse(f"{place.name(path)} is no list of pictures yet:", missing)
     yield from found

@@ -76,6 +76,8 @@ class DataSet(NamedTuple):
     mean: tuple[float, ...] = (0.0,)  # per channel, of pixels in 0..1; x is (pixel - mean) / std
     std: tuple[float, ...] = (1.0,)
     ink: bool = False  # pixels are 1 for ink and 0 for paper, the negative of what is in the files
+    reading: str = ""  # how the user's files were understood, in words
+    left_out: list[str] = []  # kinds of files that were not taken, and why
 
     @property
     def hash(self) -> str:

@@ -31,6 +31,7 @@ def info_lines(found: dict[str, Any]) -> list[str]:
         f"{found['name']}: {found['classes']:,} classes, {found['images']:,} images of {height} x {width} x {channels}",
         f"images         {bytes_text(found['bytes'])}, hash {found['hash']}",
         f"store          {found['store']}",
+        *([f"read as        {found['reading']}"] if found["reading"] else []),
         f"split          {found['split']} ({found['split_hash']}), rotations={found['rotations']}",
     ]
     for part, split in found["splits"].items():
@@ -48,7 +49,9 @@ def info_lines(found: dict[str, Any]) -> list[str]:
         lines.append(f"duplicates     {mark}: {_counted(groups)}{serious}")
         lines += [f"  {text}" for text in _some([_places(group) for group in groups], "\n").splitlines()]
     lines.append(f"skipped files  {len(found['skipped']) or 'none'}")
-    return lines + [f"  {text}" for text in _some(found["skipped"], "\n").splitlines()]
+    lines += [f"  {text}" for text in _some(found["skipped"], "\n").splitlines()]
+    lines.append(f"left out       {'none' if not found['left_out'] else 'also, for other reasons'}")
+    return lines + [f"  {text}" for text in found["left_out"]]
 
 
 def _counted(groups: list[Any]) -> str:

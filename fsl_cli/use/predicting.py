@@ -25,7 +25,10 @@ def read_support(run: Run, root: str, on_error: str, skipped: list[str]) -> tupl
     from fsl_cli.data.layouts import find
     from fsl_cli.data.photos import photos
 
-    groups = find(root, "support").groups.values()
+    found = find(root, "support")
+    for line in found.left_out:
+        print(f"support: left out: {line}.")
+    groups = found.groups.values()
     classes = {name: [each.file for each in pictures] for group in groups for name, pictures in group.items()}
     labels: list[str] = []
     files: list[File] = []
@@ -49,7 +52,10 @@ def predicted(run: Run, typed: dict[str, str], html: bool) -> Predictions:
     skipped: list[str] = []
     classify, known = read_support(run, typed["support"], typed["on_error"], skipped)
     words = [typed["query"]] if Path(typed["query"]).expanduser().exists() else names(typed["query"])
-    asked = {query.file.name: query for query in queries(words, classify.classes)}
+    lost: list[str] = []
+    asked = {query.file.name: query for query in queries(words, classify.classes, lost)}
+    for line in lost:
+        print(f"query: left out: {line}.")
     if both := asked.keys() & {file.name for file in known}:
         some = f"{len(both):,} of the {len(asked):,} new pictures are of the support set, such as {min(both)}"
         print(f"{some}: no measure of what was learned.", file=sys.stderr)

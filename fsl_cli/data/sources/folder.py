@@ -14,7 +14,8 @@ from typing import Literal
 
 from fsl_cli.data.copies import divided
 from fsl_cli.data.decode import decode
-from fsl_cli.data.layouts import Groups, find, refuse
+from fsl_cli.data.layouts import find, refuse
+from fsl_cli.data.listed import Chosen, Groups
 from fsl_cli.data.photos import photo
 from fsl_cli.data.store import DataSet, Images, cache_folder, open_store
 from fsl_cli.errors import UserError
@@ -29,16 +30,20 @@ def folder(
     split_seed: int = 0,
     rotations: Literal["none", "train", "all"] = "none",
     on_error: Literal["stop", "skip"] = "stop",
+    file_column: str | int | None = None,
+    label_column: str | int | None = None,
     cache: str | None = None,
 ) -> DataSet:
     """The images at `root`, each (channels, size, size): shorter side resized to `size`, then the middle cut out.
 
-    `root` is a folder, a zip, or a CSV with the columns file (relative to the CSV), label and, if its rows are to say
-    it, split. A folder or zip in which such a CSV lies is read by it, whatever folders are beside it; else by its
-    folders, and images may lie deeper in a class folder. Hidden files do not count. Where there is neither a column
-    split nor folders train and test, `val_fraction` and `test_fraction` of the classes, at least one each, are drawn
+    `root` is a folder, a zip, a tar, or a table (CSV) of files, relative to it, their labels and perhaps splits;
+    `file_column` and `label_column` name its columns, or number them from 1, where their names do not tell. A folder or
+    archive in which such a table lies is read by it, whatever folders are beside it; else by its folders, and images
+    may lie deeper in a class folder. Hidden files do not count. Where there is neither a column split nor folders
+    train and test, `val_fraction` and `test_fraction` of the classes, at least two each where there are six, are drawn
     by `split_seed`; where there is but no val, val is `val_fraction` of the classes in train. `on_error="skip"`
-    leaves out images that cannot be read, and records them with the store. Raises UserError.
+    leaves out images that cannot be read, or that a table lists and are not there. What is left out is told, and in
+    the data set's `left_out`. Raises UserError.
     """
     fractions = {"val": val_fraction, "test": test_fraction}
     checks = {
@@ -50,19 +55,20 @@ def folder(
     }
     if not all(checks.values()):
         refuse("These values cannot be:", [message for message, good in checks.items() if not good])
-    groups, table = find(root)
+    groups, table, reading, lost = find(root, chosen=Chosen(file_column, label_column, on_error == "skip"))
     classes = {name: pictures for group in groups.values() for name, pictures in group.items()}
     listing = [picture.stamp for name in sorted(classes) for picture in classes[name]]
     digest = blake2b(json.dumps(listing).encode(), digest_size=16).hexdigest()
-    lists = _divide(groups, fractions, split_seed)
+    lists = _divide(groups, fractions, split_seed, str(root), lost)
+    for line in lost:
+        print(f"Left out: {line}.")
 
     recipe = {"size": size, "channels": channels, "resize": "bilinear antialias, centre", "files": digest}
     skipped: list[str] = []  # filled while the images are drawn, and then written with the recipe
     recipe |= {"on_error": on_error, "skipped": skipped} if on_error == "skip" else {}
 
     def drawn() -> Iterable[tuple[str, Images]]:
-        if table:
-            print(f"Images and classes are those that {table} lists.")
+        print(f"Read as {reading}.")
         files = {name: [picture.file for picture in pictures] for name, pictures in classes.items()}
         advice = "Delete them, save them again"
         return decode(files, size, on_error, skipped, partial(photo, channels=channels), advice)
@@ -70,22 +76,29 @@ def folder(
     store = open_store(cache_folder(cache), "folder", recipe, drawn)
     split = f"seeded-{split_seed}" if "" in groups else "csv" if table else "folders"
     data = divided("folder", store, split, lists, rotations)
-    return data._replace(mean=(0.5,) * channels, std=(0.5,) * channels)
+    return data._replace(mean=(0.5,) * channels, std=(0.5,) * channels, reading=reading, left_out=lost)
 
 
-def _divide(groups: Groups, fractions: dict[str, float], seed: int) -> dict[str, list[str]]:
-    """The classes of each split; those that have none of their own take theirs from "" or from train."""
+def _divide(groups: Groups, fractions: dict[str, float], seed: int, root: str, lost: list[str]) -> dict[str, list[str]]:
+    """The classes of each split; those that have none of their own take theirs from "" or from train.
+
+    An episode needs two classes, so each split gets two where there are enough. Raises UserError with what was `lost`.
+    """
     lists = {part: sorted(classes) for part, classes in groups.items()}
     pool = lists.pop("") if "" in lists else lists["train"]
     lacking = [part for part in ("test", "val") if part not in lists]
+    least = 2 if len(pool) >= 2 * (1 + len(lacking)) else 1
     if len(pool) <= len(lacking):
+        few = f"{len(pool)} classes ({', '.join(pool)})" if len(pool) != 1 else f"1 class ({pool[0]})"
+        told = "".join(f"\n  Left out: {line}." for line in lost)
         raise UserError(
-            f"{len(pool)} classes ({', '.join(pool)}) cannot be divided among train, {', '.join(lacking)}: "
-            f"each needs one of its own. Add class folders, to {1 + len(lacking)} or more."
+            f"{few} cannot be divided among train, {', '.join(reversed(lacking))}, which need two each for episodes of "
+            f"way=2: {2 * (1 + len(lacking))} classes or more. To tell a few classes apart nothing is trained: type "
+            f"fsl predict run=RUN support={root} query=FOLDER with a run of another data set.{told}"
         )
     # Sorting by a hash is a shuffle that no library can change.
     left = sorted(pool, key=lambda name: blake2b(f"{seed}/{name}".encode(errors="surrogateescape")).digest())
     for after, part in zip(range(len(lacking), 0, -1), lacking, strict=True):
-        count = max(1, min(round(fractions[part] * len(pool)), len(left) - after))
+        count = max(least, min(round(fractions[part] * len(pool)), len(left) - least * after))
         lists[part], left = sorted(left[:count]), left[count:]
     return {**lists, "train": sorted(left)}

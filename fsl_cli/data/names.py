@@ -1,0 +1,38 @@
+"""What people's names for parts of a data set mean: which split, and which files and folders are nobody's pictures."""
+
+from __future__ import annotations
+
+import re
+
+WORDS = {  # what a split is called, strong words first
+    "train": ("train", "training", "trn", "trainval", "base", "seen", "background"),
+    "val": ("val", "valid", "validation", "validate", "validating", "dev", "development"),
+    "test": ("test", "testing", "tst", "eval", "evaluation", "novel", "unseen"),
+}
+WEAK = {"base", "seen", "background", "novel", "unseen"}  # a word beside them says more: novel_val is for validation
+AFFIX = r"(?:set|split|data|dataset|images?|imgs?|pictures?|photos?|classes|files?|list|part|fold|cls)?"
+MEANING = {word: part for part, words in WORDS.items() for word in words}
+GLUED = re.compile(rf"(?:meta|my|the|mini)?({'|'.join(sorted(MEANING, key=len, reverse=True))}){AFFIX}")
+TOKENS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+JUNK = {  # folders and files that systems and programs leave, in lower case; so are all that begin with a dot
+    "__macosx", "@eadir", "#recycle", "@recycle", "@recently-snapshot", "$recycle.bin", "__pycache__", "lost+found",
+    "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "picasa.ini",
+}  # fmt: skip
+
+
+def part_of(name: str) -> str | None:
+    """The split that a name means: train, val or test, in any case, with prefixes and suffixes; None if not one."""
+    found = [GLUED.fullmatch(token.casefold()) for token in TOKENS.findall(name)]
+    if joined := GLUED.fullmatch(re.sub(r"[^a-z]", "", name.casefold())):  # TRAINing, trn-set
+        found.append(joined)
+    words = [match[1] for match in found if match]
+    strong = {MEANING[word] for word in words if word not in WEAK}
+    parts = strong or {MEANING[word] for word in words}
+    if parts == {"train", "val"} and re.search(r"train.?val", name.casefold()):
+        return "train"
+    return parts.pop() if len(parts) == 1 else None
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file or folder of this name is no part of anybody's data."""
+    return name.startswith(".") or name.casefold() in JUNK
