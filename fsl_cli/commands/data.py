@@ -116,6 +116,8 @@ def _info(words: Sequence[str], user_dir: str | None) -> None:
 
 
 def _show(words: Sequence[str], user_dir: str | None) -> None:
+    from fsl_cli.data.feasible import without_small
+    from fsl_cli.data.sampler import Shape
     from fsl_cli.pictures.episodes import draw
     from fsl_cli.pictures.terminal import inline
 
@@ -135,6 +137,8 @@ def _show(words: Sequence[str], user_dir: str | None) -> None:
     if out.suffix.lower() != ".png":
         raise UserError(f"out={out}: the picture is a PNG. Type out={out.with_suffix('.png')}.")
     data = _build(_values(settings, user_dir))
+    if typed["split"] in data.splits:
+        data = without_small(data, {typed["split"]: Shape(typed["way"], typed["shot"], typed["query"])})
     draw(data, out, **typed)
     inline(out)
     print(out)

@@ -10,7 +10,9 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from threading import Lock
 from typing import IO, Any
@@ -22,7 +24,7 @@ from fsl_cli.errors import UserError
 
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, ValueError, RuntimeError, EOFError, zlib.error, lzma.LZMAError)
 PACKED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
-SWELLS = 20  # times its own size that a packed tar may unpack to, or 1 GB
+SWELLS, LEAST = 20, 1 << 30  # a packed tar may unpack to so many times its own size, or to so many bytes
 
 
 class Archive(Place):
@@ -43,30 +45,27 @@ class Archive(Place):
             return "/".join(parts) + ("/" if name.endswith(("/", "\\")) else "")
         return ""
 
-    def _too_large(self, name: str, size: int) -> bool:
-        if size > LARGEST:
-            self.odd.append(f"{self.top}: {name}: larger than {LARGEST >> 30} GB")
-        return size > LARGEST
-
 
 class Zip(Archive):
-    """A zip. Raises OSError or zipfile.BadZipFile where it cannot be opened."""
+    """A zip, or the `content` of one. Raises OSError or zipfile.BadZipFile where it cannot be opened."""
 
-    def __init__(self, top: Path) -> None:
+    def __init__(self, top: Path, content: bytes | None = None) -> None:
         super().__init__(top)
-        self.archive = zipfile.ZipFile(top)
+        self.archive = zipfile.ZipFile(top if content is None else BytesIO(content))
 
     def _walk(self) -> Iterator[tuple[str, Picture | None]]:
         for info in self.archive.infolist():
             path = self._path(info.filename)
             if path.endswith("/"):
                 yield path, None
-            elif path and not self._too_large(info.filename, info.file_size):
+            elif path:
                 file = File(f"{self.top}: {path}", partial(_member, self.archive, info))
                 yield path, Picture(file, (path, info.file_size, info.CRC))
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, count: int = -1) -> bytes:
+    if info.file_size > LARGEST:
+        raise OSError(f"larger than {LARGEST >> 30} GB")
     with archive.open(info) as file:
         return file.read(count)
 
@@ -90,6 +89,8 @@ class Tar(Archive):
             elif path and (whole := self._whole(info)):
                 read = partial(self.bytes.read, whole.offset_data, whole.size)
                 yield path, Picture(File(f"{self.top}: {path}", read), (path, whole.size, int(info.mtime)))
+        if self.bytes.file.seek(0, 2) <= self.archive.offset:
+            self.odd.append(f"{self.top}: it has no mark at its end, and may be cut short")
 
     def _whole(self, info: tarfile.TarInfo) -> tarfile.TarInfo | None:
         """The member itself, or that which it is a link to."""
@@ -103,7 +104,7 @@ class Tar(Archive):
         if not found or not found.isreg() or found.issparse():
             self.odd.append(f"{self.top}: {info.name}: no regular file")
             return None
-        return None if self._too_large(info.name, found.size) else found
+        return found
 
 
 class _Bytes:
@@ -113,6 +114,8 @@ class _Bytes:
         self.file, self.lock = file, Lock()
 
     def read(self, start: int, size: int, count: int | None = None) -> bytes:
+        if size > LARGEST:
+            raise OSError(f"larger than {LARGEST >> 30} GB")
         with self.lock:
             self.file.seek(start)
             return self.file.read(size if count is None else min(size, count))
@@ -123,13 +126,14 @@ class _Bytes:
 
 def _unpack(packed: IO[bytes], top: Path) -> IO[bytes]:
     """Its content in a temporary file that goes with this process."""
-    most = max(1 << 30, SWELLS * top.stat().st_size)
+    most = max(LEAST, SWELLS * top.stat().st_size)
     file = tempfile.TemporaryFile()  # noqa: SIM115
-    with packed:
+    with packed, ExitStack() as failed:
+        failed.callback(file.close)
         try:
             while block := packed.read(1 << 20):
                 if file.tell() + len(block) > most:
-                    raise UserError(f"{top} unpacks to more than {most >> 30} GB, which no pictures do. Unpack it.")
+                    raise UserError(f"{top} unpacks to more than {most:,} bytes, which no pictures do. Unpack it.")
                 file.write(block)
         except OSError as error:
             if not error.errno:  # a damaged one: gzip.BadGzipFile
@@ -138,6 +142,7 @@ def _unpack(packed: IO[bytes], top: Path) -> IO[bytes]:
                 f"{top} cannot be unpacked into {tempfile.gettempdir()}: {error.strerror}. Type TMPDIR=FOLDER in front "
                 "of the command with a folder that has room, or unpack it yourself."
             ) from error
+        failed.pop_all()
     file.seek(0)
     return file
 

@@ -55,17 +55,10 @@ def columns_of(
     typed = [each for each in (file, label) if isinstance(each, str)]
     usual = {_plain(cell) for cell in first} & {*FILE, *LABEL}
     header = bool(usual or set(typed) & set(first)) and not any(ending(cell) in ENDINGS for cell in first)
-    found = _columns(table, header, resolve, file, label, labelled)
-    names = [row[found.file] if found.file < len(row) else "" for _, row in table.rows[: SAMPLE + 1]]
-    if not header and not resolve(names[0]) and any(map(resolve, names[1:])):  # a header of other words
-        return _columns(table, True, resolve, file or found.file + 1, label, labelled)
-    return found
-
-
-def _columns(
-    table: Table, header: bool, resolve: Resolve, file: str | int | None, label: str | int | None, labelled: bool
-) -> Columns:
-    first = table.rows[0][1]
+    header = header or any(
+        ending(cells[0]) not in ENDINGS and not resolve(cells[0]) and any(map(resolve, cells[1:]))  # other words
+        for cells in (table.cells(column, SAMPLE) for column in range(len(first)))
+    )
     width = max(len(row) for _, row in table.rows[: SAMPLE + 1])
     names = [*first, *[""] * (width - len(first))] if header else [str(i + 1) for i in range(width)]
     below = table._replace(rows=table.rows[1:] if header else table.rows)
@@ -121,9 +114,11 @@ def _file_column(
     looks = [column for column in free if _endings(table, column)]
     if len(looks) == 1:
         return looks[0]
+    free = [column for column in free if not header or _plain(names[column]) not in LABEL] or free
+    choices = _listed([names[column] for column in free])
     raise UserError(
         f"{table.name} {_begins(table, names, header)}: which column names the pictures? Type data.file_column= and "
-        f"one of {_listed(names)}; its usual names are file, filename, path, image, image_id and id."
+        f"one of {choices}; its usual names are file, filename, path, image, image_id and id."
     )
 
 

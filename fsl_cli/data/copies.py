@@ -3,74 +3,132 @@
 from __future__ import annotations
 
 import json
-import os
-import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.datasets.utils import check_integrity, extract_archive
 
+from fsl_cli.data.archives import BROKEN, Zip, archive_of
 from fsl_cli.data.decode import Classes, File
 from fsl_cli.data.download import download
-from fsl_cli.data.store import SPLITS, DataSet, Images, ImageStore, Split, open_store, split_hash, temporary_folder
+from fsl_cli.data.formats import ENDINGS, ending
+from fsl_cli.data.places import Folder
+from fsl_cli.data.recognise import Counts, copy_of, made_by, recognised
+from fsl_cli.data.store import (
+    SPLITS,
+    VERSION,
+    DataSet,
+    Images,
+    ImageStore,
+    Split,
+    open_store,
+    split_hash,
+    temporary_folder,
+)
 from fsl_cli.errors import UserError
 
 Draw = Callable[[Path], Iterable[tuple[str, Images]]]  # a copy -> its classes, one after another
 
 
-def open_copy(cache: Path, name: str, root: str | None, recipe: dict[str, Any], draw: Draw, get_it: str) -> ImageStore:
-    """The store made from the copy at `root`: a folder, a zip, or a folder with one zip in it.
+def open_copy(
+    cache: Path,
+    name: str,
+    root: str | None,
+    recipe: dict[str, Any],
+    draw: Draw,
+    get_it: str,
+    fetch: Callable[[], Path] | None = None,
+    counts: Counts = lambda path: True,
+) -> ImageStore:
+    """The store made from the copy at `root`: a folder, an archive, or a folder with one archive and little else.
 
-    Without `root`, from the copy in the cache's folder downloads/`name`, or as it was prepared last from any copy,
-    which may be gone since. `get_it` says where people get a copy and what will be checked; {folder} in it is the
-    default place. Raises UserError.
+    A `root` is believed only where the store was made from what is there now, or from the same bytes elsewhere; another
+    copy is another store. Without `root`, it is the one that was prepared last from any copy, which may be gone since;
+    or from what `fetch` downloads, or from the copy in the cache's folder downloads/`name`. `get_it` says where people
+    get a copy and what will be checked; {folder} in it is that default place. `counts` tells which files of a folder
+    are part of the copy. Raises UserError.
     """
     place = Path(root).expanduser() if root else cache / "downloads" / name
     get_it = get_it.format(folder=cache / "downloads" / name)
     if root and not place.exists():
         raise UserError(f"data.root={root} does not exist. {get_it}")
-    inside = sorted(place.glob("*.zip"))
-    place = inside[0] if len(inside) == 1 else place
+    try:
+        if root or (place.exists() and not fetch):
+            copy = copy_of(_within(place), counts)
+            key = {"copy": recognised(cache, name, recipe, copy)}
+            return open_store(cache, name, {**recipe, **key}, partial(_drawn, draw, copy.place), copy.source)
+    except OSError as error:
+        raise UserError(f"{error.filename or place} cannot be read: {error.strerror or error}.") from error
+    whole = {"name": name, "version": VERSION, **recipe}
+    made = [about["recipe"] for _, about in made_by(cache, name, whole)]
+    plain = [each for each in made if "copy" not in each]
+    key = {key: each for key, each in (plain or made or [{}])[0].items() if key == "copy"}
 
-    def drawn() -> Iterable[tuple[str, Images]]:
-        if not place.exists():
+    def fetched() -> Iterable[tuple[str, Images]]:
+        if not fetch:
             raise UserError(get_it)
-        try:
-            yield from draw(place)
-        except OSError as error:
-            raise UserError(f"{error.filename or place} cannot be read: {error.strerror or error}.") from error
+        yield from _drawn(draw, fetch())
 
-    copy = _fingerprint(place) if place.exists() else _prepared(cache, name, recipe)
-    return open_store(cache, name, {**recipe, "copy": copy}, drawn)
+    return open_store(cache, name, {**recipe, **({} if plain else key)}, fetched)
+
+
+def _drawn(draw: Draw, place: Path) -> Iterable[tuple[str, Images]]:
+    try:
+        yield from draw(place)
+    except OSError as error:
+        raise UserError(f"{error.filename or place} cannot be read: {error.strerror or error}.") from error
+
+
+def _within(place: Path) -> Path:
+    """The one zip in a folder, if there is one."""
+    inside = sorted(place.glob("*.zip"))
+    return inside[0] if len(inside) == 1 else place
 
 
 def find_files(place: Path) -> dict[str, File]:
-    """Every file of a folder or zip by its path in there, sorted; hidden ones left out."""
-    if place.is_dir():
-        paths = sorted(path.relative_to(place).as_posix() for path in place.rglob("*"))
-        found = {path: File(str(place / path), (place / path).read_bytes) for path in paths}
-    else:
-        try:
-            archive = zipfile.ZipFile(place)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise UserError(f"{place} cannot be read as a zip ({error}).") from error
-        found = {path: File(f"{place}: {path}", partial(archive.read, path)) for path in sorted(archive.namelist())}
-    return {path: file for path, file in found.items() if "/." not in f"/{path}" and "__MACOSX/" not in path}
+    """Every file of a folder, a zip or a tar by its path in there, sorted; what is nobody's data left out."""
+    try:
+        found = Folder(place) if place.is_dir() else archive_of(place)
+    except BROKEN as error:
+        kind = "zip" if place.suffix.lower() == ".zip" else "tar"
+        raise UserError(f"{place} cannot be read as a {kind} ({error}). Copy it again.") from error
+    if not found:
+        raise UserError(f"{place} is neither a folder nor a zip or tar.")
+    return {path: picture.file for path, picture in found.files.items()}
+
+
+def zipped_files(file: File) -> dict[str, File]:
+    """The same of a zip that is itself a file of a copy, perhaps in another archive."""
+    try:
+        inner = Zip(Path(file.name), file.read())
+    except BROKEN as error:
+        raise UserError(f"{file.name} cannot be read as a zip ({error}). Copy it again.") from error
+    return {path: picture.file for path, picture in inner.files.items()}
 
 
 def by_folder(files: dict[str, File], depth: int = 1) -> Classes:
     """The images by the last `depth` folders they lie in, such as n01532829, or train/n01532829."""
     classes: Classes = {}
     for path, file in files.items():
-        if path.lower().endswith(IMG_EXTENSIONS):
+        if ending(path) in ENDINGS:
             classes.setdefault("/".join(path.split("/")[:-1][-depth:]), []).append(file)
     return classes
+
+
+def what_is_there(files: Iterable[str]) -> str:
+    """What a copy that was refused holds: how many files of which endings, and in which folders."""
+    files = list(files)
+    endings = Counter(ending(path) or "without an ending" for path in files)
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in endings.most_common(4)) or "no files"
+    folders = sorted({path.rpartition("/")[0] for path in files if "/" in path})
+    inside = f", in {len(folders):,} folders such as {', '.join(folders[:3])}" if folders else ""
+    names = f" ({', '.join(sorted(files)[:4])})" if len(files) <= 12 and files else ""
+    return f"What is there: {kinds}{names}{inside}."
 
 
 @contextmanager
@@ -107,23 +165,3 @@ def divided(name: str, store: ImageStore, split: str, lists: dict[str, list[str]
         part: Split(np.array([number[each] for each in lists[part]]), 4 if part in turned else 1) for part in SPLITS
     }
     return DataSet(name, store, splits, {"split": split, "split_hash": split_hash(lists), "rotations": rotations})
-
-
-def _fingerprint(place: Path) -> str:
-    """Names, sizes and times of all files, of the zip if it is one: whatever differs in them is another copy."""
-    paths = sorted(Path(top) / name for top, _, names in os.walk(place) for name in names) or [place]
-    stats = [(path.relative_to(place).as_posix(), path.stat()) for path in paths]
-    listing = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-    return blake2b(json.dumps(listing).encode(), digest_size=8).hexdigest()
-
-
-def _prepared(cache: Path, name: str, recipe: dict[str, Any]) -> str:
-    """The copy from which a store of this recipe was made last; "" if none was."""
-    for about in sorted(cache.glob(f"{name}-*/store.json"), key=lambda path: path.stat().st_mtime, reverse=True):
-        try:
-            made = json.loads(about.read_text())["recipe"]
-        except (OSError, ValueError, KeyError):
-            continue
-        if made.get("copy") and all(made.get(key) == value for key, value in recipe.items() if key != "skipped"):
-            return str(made["copy"])
-    return ""

@@ -13,7 +13,7 @@ from typing import NamedTuple, NoReturn
 from fsl_cli.data.archives import BROKEN, Mounted, archive_of
 from fsl_cli.data.decode import ten
 from fsl_cli.data.left_out import left_out, some
-from fsl_cli.data.listed import Chosen, Finder, Groups, by_table, lists_pictures, merged
+from fsl_cli.data.listed import Chosen, Finder, Groups, by_table, divided, merged, tables_of, tables_of_last_resort
 from fsl_cli.data.names import WEAK, part_of
 from fsl_cli.data.places import Folder, Place
 from fsl_cli.data.store import SPLITS
@@ -47,10 +47,11 @@ def find(root: str | None, setting: str = "data.root", chosen: Chosen = Chosen()
         raise UserError(f"data=folder needs to know where your images are: type data.root=ROOT. {LAYOUT}")
     try:
         place, table = _open(root, setting)
-        if not table:
-            unwrap(place)
+        tables = [table] if table else tables_of(place, chosen)
+        while not tables and _unwrap(place):
+            tables = tables_of(place, chosen)
+        tables = tables or tables_of_last_resort(place, chosen)
         finder = Finder(place)
-        tables = [table] if table else _tables(place, finder, chosen)
         return _by_tables(place, tables, finder, chosen, not table) if tables else _by_name(place, root, setting)
     except OSError as error:
         raise UserError(f"{error.filename or root} cannot be read: {error.strerror or error}.") from error
@@ -87,34 +88,13 @@ def open_folder(path: Path) -> Place:
     return place if place.images() else Mounted(path)
 
 
-def unwrap(place: Place) -> None:
-    """Enter the one folder that holds all pictures in folders, as often as there is one, beside whatever files."""
-    while True:
-        full = [folder for folder in place.folders() if place.images(folder)]
-        tables = [path for path in place.loose() if path.lower().endswith(ENDINGS)]
-        if len(full) != 1 or any(map(place.shows, place.loose())) or not _divided(place, full[0]) or tables:
-            return
+def _unwrap(place: Place) -> bool:
+    """Enter the one folder that holds all pictures in folders, beside whatever files, if there is one."""
+    full = divided(place, "")
+    wrapped = len(full) == 1 and not any(map(place.shows, place.loose())) and bool(divided(place, full[0]))
+    if wrapped:
         place.enter(full[0])
-
-
-def _divided(place: Place, folder: str) -> list[str]:
-    """The folders with pictures in a folder."""
-    return [inner for inner in place.folders(folder) if place.images(inner)]
-
-
-def _tables(place: Place, finder: Finder, chosen: Chosen) -> list[str]:
-    """The tables in a place that list its pictures: one, or one for each split."""
-    listing = [path for path in place.loose() if path.lower().endswith(ENDINGS)]
-    tables = [path for path in listing if lists_pictures(place, path, finder, chosen)]
-    parts = [part_of(path.rpartition(".")[0]) for path in tables]
-    if len(tables) > 1 and (None in parts or len(set(parts)) < len(parts)):
-        raise UserError(
-            f"{place.name()} has {len(tables)} lists of images, {', '.join(tables)}: keep one of them, or type "
-            f"data.root={place.name(tables[0])}."
-        )
-    if not tables and listing and not _divided(place, ""):
-        return listing[:1]  # which then says why it is none
-    return tables
+    return wrapped
 
 
 def _by_tables(place: Place, tables: list[str], finder: Finder, chosen: Chosen, others: bool) -> Found:
@@ -131,13 +111,15 @@ def _by_tables(place: Place, tables: list[str], finder: Finder, chosen: Chosen, 
         problems += [f"No line has the split {part}: train and test are needed, val is not." for part in absent]
     problems += _in_two(groups)
     if problems:
-        refuse(f"{place.name(tables[0])} is no list of images yet:", problems)
+        missing = any(line.endswith(" is missing.") for line in problems) and not chosen.skip
+        skip = " (data.on_error=skip leaves out what is missing)" if missing else ""
+        refuse(f"{place.name(tables[0])} is no list of images yet{skip}:", problems)
     groups = {part: classes for part, classes in groups.items() if classes}
     taken = [picture.file.name for classes in groups.values() for each in classes.values() for picture in each]
     names = [place.name(table) for table in tables]
     lost = left_out(place, taken, names, f"{tables[0]} does not list them") if others else []
     rows = sum(left for _, _, left in read)
-    lost += [f"{rows:,} rows of {tables[0]}: listed twice, or what they list is not there"] if rows else []
+    lost += [f"{rows:,} row{'s' * (rows > 1)} of {tables[0]}: listed twice, or not there"] if rows else []
     reading = f"table {', '.join(tables)}, {columns.told()}; {_counted(groups)}"
     return Found(groups, names[0], reading, lost)
 
@@ -152,7 +134,7 @@ def _counted(groups: Groups) -> str:
 def _by_name(place: Place, root: str, setting: str) -> Found:
     """By folders. Only those with a name of a split are splits, and only if there are several: a class may be called
     train."""
-    full = _divided(place, "")
+    full = divided(place, "")
     parts = _parts(full)
     groups = {part: _inner(place, folder) for folder, part in parts.items()} if parts else {"": full}
     found = {
@@ -214,9 +196,9 @@ def _advice(place: Place, parts: dict[str, str], found: Groups, setting: str) ->
 def _inner(place: Place, folder: str) -> list[str]:
     """The class folders of a split, which may have wrappers of its own."""
     while True:
-        classes = _divided(place, folder)
+        classes = divided(place, folder)
         loose = any(map(place.shows, place.loose(folder)))
-        if len(classes) != 1 or loose or not _divided(place, classes[0]):
+        if len(classes) != 1 or loose or not divided(place, classes[0]):
             return classes
         folder = classes[0]
 

@@ -12,9 +12,11 @@ from fsl_cli.data.formats import ENDINGS, ending
 from fsl_cli.data.names import part_of
 from fsl_cli.data.places import Picture, Place
 from fsl_cli.data.store import SPLITS
-from fsl_cli.data.tables import SAMPLE, Table, read_table
+from fsl_cli.data.tables import ENDINGS as TABLES
+from fsl_cli.data.tables import SAMPLE, read_table
 from fsl_cli.errors import UserError
 
+DEEP = 50  # tables deeper in a place that are looked into
 Groups = dict[str, dict[str, list[Picture]]]  # split ("" if there is none) -> class -> its images
 
 
@@ -85,6 +87,35 @@ def _shared(one: list[str], other: list[str]) -> int:
     return count
 
 
+def divided(place: Place, folder: str) -> list[str]:
+    """The folders with pictures in a folder."""
+    return [inner for inner in place.folders(folder) if place.holds(inner)]
+
+
+def tables_of(place: Place, chosen: Chosen) -> list[str]:
+    """The tables in a place that list its pictures: one, or one for each split."""
+    listing, finder = [path for path in place.loose() if path.lower().endswith(TABLES)], Finder(place)
+    tables = [path for path in listing if lists_pictures(place, path, finder, chosen)]
+    parts = [part_of(path.rpartition(".")[0]) for path in tables]
+    if len(tables) > 1 and (None in parts or len(set(parts)) < len(parts)):
+        raise UserError(
+            f"{place.name()} has {len(tables)} lists of images, {', '.join(tables)}: keep one of them, or type "
+            f"data.root={place.name(tables[0])}."
+        )
+    return tables
+
+
+def tables_of_last_resort(place: Place, chosen: Chosen) -> list[str]:
+    """Where folders tell nothing: the only table deeper in a place that lists pictures, or one that says why not."""
+    if len(divided(place, "")) > 1:
+        return []
+    finder = Finder(place)
+    deep = [path for path in place.files if path.lower().endswith(TABLES)][:DEEP]
+    listing = [path for path in deep if lists_pictures(place, path, finder, chosen)]
+    beside = [path for path in place.loose() if path in deep]
+    return listing if len(listing) == 1 else beside[:1] if not divided(place, "") else []
+
+
 def lists_pictures(place: Place, path: str, find: Finder, chosen: Chosen) -> bool:
     """Whether a table in a place lists pictures there, with their classes. Raises UserError where it is damaged."""
     table = read_table(place, path, "replace")
@@ -92,7 +123,7 @@ def lists_pictures(place: Place, path: str, find: Finder, chosen: Chosen) -> boo
         columns = columns_of(table, find, chosen.file_column, chosen.label_column)
     except UserError:
         return False
-    usual = {"file", "label"} <= set(columns.names)
+    usual = {"file", "label"} <= set(columns.names) and not path.lower().endswith(".json")
     names = [row[columns.file] for _, row in columns.rows[:SAMPLE] if columns.file < len(row)]
     return usual or any(find(name) for name in names)
 
@@ -152,8 +183,3 @@ def merged(groups: list[tuple[str, Groups]]) -> Groups:
             for label, pictures in classes.items():
                 found[part].setdefault(label, []).extend(pictures)
     return _sorted(found)
-
-
-def table_named(table: Table) -> str | None:
-    """The split that a table's name means."""
-    return part_of(posixpath.splitext(posixpath.basename(table.path))[0])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mmap
 import pickle
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +70,33 @@ def _encode(text: str = "", encoding: str = "latin1") -> bytes:  # how Python 3 
     return text.encode("latin1")
 
 
+def _scalar(dtype: Any, raw: Any = b"") -> Any:  # a number of NumPy's
+    return np.frombuffer(raw.encode("latin1") if isinstance(raw, str) else raw, dtype.real())[0].item()
+
+
+def _numbers(*bounds: Any) -> list[int]:
+    numbers = range(*bounds)
+    if len(numbers) > 10_000_000:
+        raise Refused(f"{len(numbers):,} numbers in a row")
+    return list(numbers)
+
+
 NUMPY = ("numpy.core", "numpy._core")  # before and since NumPy 2
 ADMITTED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
     **{(f"{core}.multiarray", "_reconstruct"): _Array for core in NUMPY},
     **{(f"{core}.numeric", "_frombuffer"): _from_buffer for core in NUMPY},
+    **{(f"{core}.multiarray", "scalar"): _scalar for core in NUMPY},
+    ("collections", "OrderedDict"): dict,
+    ("collections", "defaultdict"): lambda *_: {},
+    **{
+        (module, name): kind
+        for module in ("builtins", "__builtin__")
+        for name, kind in (("list", list), ("dict", dict))
+    },
+    ("builtins", "range"): _numbers,
+    ("__builtin__", "xrange"): _numbers,
     ("_codecs", "encode"): _encode,
     ("__builtin__", "bytes"): lambda: b"",
     ("builtins", "bytes"): lambda: b"",
@@ -120,15 +142,18 @@ _Reader.dispatch[pickle.BUILD[0]] = _Reader.build  # type: ignore[assignment]
 _Reader.dispatch[pickle.FRAME[0]] = _Reader.skip_frame  # type: ignore[assignment]
 
 
-def read_pickle(path: Path) -> Any:
+def read_pickle(path: Path | str, content: bytes | None = None) -> Any:
     """Its dicts (keys as text), lists, tuples, text, bytes, numbers and arrays. Raises UserError when it holds more.
 
-    Arrays are read-only views of the file, and long strings of bytes are memoryviews.
+    Arrays are read-only views of the file, and long strings of bytes are memoryviews. Where no file is called
+    `path`, as in an archive, `content` are its bytes, which go into a temporary file.
     """
     try:
-        with open(path, "rb") as file:
-            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return _plain(_Reader(_File(content), encoding="bytes").load())  # type: ignore[arg-type]
+        with open(path, "rb") if content is None else tempfile.TemporaryFile() as file:
+            file.write(content) if content is not None else None
+            file.flush()
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return _plain(_Reader(_File(mapped), encoding="bytes").load())  # type: ignore[arg-type]
     except Refused as what:
         raise UserError(
             f"{path} was not read: it holds {what}, which a data set does not need and which could run code. "
@@ -138,15 +163,23 @@ def read_pickle(path: Path) -> Any:
         raise UserError(f"{path} cannot be read as a pickle ({error}). Copy or download it again.") from error
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, _Array):
-        return _plain(value.value)
-    if isinstance(value, list | tuple):
-        return type(value)(map(_plain, value))
-    if isinstance(value, dict):
-        return {_text(key): _plain(each) for key, each in value.items()}
+def _plain(value: Any, done: dict[int, Any] | None = None) -> Any:
+    """The value itself, of Python's own kinds. What is in it several times is made once: `done` has it by its id."""
+    done = {} if done is None else done
     if value is None or isinstance(value, np.ndarray | int | float | str | bytes | bytearray | memoryview):
         return value
+    if id(value) not in done:
+        done[id(value)] = _made(value, done)
+    return done[id(value)]
+
+
+def _made(value: Any, done: dict[int, Any]) -> Any:
+    if isinstance(value, _Array):
+        return _plain(value.value, done)
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(each, done) for each in value)
+    if isinstance(value, dict):
+        return {_text(key): _plain(each, done) for key, each in value.items()}
     raise Refused(f"an object of type {type(value).__name__}")
 
 

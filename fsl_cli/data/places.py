@@ -25,6 +25,7 @@ from fsl_cli.errors import UserError
 
 LARGEST = 1 << 30  # bytes of one file
 MOST = 5_000_000  # files and folders of one place
+IRREGULAR = "no regular file"
 LINKS = 4  # links to folders, one inside another, that are followed
 
 
@@ -88,6 +89,10 @@ class Place(ABC):
         """All pictures below a folder, by their paths."""
         return [self.files[each] for each in self._tree[0].get(path, ()) if self.shows(each)]
 
+    def holds(self, path: str) -> bool:
+        """Whether there are pictures below a folder."""
+        return any(map(self.shows, self._tree[0].get(path, ())))
+
     def loose(self, path: str = "") -> list[str]:
         """The paths of the files that lie in a folder itself, sorted."""
         start = len(path) + 1 if path else 0
@@ -96,7 +101,10 @@ class Place(ABC):
     def shows(self, path: str) -> bool:
         """Whether a file of `files` is a picture: by its ending, or else by how it begins."""
         if path not in self._is_picture:
-            self._is_picture[path] = ending(path) in ENDINGS or self._looks(self.files[path])
+            _, size, *_ = self.files[path].stamp
+            large = int(size) > LARGEST
+            self.odd += [f"{self.name(path)}: larger than {LARGEST >> 30} GB"] if large else []
+            self._is_picture[path] = not large and (ending(path) in ENDINGS or self._looks(self.files[path]))
         return self._is_picture[path]
 
     def _looks(self, picture: Picture) -> bool:
@@ -157,8 +165,8 @@ class Folder(Place):
                     yield from self._below(full, above | {number}, depth)
                 except PermissionError as error:
                     self.odd.append(f"{self.name(full)}: {error.strerror}")
-            elif reason := _unreadable(status):
-                self.odd.append(f"{self.name(full)}: {reason}")
+            elif not stat.S_ISREG(status.st_mode):
+                self.odd.append(f"{self.name(full)}: {IRREGULAR}")
             else:
                 yield full, self._picture(full, status)
 
@@ -172,7 +180,7 @@ class Folder(Place):
             status = (self.top / self.inside / path).stat()
         except (OSError, ValueError):
             return None
-        return None if _unreadable(status) else self._picture(path, status)
+        return self._picture(path, status) if stat.S_ISREG(status.st_mode) else None
 
 
 def disk_file(path: Path) -> File:
@@ -183,15 +191,12 @@ def disk_file(path: Path) -> File:
 def read_regular(path: Path, count: int = LARGEST) -> bytes:
     """The first `count` bytes of a regular file. OSError where it is none, or larger than `LARGEST`."""
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
-        if reason := _unreadable(os.fstat(file.fileno())):
-            raise OSError(reason)
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(IRREGULAR)
+        if status.st_size > LARGEST:
+            raise OSError(f"larger than {LARGEST >> 30} GB")
         return file.read(count)
-
-
-def _unreadable(status: os.stat_result) -> str:
-    if not stat.S_ISREG(status.st_mode):
-        return "no regular file"
-    return f"larger than {LARGEST >> 30} GB" if status.st_size > LARGEST else ""
 
 
 def _nowhere(entry: os.DirEntry[str], error: OSError) -> str:

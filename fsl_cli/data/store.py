@@ -78,6 +78,7 @@ class DataSet(NamedTuple):
     ink: bool = False  # pixels are 1 for ink and 0 for paper, the negative of what is in the files
     reading: str = ""  # how the user's files were understood, in words
     left_out: list[str] = []  # kinds of files that were not taken, and why
+    on_small: str | None = None  # classes too small for an episode: stop | skip; None where there is no such setting
 
     @property
     def hash(self) -> str:
@@ -106,19 +107,22 @@ def split_hash(splits: dict[str, list[str]]) -> str:
 
 
 def open_store(
-    cache: Path, name: str, recipe: dict[str, Any], classes: Callable[[], Iterable[tuple[str, Images]]]
+    cache: Path,
+    name: str,
+    recipe: dict[str, Any],
+    classes: Callable[[], Iterable[tuple[str, Images]]],
+    source: Callable[[], dict[str, str]] = dict,
 ) -> ImageStore:
     """The store that `recipe` describes, from the cache, or built there now.
 
     `recipe` holds everything the images depend on; it is part of the folder's name. `classes` yields, one
     class after another, its name and its images (n, C, H, W), all of one shape, or some of them and then the
-    rest; it is called only when the cache does not hold them. A cache that is damaged or of another version is
-    rebuilt, with a line that says so, and stays until its successor is whole. Raises UserError when the folder
-    cannot be written.
+    rest; it is called only when the cache does not hold them, and `source` after it, for what the store is to tell
+    of where they came from. A cache that is damaged or of another version is rebuilt, with a line that says so, and
+    stays until its successor is whole. Raises UserError when the folder cannot be written.
     """
     recipe = {"name": name, "version": VERSION, **recipe}
-    digest = hashlib.blake2b(json.dumps(recipe, sort_keys=True).encode(), digest_size=6).hexdigest()
-    folder = cache / f"{name}-{digest}"
+    folder = store_folder(cache, recipe)
     with suppress(*UNUSABLE):
         return _read(folder)
     try:
@@ -129,7 +133,7 @@ def open_store(
                     return _read(folder)  # another process built it meanwhile
                 except UNUSABLE as reason:
                     print(f"The cache {folder} cannot be used ({reason}); building it again.")
-            _write(new, recipe, classes())
+            _write(new, recipe, classes(), source)
             new.chmod(0o755)  # temporary folders are for their maker alone
             shutil.rmtree(folder, ignore_errors=True)
             new.rename(folder)
@@ -138,6 +142,12 @@ def open_store(
         raise UserError(
             f"The cache folder {cache} cannot be written: {error.strerror}. Choose another with data.cache=FOLDER."
         ) from error
+
+
+def store_folder(cache: Path, recipe: dict[str, Any]) -> Path:
+    """Where the store of a whole recipe is, with name and version, if it is there."""
+    digest = hashlib.blake2b(json.dumps(recipe, sort_keys=True).encode(), digest_size=6).hexdigest()
+    return cache / f"{recipe['name']}-{digest}"
 
 
 @contextmanager
@@ -172,7 +182,12 @@ def _alone(cache: Path, name: str) -> Iterator[None]:
         lock.release()
 
 
-def _write(folder: Path, recipe: dict[str, Any], classes: Iterable[tuple[str, Images]]) -> None:
+def _write(
+    folder: Path,
+    recipe: dict[str, Any],
+    classes: Iterable[tuple[str, Images]],
+    source: Callable[[], dict[str, str]],
+) -> None:
     names: list[str] = []
     starts = [0]
     shape: tuple[int, ...] = ()
@@ -189,7 +204,7 @@ def _write(folder: Path, recipe: dict[str, Any], classes: Iterable[tuple[str, Im
                 names.append(name)
                 starts.append(starts[-1])
             starts[-1] += len(data)
-    about = {"recipe": recipe, "shape": [starts[-1], *shape], "starts": starts, "names": names}
+    about = {"recipe": recipe, "shape": [starts[-1], *shape], "starts": starts, "names": names, "source": source()}
     (folder / "store.json").write_text(json.dumps({**about, "hash": content.hexdigest()}))
 
 

@@ -39,11 +39,17 @@ def read_table(place: Place, path: str, errors: str = "strict") -> Table:
     `errors` is what to do where its letters cannot be: strict or replace.
     """
     picture = place.picture(path)
-    name = place.name(path)
     try:
         content = picture.file.read() if picture else b""
     except (RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:  # what a zip's members raise
-        raise UserError(f"{name} cannot be read ({error}). Make the zip again, without a password.") from error
+        raise UserError(
+            f"{place.name(path)} cannot be read ({error}). Make the zip again, without a password."
+        ) from error
+    return parse_table(content, path, place.name(path), errors)
+
+
+def parse_table(content: bytes, path: str, name: str, errors: str = "strict") -> Table:
+    """The same of a file that was read."""
     if path.lower().endswith(".json"):
         return Table(path, name, _json_rows(content), "")
     text = _text(content, name, errors)

@@ -12,7 +12,8 @@ from torchvision.transforms.v2.functional import grayscale_to_rgb, rgb_to_graysc
 
 from fsl_cli.data import augment
 from fsl_cli.data.augment import Augment
-from fsl_cli.data.sampler import Episode, Numbers, Sampler, Shape, largest, smallest
+from fsl_cli.data.feasible import groups_of, shape_problems, sizes_of
+from fsl_cli.data.sampler import Episode, Numbers, Sampler, Shape
 from fsl_cli.data.store import DataSet
 from fsl_cli.episodes import Episodes, Examples
 from fsl_cli.errors import UserError
@@ -141,49 +142,7 @@ class ImageTasks:
 
 def sampler(data: DataSet, part: str, shape: Shape) -> Sampler:
     """The sampler of one split. Raises UserError when the split cannot give such episodes."""
-    problems = shape_problems(data, part, shape)
+    problems = shape_problems(data, {part: shape})
     if problems:
         raise UserError("\n".join(problems))
-    return Sampler(_sizes(data, part), *shape, _groups(data, part))
-
-
-def shape_problems(data: DataSet, part: str, shape: Shape) -> list[str]:
-    """Why `part` of the data set cannot give episodes of this shape; empty when it can."""
-    sizes, groups = _sizes(data, part), _groups(data, part)
-    prefix = "train_" if part == "train" else ""
-    problems = []
-    most = max((len(group) for group in groups), default=0) if groups is not None else len(sizes)
-    way, shot, query = largest(shape.way), smallest(shape.shot), 1 if shape.query == "all" else shape.query
-    if smallest(shape.way) < 2:
-        problems.append(f"{prefix}way={shape.way}: with fewer than 2 classes there is nothing to tell apart.")
-    if way > most:
-        where = "no group of classes has" if groups is not None else f"the {part} split of {data.name} has"
-        problems.append(
-            f"{prefix}way={way} needs {way} classes; {where} {most if groups is None else f'more than {most}'}. "
-            + (f"Try {prefix}way={most}." if most > 1 else "Give it more classes.")
-        )
-    short = int(np.argmin(sizes)) if len(sizes) else 0
-    if len(sizes) and shot + query > sizes[short]:
-        split = data.splits[part]
-        name = data.store.names[split.classes[short // split.turns]]
-        problems.append(
-            f"{prefix}shot={shot} and {prefix}query={shape.query} need {shot + query} images of each "
-            f"class; {name} in the {part} split of {data.name} has {sizes[short]}. "
-            f"Try {prefix}query={max(1, int(sizes[short]) - shot)}."
-        )
-    return problems
-
-
-def _sizes(data: DataSet, part: str) -> Numbers:
-    """Images of each class of the split, turned classes counted on their own."""
-    split = data.splits[part]
-    return np.repeat(np.diff(data.store.starts)[split.classes], split.turns)
-
-
-def _groups(data: DataSet, part: str) -> list[Numbers] | None:
-    """The classes of each group, those turned alike on their own: an alphabet lies on its side as a whole."""
-    split = data.splits[part]
-    if split.groups is None:
-        return None
-    classes = [np.flatnonzero(split.groups == number) for number in np.unique(split.groups)]
-    return [own * split.turns + turn for own in classes for turn in range(split.turns)]
+    return Sampler(sizes_of(data, part), *shape, groups_of(data, part))

@@ -12,10 +12,11 @@ import torch
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.backbones.norm import Mode
 from fsl_cli.data.augment import Augment
+from fsl_cli.data.feasible import shape_problems, without_small
 from fsl_cli.data.sampler import Shape
 from fsl_cli.data.sources.sinusoid import Sinusoids
 from fsl_cli.data.store import DataSet
-from fsl_cli.data.tasks import ImageTasks, shape_problems
+from fsl_cli.data.tasks import ImageTasks
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.datamodule import Episodic
 from fsl_cli.experiment.learner import Learner, Metric
@@ -52,6 +53,8 @@ def assemble(config: dict[str, Any], parts: Sequence[str] = ("train", "val", "te
     train = Shape(config["train_way"], config["train_shot"], config["train_query"])
     evaluation = Shape(config["way"], config["shot"], config["query"])
     shapes = {part: train if part == "train" else evaluation for part in parts}
+    if isinstance(data, DataSet):
+        data = without_small(data, shapes)
     tasks, image = _image_tasks(config, data, shapes) if isinstance(data, DataSet) else (data.tasks(shapes), POINT)
     episodes = Episodic(
         tasks,
@@ -90,9 +93,8 @@ def trained(folder: Path, trust: Sequence[str] = (), norm: Mode | None = None) -
 
 def _image_tasks(config: dict[str, Any], data: DataSet, shapes: dict[str, Shape]) -> tuple[ImageTasks, dict[str, Any]]:
     """The episodes of a data set of images, and what the backbone sees of them."""
-    found = [line for part, shape in shapes.items() for line in shape_problems(data, part, shape)]
-    if found:
-        raise UserError("\n".join(dict.fromkeys(found)))
+    if found := shape_problems(data, shapes):
+        raise UserError("\n".join(found))
     channels, size = data.store.images.shape[1:3]
     own = {"channels": channels, "size": size, "mean": list(data.mean), "std": list(data.std), "ink": data.ink}
     image = config.get("image") or own

@@ -50,7 +50,8 @@ def info_lines(found: dict[str, Any]) -> list[str]:
         lines += [f"  {text}" for text in _some([_places(group) for group in groups], "\n").splitlines()]
     lines.append(f"skipped files  {len(found['skipped']) or 'none'}")
     lines += [f"  {text}" for text in _some(found["skipped"], "\n").splitlines()]
-    lines.append(f"left out       {'none' if not found['left_out'] else 'also, for other reasons'}")
+    kinds = len(found["left_out"])
+    lines.append(f"left out       {f'{kinds} kinds of files' if kinds > 1 else 'files' if kinds else 'nothing'}")
     return lines + [f"  {text}" for text in found["left_out"]]
 
 

@@ -23,9 +23,10 @@ def read_support(run: Run, root: str, on_error: str, skipped: list[str]) -> tupl
     import torch
 
     from fsl_cli.data.layouts import find
+    from fsl_cli.data.listed import Chosen
     from fsl_cli.data.photos import photos
 
-    found = find(root, "support")
+    found = find(root, "support", Chosen(skip=on_error == "skip"))
     for line in found.left_out:
         print(f"support: left out: {line}.")
     groups = found.groups.values()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import shutil
+import tarfile
 import time
 import zipfile
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -161,6 +164,97 @@ def test_pickles(tmp_path: Path, dump: Callable[[Any], bytes], file: str, conten
     assert data.protocol["split_hash"] == split_hash(LISTS)
 
 
+FILES = (
+    "mini-imagenet-cache-{}.pkl",
+    "miniImageNet_category_split_{}.pickle",
+    "mini_imagenet_{}.pickle",
+    "deep/in/{}_data.p",
+)
+SPELT = {"train": "train", "val": "validation", "test": "TEST"}
+
+
+def images_of(part: str) -> np.ndarray:
+    return cache_pickle(part)["image_data"]  # type: ignore[no-any-return]
+
+
+def words(part: str) -> list[str]:
+    return [name for name in LISTS[part] for _ in range(EACH)]
+
+
+def rows_of(part: str) -> dict[str, list[int]]:
+    return cache_pickle(part)["class_dict"]  # type: ignore[no-any-return]
+
+
+KINDS: dict[str, Callable[[str], Any]] = {
+    "class_dict of ranges": lambda part: {
+        "image_data": images_of(part),
+        "class_dict": {name: range(rows[0], rows[-1] + 1) for name, rows in rows_of(part).items()},
+    },
+    "ordered": lambda part: OrderedDict(cache_pickle(part)),
+    "default": lambda part: {**cache_pickle(part), "class_dict": defaultdict(list, rows_of(part))},
+    "channels first": lambda part: {**cache_pickle(part), "image_data": images_of(part).transpose(0, 3, 1, 2)},
+    "labels by name": lambda part: {"X": images_of(part), "y": words(part)},
+    "numbered, named": lambda part: {**labels_pickle(part), "label2catname": dict(enumerate(sum(LISTS.values(), [])))},
+    "numpy's numbers": lambda part: {**named_pickle(part), "labels": list(np.array(labels_pickle(part)["labels"]))},
+    "by class": lambda part: {name: PIXELS[name] for name in LISTS[part]},
+    "by class, in lists": lambda part: {name: list(PIXELS[name]) for name in LISTS[part]},
+    "a pair": lambda part: (images_of(part), words(part)),
+}
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("kind", KINDS)
+def test_pickles_of_other_kinds_and_names_in_folders_and_archives(tmp_path: Path, kind: str) -> None:
+    for number, file in enumerate(FILES):
+        files = {file.format(SPELT[part]): pickle.dumps(KINDS[kind](part), 2) for part in LISTS}
+        files |= {"miniImageNet_category_split_train_phase_val.pickle": b"of other images", "README.md": b"#"}
+        make = (put, zipped, tarred)[number % 3]
+        data = opened(make(tmp_path / str(number), files), tmp_path / "cache" / str(number))
+        assert names(data) == LISTS
+        for i, name in enumerate(("n01", "n02", "n03", "n04")):
+            assert np.array_equal(data.store.images[3 * i : 3 * i + 3], PIXELS[name].transpose(0, 3, 1, 2))
+
+
+def tarred(root: Path, files: dict[str, bytes]) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(root / "mini.tar.gz", "w:gz") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return root / "mini.tar.gz"
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("make", [put, zipped, tarred])
+def test_lists_of_base_val_and_novel(tmp_path: Path, make: Callable[[Path, dict[str, bytes]], Path]) -> None:
+    files = {f"images/{name}": content for name, content in jpegs().items()}
+    for part, called in {"train": "base", "val": "val", "test": "novel"}.items():
+        own = LISTS[part]
+        listing = {
+            "label_names": own,
+            "image_names": [f"/home/somebody/images/{name}{i:03d}.jpg" for name in own for i in range(EACH)],
+            "image_labels": [number for number, _ in enumerate(own) for _ in range(EACH)],
+        }
+        files[f"filelists/{called}.json"] = json.dumps(listing).encode()
+    assert names(opened(make(tmp_path / "it", files), tmp_path / "cache")) == LISTS
+
+
+@pytest.mark.usefixtures("few")
+def test_a_refused_copy_says_what_is_there_and_what_it_is_most_like(tmp_path: Path) -> None:
+    for number, (files, message) in enumerate(
+        (
+            ({"train_data.hdf5": b"", "train_labels.json": b"{}"}, r"1 \.hdf5, 1 \.json .*\.hdf5 are not read"),
+            ({"images/1.jpg": b"", "images/2.jpg": b""}, r"2 \.jpg .*most like images beside the tables"),
+            (without(class_folders(), "n02/"), r"most like a folder for each class, of which it has 3 of 4"),
+            ({"mini-train.pkl": b"", "mini-val.pkl": b""}, r"no pickle of test, .*mini-train\.pkl, mini-val\.pkl"),
+            ({f"{p}.pkl": pickle.dumps({"a": 1, "b": PIXELS["n01"][0]}) for p in LISTS}, r"It holds a: int, b: uint8"),
+        )
+    ):
+        with pytest.raises(UserError, match=message):
+            opened(put(tmp_path / str(number), files), tmp_path / "cache")
+
+
 def test_pickles_without_names_have_a_hash_of_their_own(few: None, tmp_path: Path) -> None:
     put(tmp_path, {f"{part}.pkl": pickle.dumps(labels_pickle(part)) for part in LISTS})
     data = opened(tmp_path, tmp_path / "cache")
@@ -237,10 +331,10 @@ def without(files: dict[str, bytes], start: str) -> dict[str, bytes]:
         (lambda: without(class_folders(), "n02/"), "classes: n02 and others are missing"),
         (lambda: without(class_folders(), "n02/n02001"), "must have 3 images; n02 has 2"),
         (lambda: class_folders() | {"n02/more.jpg": b""}, "must have 3 images; n02 has 4"),
-        (lambda: without(tables(), "val.csv"), "one val.csv beside the images, not 0"),
+        (lambda: without(tables(), "val.csv"), "one table of the val split, such as val.csv, beside the images, not 0"),
         (lambda: tables() | {"val.csv": b"filename,label\nn01000.jpg,n01"}, "val.csv does not list the classes of"),
         (lambda: tables() | {"val.csv": b""}, "val.csv does not list the classes of"),
-        (lambda: {"val.pkl": pickle.dumps(cache_pickle("val"))}, "test.pkl is missing: all three"),
+        (lambda: {"val.pkl": pickle.dumps(cache_pickle("val"))}, "no pickle of train and test, .*: all three"),
         (lambda: {f"{part}.pkl": pickle.dumps([]) for part in LISTS}, "train.pkl holds no uint8 images"),
         (lambda: {f"{p}.pkl": pickle.dumps({"data": PIXELS["n01"]}) for p in LISTS}, "neither class_dict nor labels"),
         (lambda: {"mini.zip": b"PK"}, "mini.zip cannot be read as a zip"),

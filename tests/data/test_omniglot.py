@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from collections.abc import Callable
@@ -9,12 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fsl_cli.cli import run
 from fsl_cli.data.sampler import Shape
+from fsl_cli.data.sources import omniglot as module
 from fsl_cli.data.sources.omniglot import _splits, omniglot
 from fsl_cli.data.store import DataSet, split_hash
 from fsl_cli.data.tasks import sampler
+from fsl_cli.errors import UserError
 
 
 def test_the_vinyals_lists_are_frozen() -> None:
@@ -63,6 +67,86 @@ def test_lakes_split_is_background_and_evaluation(omniglot_root: Path, load: Cal
     assert all(name.startswith("images_evaluation/") == (part == "test") for part in names for name in names[part])
     alphabets = {part: {name.split("/")[1] for name in names[part]} for part in names}
     assert not alphabets["train"] & alphabets["val"]
+
+
+TREES = {  # where people's copies have images_background/Greek/character01/0001_01.png
+    "as published": "{part}/{rest}",
+    "torchvision's": "omniglot-py/{part}/{rest}",
+    "doubled": "{part}/{part}/{rest}",
+    "deep": "data/raw/omniglot/python/{part}/{rest}",
+    "without parts": "all/{rest}",
+    "zipped": "{part}.zip: {part}/{rest}",
+    "torchvision's, zipped": "omniglot-py/{part}.zip: {part}/{rest}",
+    "zipped, doubled": "{part}.zip: {part}/{part}/{rest}",
+}
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """Two alphabets of two characters, twice drawn, by their paths as published."""
+    lists = {
+        "train": {"background": {"Greek": ["character01"]}},
+        "val": {"background": {"Greek": ["character02"]}},
+        "test": {"evaluation": {"Manipuri": ["character01", "character02"]}},
+    }
+    monkeypatch.setattr(module, "frozen", lambda name: lists)
+    monkeypatch.setattr(module, "CHARACTERS", {"images_background": 2, "images_evaluation": 2})
+    monkeypatch.setattr(module, "DRAWINGS", 2)
+    found = {}
+    for part, alphabet in (("images_background", "Greek"), ("images_evaluation", "Manipuri")):
+        for character in (1, 2):
+            for drawer in (1, 2):
+                file = io.BytesIO()
+                pixels = np.full((105, 105), 255, np.uint8)
+                pixels[: 20 * character + 10 * drawer + 5 * len(alphabet)] = 0
+                Image.fromarray(pixels).save(file, "PNG")
+                found[f"{part}/{alphabet}/character{character:02d}/{character:04d}_{drawer:02d}.png"] = file.getvalue()
+    return found
+
+
+@pytest.mark.parametrize("outer", ["folder", "zip"])
+def test_omniglot_in_every_tree(few: dict[str, bytes], tmp_path: Path, outer: str) -> None:
+    hashes = {}
+    for number, (name, pattern) in enumerate(TREES.items()):
+        root, inner = tmp_path / str(number), dict[str, dict[str, bytes]]()
+        files = {"README.md": b"#", "strokes.txt": b"1"}
+        for path, content in few.items():
+            part, _, rest = path.partition("/")
+            where, _, inside = pattern.format(part=part, rest=rest).partition(": ")
+            if inside:
+                inner.setdefault(where, {})[inside] = content
+            else:
+                files[where] = content
+        for where, members in inner.items():
+            packed = io.BytesIO()
+            with zipfile.ZipFile(packed, "w") as archive:
+                for inside, content in members.items():
+                    archive.writestr(inside, content)
+            files[where] = packed.getvalue()
+        if outer == "zip":
+            with zipfile.ZipFile(root.with_suffix(".zip"), "w") as archive:
+                for path, content in files.items():
+                    archive.writestr(path, content)
+            root = root.with_suffix(".zip")
+        for path, content in files.items() if outer == "folder" else ():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_bytes(content)
+        data = omniglot(root=str(root), size=7, cache=str(tmp_path / "cache" / str(number)))
+        hashes[name] = data.store.hash
+        assert len(data.store.names) == 4
+    assert len(set(hashes.values())) == 1, hashes
+
+
+def test_half_a_copy_says_what_is_there(few: dict[str, bytes], tmp_path: Path) -> None:
+    for path, content in few.items():
+        if path.startswith("images_background/"):
+            (tmp_path / "it" / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "it" / path).write_bytes(content)
+    for root in (tmp_path / "it", tmp_path / "it" / "images_background"):
+        with pytest.raises(
+            UserError, match=r"holds 2 characters of Omniglot's 4 \(2 of images_background, 0 of images_eva"
+        ):
+            omniglot(root=str(root), cache=str(tmp_path / "cache"))
 
 
 @pytest.mark.slow

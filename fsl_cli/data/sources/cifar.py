@@ -8,7 +8,6 @@ Both take the images of CIFAR-100's training and test set alike.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -16,9 +15,9 @@ from typing import Literal
 import numpy as np
 from torchvision.datasets import CIFAR100
 
-from fsl_cli.data.copies import by_folder, divided, find_files, frozen, open_copy, unpacked
+from fsl_cli.data.copies import by_folder, divided, find_files, frozen, open_copy, unpacked, what_is_there
 from fsl_cli.data.decode import RESIZE, decode, scaled
-from fsl_cli.data.store import DataSet, Images, ImageStore, cache_folder, open_store
+from fsl_cli.data.store import DataSet, Images, ImageStore, cache_folder
 from fsl_cli.errors import UserError
 
 IMAGES = 600  # of each class
@@ -59,20 +58,32 @@ def fc100(
 
 def _store(root: str | None, size: int, download: bool, cache: Path) -> ImageStore:
     """One store for both, its classes called superclass/class, such as fish/trout."""
-    place = Path(root).expanduser() if root else cache / "downloads"
-    place = place.parent if place.name == CIFAR100.base_folder else place
-    archive = place if place.name == CIFAR100.filename else place / CIFAR100.filename
-    recipe = {"size": size, "resize": RESIZE}
-    if root and not archive.exists() and not (place / CIFAR100.base_folder).exists():
-        needs = f"CIFAR-100 comes as {CIFAR100.filename} or with a folder for each of its 100 classes."
-        return open_copy(cache, "cifar100", root, recipe, partial(_from_folders, size=size), needs)
+    place = Path(root).expanduser() if root else None
+    if place and place.name == CIFAR100.base_folder:
+        place = place.parent
+    if place and (place / CIFAR100.filename).is_file() and not (place / CIFAR100.base_folder).exists():
+        place = place / CIFAR100.filename
 
-    def drawn() -> Iterable[tuple[str, Images]]:
-        there = (place / CIFAR100.base_folder).exists()
-        with nullcontext(place) if there else unpacked(archive, CIFAR100.url, CIFAR100.tgz_md5, download, cache) as top:
-            yield from _from_archive(top, size)
+    def drawn(place: Path) -> Iterable[tuple[str, Images]]:
+        if place.name == CIFAR100.filename:
+            with unpacked(place, CIFAR100.url, CIFAR100.tgz_md5, download, cache) as top:
+                yield from _from_archive(top, size)
+        elif (place / CIFAR100.base_folder).exists():
+            yield from _from_archive(place, size)
+        else:
+            yield from _from_folders(place, size)
 
-    return open_store(cache, "cifar100", recipe, drawn)
+    original = bool(place and (place / CIFAR100.base_folder).exists())
+    return open_copy(
+        cache,
+        "cifar100",
+        str(place) if place else None,
+        {"size": size, "resize": RESIZE},
+        drawn,
+        f"CIFAR-100 comes as {CIFAR100.filename} or with a folder for each of its 100 classes.",
+        partial(Path, cache / "downloads" / CIFAR100.filename),
+        lambda path: not original or path.startswith(f"{CIFAR100.base_folder}/"),
+    )
 
 
 def _superclass() -> dict[str, str]:
@@ -94,13 +105,14 @@ def _from_archive(top: Path, size: int) -> Iterable[tuple[str, Images]]:
 
 
 def _from_folders(place: Path, size: int) -> Iterable[tuple[str, Images]]:
-    classes, above = by_folder(find_files(place)), _superclass()
+    files, above = find_files(place), _superclass()
+    classes = by_folder(files)
     odd = sorted(set(above) ^ set(classes))
     short = [f"{name} has {len(files)}" for name, files in classes.items() if len(files) != IMAGES]
     if odd or short:
         raise UserError(
             f"{place} holds {len(classes)} class folders; needed are CIFAR-100's 100 classes with {IMAGES} images each"
             + (f", but {', '.join(odd[:5])} are missing or too many" if odd else f", but {', '.join(short[:5])}")
-            + f". {CIFAR100.filename} will do as well."
+            + f". {CIFAR100.filename} will do as well. {what_is_there(files)}"
         )
     return decode({f"{above[name]}/{name}": files for name, files in classes.items()}, size)

@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from fsl_cli.data.copies import by_folder, divided, find_files, frozen, open_copy, unpacked
-from fsl_cli.data.decode import RESIZE, Classes, decode
-from fsl_cli.data.store import DataSet, Images, ImageStore, cache_folder, open_store
+from fsl_cli.data.copies import by_folder, divided, find_files, frozen, open_copy, unpacked, what_is_there
+from fsl_cli.data.decode import RESIZE, Classes, File, decode
+from fsl_cli.data.formats import ending
+from fsl_cli.data.store import DataSet, Images, ImageStore, cache_folder
 from fsl_cli.errors import UserError
 
 URL = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz"
@@ -40,47 +41,54 @@ def cub(
 
 
 def _store(root: str | None, size: int, crop: bool, download: bool, cache: Path) -> ImageStore:
-    place = Path(root).expanduser() if root else cache / "downloads"
-    archive = place if place.name == ARCHIVE else place / ARCHIVE
-    recipe = {"size": size, "resize": RESIZE, "crop": crop}
-    if root and not archive.exists():
-        needs = f"CUB comes as {ARCHIVE} or as the folder CUB_200_2011 in it ({URL})."
-        return open_copy(cache, "cub", root, recipe, partial(_draw, size=size, crop=crop), needs)
+    place = Path(root).expanduser() if root else None
+    if place and (place / ARCHIVE).is_file():
+        place = place / ARCHIVE
 
-    def drawn() -> Iterable[tuple[str, Images]]:
-        with unpacked(archive, URL, MD5, download, cache) as top:
+    def drawn(place: Path) -> Iterable[tuple[str, Images]]:
+        if place.name != ARCHIVE:
+            yield from _draw(place, size, crop)
+            return
+        with unpacked(place, URL, MD5, download, cache) as top:
             yield from _draw(top, size, crop)
 
-    return open_store(cache, "cub", recipe, drawn)
+    recipe = {"size": size, "resize": RESIZE, "crop": crop}
+    needs = f"CUB comes as {ARCHIVE} or as the folder CUB_200_2011 in it ({URL})."
+    fetch = partial(Path, cache / "downloads" / ARCHIVE)
+    return open_copy(cache, "cub", str(place) if place else None, recipe, drawn, needs, fetch)
 
 
 def _draw(place: Path, size: int, crop: bool) -> Iterable[tuple[str, Images]]:
-    """From the folder CUB_200_2011, or from one with that folder in it."""
-    top = place / "CUB_200_2011" if (place / "CUB_200_2011").is_dir() else place
-    classes = by_folder(find_files(top / "images")) if (top / "images").is_dir() else {}
+    """From the species' folders, wherever they lie; masks of the birds, which are PNGs, lie in such folders too."""
+    files = find_files(place)
     wanted = set(sum(frozen("cub").values(), []))
+    found = by_folder({path: file for path, file in files.items() if ending(path) in (".jpg", ".jpeg")})
+    classes = {name: own for name, own in found.items() if name in wanted}
     images = sum(map(len, classes.values()))
     if set(classes) != wanted or images != IMAGES:
-        odd = ", ".join(sorted(set(classes) ^ wanted)[:5])
+        odd = ", ".join(sorted(wanted - set(classes))[:5])
         raise UserError(
-            f"{top / 'images'} holds {images:,} images of {len(classes)} classes; CUB has {IMAGES:,} of {len(wanted)}"
-            + (f" ({odd} are missing or too many)" if odd else "")
-            + f". Unpack {ARCHIVE} again."
+            f"{place} holds {images:,} images of {len(classes)} of CUB's classes; it has {IMAGES:,} of {len(wanted)}"
+            + (f" ({odd} are missing)" if odd else "")
+            + f". Unpack {ARCHIVE} again. {what_is_there(files)}"
         )
-    return decode(_cropped(top, classes) if crop else classes, size)
+    return decode(_cropped(place, files, classes) if crop else classes, size)
 
 
-def _cropped(top: Path, classes: Classes) -> Classes:
+def _cropped(top: Path, files: dict[str, File], classes: Classes) -> Classes:
     """The same images with their boxes, from lines such as "1 60.0 27.0 325.0 304.0": left, top, width, height."""
     try:
-        paths = dict(line.split() for line in (top / "images.txt").read_text().splitlines())
+        texts = {path.rpartition("/")[2]: file for path, file in files.items() if ending(path) == ".txt"}
+        names, corners = (texts[name].read().decode() for name in ("images.txt", "bounding_boxes.txt"))
+        paths = dict(line.split() for line in names.splitlines())
         boxes = {}
-        for line in (top / "bounding_boxes.txt").read_text().splitlines():
+        for line in corners.splitlines():
             number, *numbers = line.split()
             left, above, width, height = (round(float(each)) for each in numbers)
             boxes[paths[number].rpartition("/")[2]] = (above, left, height, width)
         return {
-            name: [file._replace(box=boxes[Path(file.name).name]) for file in files] for name, files in classes.items()
+            name: [file._replace(box=boxes[file.name.rpartition("/")[2]]) for file in files]
+            for name, files in classes.items()
         }
     except (OSError, ValueError, KeyError) as error:
         raise UserError(

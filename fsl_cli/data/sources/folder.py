@@ -30,6 +30,7 @@ def folder(
     split_seed: int = 0,
     rotations: Literal["none", "train", "all"] = "none",
     on_error: Literal["stop", "skip"] = "stop",
+    on_small: Literal["stop", "skip"] = "stop",
     file_column: str | int | None = None,
     label_column: str | int | None = None,
     cache: str | None = None,
@@ -42,8 +43,8 @@ def folder(
     may lie deeper in a class folder. Hidden files do not count. Where there is neither a column split nor folders
     train and test, `val_fraction` and `test_fraction` of the classes, at least two each where there are six, are drawn
     by `split_seed`; where there is but no val, val is `val_fraction` of the classes in train. `on_error="skip"`
-    leaves out images that cannot be read, or that a table lists and are not there. What is left out is told, and in
-    the data set's `left_out`. Raises UserError.
+    leaves out images that cannot be read, or that a table lists and are not there; `on_small="skip"` classes with fewer
+    images than an episode takes. What is left out is told, and in the data set's `left_out`. Raises UserError.
     """
     fractions = {"val": val_fraction, "test": test_fraction}
     checks = {
@@ -76,7 +77,9 @@ def folder(
     store = open_store(cache_folder(cache), "folder", recipe, drawn)
     split = f"seeded-{split_seed}" if "" in groups else "csv" if table else "folders"
     data = divided("folder", store, split, lists, rotations)
-    return data._replace(mean=(0.5,) * channels, std=(0.5,) * channels, reading=reading, left_out=lost)
+    return data._replace(
+        mean=(0.5,) * channels, std=(0.5,) * channels, reading=reading, left_out=lost, on_small=on_small
+    )
 
 
 def _divide(groups: Groups, fractions: dict[str, float], seed: int, root: str, lost: list[str]) -> dict[str, list[str]]:

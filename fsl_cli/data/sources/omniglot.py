@@ -13,6 +13,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Literal
 
@@ -22,9 +23,10 @@ from torchvision.datasets import Omniglot
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2.functional import resize
 
-from fsl_cli.data.copies import divided, frozen
+from fsl_cli.data.copies import divided, find_files, frozen, open_copy, what_is_there, zipped_files
 from fsl_cli.data.download import download as fetch
-from fsl_cli.data.store import DataSet, Images, cache_folder, open_store
+from fsl_cli.data.formats import ending
+from fsl_cli.data.store import DataSet, Images, cache_folder
 from fsl_cli.errors import UserError
 
 CHARACTERS = {  # of each archive
@@ -51,10 +53,11 @@ def omniglot(
 ) -> DataSet:
     """Omniglot at size x size, 1 channel.
 
-    `root` holds images_background.zip (or the small one of the split) and images_evaluation.zip, or both unpacked;
-    None downloads them into the cache folder. `rotations` makes the quarter turns of each character classes of
-    their own, in the training split or in all three. `within_alphabet` draws the classes of an episode from one
-    alphabet, as in Lake et al.'s task. Raises UserError when the drawings are not all there.
+    `root` holds images_background.zip (or the small one of the split) and images_evaluation.zip, or both unpacked,
+    however deep, or is a zip or tar of these; None downloads them into the cache folder. `rotations` makes the quarter
+    turns of each character classes of their own, in the training split or in all three. `within_alphabet` draws the
+    classes of an episode from one alphabet, as in Lake et al.'s task. Raises UserError when the drawings are not all
+    there.
     """
     folder = cache_folder(cache)
     background = f"images_background_{split}" if split in MINIMAL else "images_background"
@@ -62,12 +65,13 @@ def omniglot(
     recipe: dict[str, object] = {"size": size, "resize": "bilinear antialias"}
     recipe |= {"background": background} if split in MINIMAL else {}
 
-    def drawn() -> Iterable[tuple[str, Images]]:
-        source = Path(root).expanduser() if root else _download(folder / "downloads", parts, download)
-        for name, drawings in sorted(_find(source, parts).items()):
+    def drawn(place: Path) -> Iterable[tuple[str, Images]]:
+        for name, drawings in sorted(_find(place, parts).items()):
             yield name, _decode(drawings, size)
 
-    store = open_store(folder, "omniglot", recipe, drawn)
+    needs = f"Type data.root=FOLDER with {parts[0]}.zip and {parts[1]}.zip, or both unpacked."
+    fetch = partial(_download, folder / "downloads", parts, download)
+    store = open_copy(folder, "omniglot", root, recipe, drawn, needs, fetch, _counts)
     data = divided("omniglot", store, split, _splits(split, store.names), rotations)._replace(ink=True)
     return _within_alphabets(data) if within_alphabet else data
 
@@ -106,43 +110,49 @@ def _download(folder: Path, parts: tuple[str, str], allowed: bool) -> Path:
     return folder
 
 
+def _counts(path: str) -> bool:
+    """Whether a file of a folder may be part of Omniglot."""
+    return ending(path) == ".png" or Path(path).name in {f"{part}.zip" for part in CHARACTERS}
+
+
 def _find(root: Path, parts: tuple[str, str]) -> Drawings:
-    """Every drawing of both parts below `root`, verified by content: all characters, 20 drawings each."""
-    if not root.is_dir():
-        raise UserError(
-            f"data.root={root} is not a folder. Type data.root=FOLDER with {parts[0]}.zip and {parts[1]}.zip."
-        )
+    """Every drawing of both parts below `root`, verified by content: all characters, 20 drawings each.
+
+    The trees and archives may lie anywhere in it, as torchvision's in omniglot-py/, and one in another, as where an
+    archive was unpacked into a folder of its name. A path that names no part belongs to that with its alphabet.
+    """
+    files = find_files(root)
+    for path in [path for path in files if Path(path).name in {f"{part}.zip" for part in parts}]:
+        files |= {f"{path}/{inner}": file for inner, file in zipped_files(files[path]).items()}
     found: Drawings = defaultdict(list)
-    for part in parts:
-        archive = root / f"{part}.zip"
-        if archive.exists():
-            _find_in_zip(archive, found)
-        elif (root / part).is_dir():
-            for path in sorted((root / part).glob("*/*/*.png")):
-                found[path.parent.relative_to(root).as_posix()].append((str(path), path.read_bytes))
-        else:
-            raise UserError(
-                f"{root} holds neither {part}.zip nor {part}/. It must hold both parts: {', '.join(parts)}."
-            )
+    alphabets = _alphabets(parts)
+    for path, file in files.items():
+        *above, alphabet, character, name = ["", "", *path.split("/")]
+        named = [part for part in CHARACTERS for each in above if each.removesuffix(".zip") == part]
+        part = named[-1] if named else alphabets.get(alphabet)
+        if ending(name) == ".png" and part in parts:
+            found[f"{part}/{alphabet}/{character}"].append((file.name, file.read))
+    for name, drawings in found.items():
+        found[name] = list({Path(each[0]).name: each for each in sorted(drawings, key=itemgetter(0))}.values())
     short = [f"{name} has {len(drawings)}" for name, drawings in found.items() if len(drawings) != DRAWINGS]
     wanted = sum(CHARACTERS[part] for part in parts)
     if short or len(found) != wanted:
+        have = ", ".join(f"{sum(name.startswith(f'{part}/') for name in found):,} of {part}" for part in parts)
         raise UserError(
-            f"{root} holds {len(found)} characters of Omniglot's {wanted}"
+            f"{root} holds {len(found):,} characters of Omniglot's {wanted:,} ({have})"
             + (f", and not all have {DRAWINGS} drawings: {'; '.join(short[:5])}" if short else "")
-            + ". Unpack or copy the archives again."
+            + f". Needed are {parts[0]}.zip and {parts[1]}.zip, or both unpacked: folders such as "
+            f"{parts[0]}/Greek/character01. Copy or unpack them again. {what_is_there(files)}"
         )
     return found
 
 
-def _find_in_zip(archive: Path, found: Drawings) -> None:
-    try:
-        opened = zipfile.ZipFile(archive)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise UserError(f"{archive} cannot be read as a zip: {error}. Copy or download it again.") from error
-    for name in sorted(opened.namelist()):
-        if name.endswith(".png"):
-            found[name.rsplit("/", 1)[0]].append((f"{archive}: {name}", partial(opened.read, name)))
+def _alphabets(parts: tuple[str, str]) -> dict[str, str]:
+    """The part that each alphabet is of."""
+    if parts[0] != "images_background":  # the minimal sets share their alphabets with it
+        return {}
+    listed = [own for lists in frozen("omniglot").values() for own in lists.items()]
+    return {alphabet: f"images_{part}" for part, alphabets in listed for alphabet in alphabets}
 
 
 def _decode(drawings: list[tuple[str, Callable[[], bytes]]], size: int) -> Images:

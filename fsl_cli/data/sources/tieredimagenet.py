@@ -14,8 +14,9 @@ from typing import Literal
 
 import numpy as np
 
-from fsl_cli.data.copies import by_folder, by_prefix, divided, find_files, open_copy
+from fsl_cli.data.copies import by_folder, by_prefix, divided, find_files, open_copy, what_is_there
 from fsl_cli.data.decode import RESIZE, Classes, File, decode
+from fsl_cli.data.names import part_of
 from fsl_cli.data.pickles import read_pickle
 from fsl_cli.data.store import SPLITS, DataSet, Images, cache_folder
 from fsl_cli.errors import UserError
@@ -54,29 +55,42 @@ def tieredimagenet(
 
 
 def _draw(place: Path, size: int, on_error: str, skipped: list[str]) -> Iterable[tuple[str, Images]]:
-    pickled = any((place / f"{part}_images_png.pkl").exists() for part in SPLITS)
-    found = {} if pickled else by_folder(find_files(place), depth=2)
+    files = find_files(place)
+    named = {path.rpartition("/")[2]: file for path, file in files.items()}
+    pickled = any(f"{part}_images_png.pkl" in named for part in SPLITS)
+    found = {} if pickled else _by_split(files)
     for part in sorted(SPLITS):  # one at a time: the pickles are large
         names = by_prefix(list(found))[part]
-        classes = _from_pickles(place, part) if pickled else {name: found[name] for name in names}
+        classes = _from_pickles(place, named, part) if pickled else {name: found[name] for name in names}
         images = sum(map(len, classes.values()))
         short = images > IMAGES[part] or (images < IMAGES[part] and on_error == "stop")
         if len(classes) != CLASSES[part] or short:
             raise UserError(
                 f"The {part} split in {place} has {len(classes)} classes and {images:,} images instead of "
                 f"{CLASSES[part]} and {IMAGES[part]:,}. Needed are {part}_images_png.pkl and {part}_labels.pkl, or "
-                f"class folders such as {part}/n01530575. Unpack or copy it again."
+                f"class folders such as {part}/n01530575. Unpack or copy it again. {what_is_there(files)}"
             )
         yield from decode(classes, size, on_error, skipped)
 
 
-def _from_pickles(place: Path, part: str) -> Classes:
+def _by_split(files: dict[str, File]) -> Classes:
+    """Class folders by the split that the folder above them means: train/n01530575, whatever the split is called."""
+    found: Classes = {}
+    for name, own in by_folder(files, depth=2).items():
+        above, _, last = name.rpartition("/")
+        part = part_of(above)
+        found.setdefault(f"{part}/{last}" if part else name, []).extend(own)
+    return found
+
+
+def _from_pickles(place: Path, named: dict[str, File], part: str) -> Classes:
     """A list of PNGs, each an array of bytes, and the class number of each, with the classes' English names."""
     names = [f"{part}_images_png.pkl", f"{part}_labels.pkl"]
-    missing = [name for name in names if not (place / name).exists()]
+    missing = [name for name in names if name not in named]
     if missing:
         raise UserError(f"{place} lacks {' and '.join(missing)}.")
-    pngs, labels = (read_pickle(place / name) for name in names)
+    both = [named[name] for name in names]
+    pngs, labels = (read_pickle(file.name, None if place.is_dir() else file.read()) for file in both)
     try:
         numbers = np.array(labels["label_specific"]).tolist()
         words = [
@@ -84,7 +98,7 @@ def _from_pickles(place: Path, part: str) -> Classes:
         ]
         classes: Classes = {f"{part}/{number:03d} {words[number]}": [] for number in sorted(set(numbers))}
         for i, (png, number) in enumerate(zip(pngs, numbers, strict=True)):
-            file = File(f"image {i} of {place / names[0]}", partial(bytes, png))
+            file = File(f"image {i} of {both[0].name}", partial(bytes, png))
             classes[f"{part}/{number:03d} {words[number]}"].append(file)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise UserError(

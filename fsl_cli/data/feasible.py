@@ -1,0 +1,122 @@
+"""Can a data set give such episodes? If not: why, and what to type. Classes that are too small may be left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from fsl_cli.data.sampler import Numbers, Shape, largest, smallest
+from fsl_cli.data.store import DataSet, split_hash
+
+Shapes = Mapping[str, Shape]  # of each split
+
+
+def shape_problems(data: DataSet, shapes: Shapes) -> list[str]:
+    """Why these splits cannot give episodes of these shapes; empty when they can. Each advice is one that works."""
+    problems = []
+    for part, shape in shapes.items():
+        if smallest(shape.way) < 2:
+            problems.append(
+                f"{_prefix(part)}way={shape.way}: with fewer than 2 classes there is nothing to tell apart."
+            )
+        problems += _too_few(data, part, shapes) + _too_small(data, part, shapes)
+    return list(dict.fromkeys(problems))
+
+
+def without_small(data: DataSet, shapes: Shapes) -> DataSet:
+    """The data set with `on_small="skip"`: without the classes that have too few images for these episodes, as told."""
+    if data.on_small != "skip":
+        return data
+    splits, lines = dict(data.splits), []
+    for part, shape in shapes.items():
+        split, counts = data.splits[part], np.diff(data.store.starts)[data.splits[part].classes]
+        good = counts >= needed(shape)
+        small = [f"{data.store.names[c]} ({n})" for c, n in zip(split.classes[~good], counts[~good], strict=True)]
+        if small:
+            some = ", ".join(small[:5]) + (f" and {len(small) - 5} more" if len(small) > 5 else "")
+            lines.append(f"classes of {part} with fewer than {needed(shape)} pictures: {some}")
+            groups = None if split.groups is None else split.groups[good]
+            splits[part] = split._replace(classes=split.classes[good], groups=groups)
+    for line in lines:
+        print(f"Left out: {line}.")
+    lists = {part: [data.store.names[c] for c in split.classes] for part, split in splits.items()}
+    protocol = {**data.protocol, "split_hash": split_hash(lists)} if lines else data.protocol
+    return data._replace(splits=splits, protocol=protocol, left_out=[*data.left_out, *lines])
+
+
+def needed(shape: Shape) -> int:
+    """How many images of each class an episode takes at least."""
+    return smallest(shape.shot) + (1 if shape.query == "all" else shape.query)
+
+
+def sizes_of(data: DataSet, part: str) -> Numbers:
+    """Images of each class of the split, turned classes counted on their own."""
+    split = data.splits[part]
+    return np.repeat(np.diff(data.store.starts)[split.classes], split.turns)
+
+
+def groups_of(data: DataSet, part: str) -> list[Numbers] | None:
+    """The classes of each group, those turned alike on their own: an alphabet lies on its side as a whole."""
+    split = data.splits[part]
+    if split.groups is None:
+        return None
+    classes = [np.flatnonzero(split.groups == number) for number in np.unique(split.groups)]
+    return [own * split.turns + turn for own in classes for turn in range(split.turns)]
+
+
+def _prefix(part: str) -> str:
+    """Of the settings that say an episode's shape."""
+    return "train_" if part == "train" else ""
+
+
+def _alike(shapes: Shapes, part: str) -> list[str]:
+    """The splits whose episodes the same settings shape."""
+    return [each for each in shapes if _prefix(each) == _prefix(part)]
+
+
+def _most(data: DataSet, part: str) -> int:
+    """The classes that an episode of a split may have."""
+    groups = groups_of(data, part)
+    return len(sizes_of(data, part)) if groups is None else max((len(group) for group in groups), default=0)
+
+
+def _too_few(data: DataSet, part: str, shapes: Shapes) -> list[str]:
+    """Fewer classes than ways."""
+    way, most, prefix = largest(shapes[part].way), _most(data, part), _prefix(part)
+    if way <= most:
+        return []
+    grouped = data.splits[part].groups is not None
+    where = f"no group of classes has more than {most}" if grouped else f"the {part} split of {data.name} has {most}"
+    least = min(_most(data, each) for each in _alike(shapes, part))
+    advice = (
+        f"Try {prefix}way={least}."
+        if least > 1
+        else "Each split needs 2 classes or more. To tell a few classes apart nothing is trained: type fsl predict "
+        "run=RUN support=FOLDER query=FOLDER with a run of another data set."
+    )
+    return [f"{prefix}way={shapes[part].way} needs {way} classes; {where}. {advice}"]
+
+
+def _too_small(data: DataSet, part: str, shapes: Shapes) -> list[str]:
+    """Classes with fewer images than support and queries."""
+    shape, split, prefix = shapes[part], data.splits[part], _prefix(part)
+    sizes, shot, need = sizes_of(data, part), smallest(shape.shot), needed(shape)
+    if not len(sizes) or sizes.min() >= need:
+        return []
+    short = int(np.argmin(sizes))
+    name, least = data.store.names[split.classes[short // split.turns]], int(sizes[short])
+    fewest = min(int(sizes_of(data, each).min(initial=need)) for each in _alike(shapes, part))
+    if shot < fewest:
+        advice = [f"Try {prefix}query={fewest - shot}"]
+    else:
+        advice = [f"Try {prefix}shot={fewest - 1} {prefix}query=1"] if fewest > 1 else []
+    enough = int((sizes >= need).sum()) >= largest(shape.way)
+    if data.on_small == "stop" and enough:
+        count = int((sizes[:: split.turns] < need).sum())
+        advice += [f"type data.on_small=skip to leave out the {count} class{'es' * (count > 1)} with fewer"]
+    text = ", or ".join(advice) or "Each class needs 2 images or more: give it more, or leave it out"
+    return [
+        f"{prefix}shot={shape.shot} and {prefix}query={shape.query} need {need} images of each class; {name} in the "
+        f"{part} split of {data.name} has {least}. {text[0].upper()}{text[1:]}."
+    ]
