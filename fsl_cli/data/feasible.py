@@ -101,22 +101,33 @@ def _too_few(data: DataSet, part: str, shapes: Shapes) -> list[str]:
 def _too_small(data: DataSet, part: str, shapes: Shapes) -> list[str]:
     """Classes with fewer images than support and queries."""
     shape, split, prefix = shapes[part], data.splits[part], _prefix(part)
-    sizes, shot, need = sizes_of(data, part), smallest(shape.shot), needed(shape)
+    sizes, need = sizes_of(data, part), needed(shape)
     if not len(sizes) or sizes.min() >= need:
         return []
     short = int(np.argmin(sizes))
     name, least = data.store.names[split.classes[short // split.turns]], int(sizes[short])
-    fewest = min(int(sizes_of(data, each).min(initial=need)) for each in _alike(shapes, part))
-    if shot < fewest:
-        advice = [f"Try {prefix}query={fewest - shot}"]
-    else:
-        advice = [f"Try {prefix}shot={fewest - 1} {prefix}query=1"] if fewest > 1 else []
-    enough = int((sizes >= need).sum()) >= largest(shape.way)
-    if data.on_small == "stop" and enough:
-        count = int((sizes[:: split.turns] < need).sum())
-        advice += [f"type data.on_small=skip to leave out the {count} class{'es' * (count > 1)} with fewer"]
-    text = ", or ".join(advice) or "Each class needs 2 images or more: give it more, or leave it out"
+    text = "; or ".join(_advice(data, part, shapes)) or "Each class needs 2 images or more: give it more, or remove it"
     return [
         f"{prefix}shot={shape.shot} and {prefix}query={shape.query} need {need} images of each class; {name} in the "
-        f"{part} split of {data.name} has {least}. {text[0].upper()}{text[1:]}."
+        f"{part} split of {data.name} has {least}. {text}."
     ]
+
+
+def _advice(data: DataSet, part: str, shapes: Shapes) -> list[str]:
+    """What to type where classes of a split are too small, and those of the splits that the same settings shape."""
+    shape, prefix, alike = shapes[part], _prefix(part), _alike(shapes, part)
+    shot, way, need = smallest(shape.shot), largest(shape.way), needed(shape)
+    each = [sizes_of(data, name) for name in alike]
+    every = np.concatenate(each)
+    able = every[every > shot]  # with fewer queries
+    small = sum(int((np.diff(data.store.starts)[data.splits[name].classes] < need).sum()) for name in alike)
+    leave = f"data.on_small=skip to leave out the {small} class{'es' * (small > 1)} with fewer"
+    may_skip = data.on_small == "stop"
+    skipping = may_skip and all((sizes >= need).sum() >= way for sizes in each)
+    if len(able) == len(every):
+        return [f"Try {prefix}query={able.min() - shot}", *([f"type {leave}"] if skipping else [])]
+    if skipping:
+        return [f"Type {leave}"]
+    if may_skip and all((sizes > shot).sum() >= way for sizes in each):
+        return [f"Type {prefix}query={able.min() - shot} data.on_small=skip"]
+    return [f"Try {prefix}shot={every.min() - 1} {prefix}query=1"] if every.min() > 1 else []
