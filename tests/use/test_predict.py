@@ -266,7 +266,8 @@ def test_what_is_left_out_is_told(
     (tmp_path / "new" / "oak" / "raw.heic").write_text("none that can be decoded")
     gif = tmp_path / "new" / "oak" / "moving.gif"
     Image.new("RGB", (8, 8)).save(gif)
-    run(["predict", f"run={protonet}", f"support={tmp_path}/known", f"query={tmp_path}/new", "--json"])
+    words = {"run": protonet, "support": tmp_path / "known", "query": tmp_path / "new", "out": tmp_path / "out"}
+    run(["predict", *(f"{key}={value}" for key, value in words.items()), "--json"])
     out, told = capsys.readouterr()
     assert str(gif) in {row["file"] for row in json.loads(out)["predictions"]}
     for line in (

@@ -68,8 +68,8 @@ def _draw(place: Path, size: int, crop: bool) -> Iterable[tuple[str, Images]]:
     if set(classes) != wanted or images != IMAGES:
         odd = ", ".join(sorted(wanted - set(classes))[:5])
         raise UserError(
-            f"{place} holds {images:,} images of {len(classes)} of CUB's classes; it has {IMAGES:,} of {len(wanted)}"
-            + (f" ({odd} are missing)" if odd else "")
+            f"{place} holds {images:,} images of {len(classes)} classes; CUB has {IMAGES:,} of {len(wanted)}"
+            + (f" ({odd} are missing or too many)" if odd else "")
             + f". Unpack {ARCHIVE} again. {what_is_there(files)}"
         )
     return decode(_cropped(place, files, classes) if crop else classes, size)

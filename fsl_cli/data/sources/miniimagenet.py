@@ -64,7 +64,7 @@ def _draw(place: Path, size: int, on_error: str, skipped: list[str]) -> Iterable
     if pickled:
         return _from_pickles(place, pickled, files, size)
     tables = [_parts(files, (each,)) for each in (".csv", ".tsv", ".json")]
-    listed = next((each for each in tables if len(each) == len(SPLITS)), next(filter(None, tables), {}))
+    listed = next((each for each in tables if len(each) == len(SPLITS)), tables[0] or tables[1])
     classes = by_folder(files)
     whole = set(sum(frozen("miniimagenet").values(), [])) <= set(classes)
     if listed and not (whole and len(listed) < len(SPLITS)):
