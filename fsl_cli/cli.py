@@ -13,6 +13,7 @@ from typing import Any
 from fsl_cli import __version__
 from fsl_cli.errors import Interrupted, UserError
 from fsl_cli.progress import show_with
+from fsl_cli.text import lines
 
 VERBS = {
     "train": "meta-train an algorithm, validate, and test it once; -m sweeps, resume=DIR goes on",
@@ -49,7 +50,7 @@ def main() -> None:
     try:
         run(words)
     except UserError as error:
-        print(f"fsl: {error}", file=sys.stderr)
+        print(f"fsl: {lines(str(error))}", file=sys.stderr)
         sys.exit(2)
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)

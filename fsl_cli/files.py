@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fsl_cli.errors import UserError
+from fsl_cli.text import csv_cell
 
 
 def make_folder(folder: Path) -> None:
@@ -73,9 +74,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_table(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-    """A CSV file, whole or not at all."""
-    with replacing(path) as temporary, open(temporary, "w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
+    """A CSV file, whole or not at all; whoever chose its words, a spreadsheet shows them as they are."""
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([csv_cell(cell) for cell in row] for row in (header, *rows))
 
 
 @contextmanager

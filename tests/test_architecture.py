@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "fsl_cli"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = (  # from the ground up; a room imports from the floors below it, and within itself
-    {"__init__", "episodes", "errors", "progress", "stats"},
+    {"__init__", "episodes", "errors", "progress", "stats", "text"},
     {"files"},
     {"backbones", "data"},
     {"algorithms", "settings"},

@@ -106,13 +106,14 @@ def _prepare(words: Sequence[str], user_dir: str | None) -> None:
 def _info(words: Sequence[str], user_dir: str | None) -> None:
     from fsl_cli.data.inspection import summary
     from fsl_cli.pictures.data_lines import info_lines
+    from fsl_cli.text import shown
 
     as_json = "--json" in words
     values = _values([word for word in words if word != "--json"], user_dir)
     with redirect_stdout(sys.stderr):  # a script reads standard output
         data = _build(values)
     found = {**summary(data), "name": words[0]}
-    print(json.dumps(found, indent=2) if as_json else "\n".join(info_lines(found)))
+    print(json.dumps(found, indent=2) if as_json else "\n".join(map(shown, info_lines(found))))
 
 
 def _show(words: Sequence[str], user_dir: str | None) -> None:

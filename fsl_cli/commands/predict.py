@@ -82,20 +82,23 @@ def _show(found: Predictions, files: Sequence[Path]) -> None:
     from rich.text import Text
 
     from fsl_cli.pictures.console import console
+    from fsl_cli.text import shown
     from fsl_cli.use.predictions import accuracy_line, per_class
 
     table = Table("file", "label", "next", box=None, pad_edge=False)
     for row in found.rows[:LISTED]:
-        best, *others = (f"{name} {share:.1%}" for name, share in found.best(row, 2))
+        best, *others = (f"{shown(name)} {share:.1%}" for name, share in found.best(row, 2))
         style = "" if row.true in (None, found.label(row)) else "red"
-        table.add_row(Text(row.file, overflow="fold"), Text(best, style), Text("".join(others)))
+        table.add_row(Text(shown(row.file), overflow="fold"), Text(best, style), Text("".join(others)))
     screen = console()
     screen.print(table)
     if len(found.rows) > LISTED:
         screen.print(f"and {len(found.rows) - LISTED:,} more", highlight=False)
     if line := accuracy_line(found):
         screen.print(f"[bold]{line}[/]", highlight=False)
-    scores = sorted(per_class(found).items(), key=lambda item: item[1][0] / item[1][1])
+    scores = sorted(
+        ((shown(name), counts) for name, counts in per_class(found).items()), key=lambda s: s[1][0] / s[1][1]
+    )
     width = max((len(name) for name, _ in scores[:LISTED]), default=0)
     for name, (right, total) in scores[:LISTED]:
         screen.print(Text(f"  {name:<{width}}  {right / total:7.2%}  {right:,} of {total:,}"))

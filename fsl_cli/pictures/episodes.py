@@ -14,6 +14,8 @@ from fsl_cli.data.store import SPLITS, DataSet
 from fsl_cli.data.tasks import sampler
 from fsl_cli.errors import UserError
 from fsl_cli.files import writing
+from fsl_cli.pictures import lettering
+from fsl_cli.text import shown
 
 CELL = 0.9  # inches, an image and the gap beside it
 GAP = 0.1  # of an image
@@ -37,25 +39,21 @@ def draw(data: DataSet, out: Path, *, episodes: int, split: str, way: int, shot:
         raise UserError(
             f"The picture would be {size[0]:.0f} x {size[1]:.0f} inches. Type fewer episodes, way or query."
         )
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(*grid, figsize=size, layout="constrained", squeeze=False)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(*grid, squeeze=False)
     for index, (axis, episode) in enumerate(zip(axes.flat, drawn, strict=True)):
         pixels = canvas(data, split, episode)
         axis.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(0, way, rows + GAP, 0), interpolation="nearest")
         axis.set_yticks([shot / 2, shot + GAP + query / 2], ["support", "query"], fontsize=8)
-        axis.set_xticks([label + 0.5 for label in range(way)], class_names(data, split, episode.classes), fontsize=7)
+        names = class_names(data, split, episode.classes)
+        axis.set_xticks([label + 0.5 for label in range(way)], [narrow(name) for name in names], fontsize=7)
         axis.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
         axis.set_frame_on(False)
         axis.set_title(f"{data.name} {split}, seed {seed}, episode {index}", fontsize=9)
-    try:
-        with writing(out, "Choose another with out=FILE.png."):
-            figure.savefig(out, dpi=120, bbox_inches="tight")
-    finally:
-        pyplot.close(figure)
+    with writing(out, "Choose another with out=FILE.png."):
+        lettering.save(figure, out, bbox_inches="tight")
 
 
 def canvas(data: DataSet, part: str, episode: Episode) -> Any:
@@ -76,12 +74,17 @@ def canvas(data: DataSet, part: str, episode: Episode) -> Any:
     return pixels[..., 0] if channels == 1 else pixels
 
 
+def narrow(name: str) -> str:
+    """A name in lines no wider than the column of its class."""
+    return "\n".join(lettering.fit(line, CELL * 0.95, 7) for line in name.split("\n"))
+
+
 def class_names(data: DataSet, part: str, classes: Sequence[int]) -> list[str]:
     """The name of each class of a split, folder and all, a line for each part; and how far it is turned."""
     split = data.splits[part]
     names = []
     for number in classes:
-        lines = data.store.names[split.classes[number // split.turns]].split("/")[-2:]
+        lines = [*map(shown, data.store.names[split.classes[number // split.turns]].split("/")[-2:])]
         lines += [f"turned {90 * (number % split.turns)}°"] if split.turns > 1 else []
-        names.append("\n".join(line if len(line) <= LETTERS else f"{line[: LETTERS - 1]}…" for line in lines))
+        names.append("\n".join(lettering.cut(line, LETTERS) for line in lines))
     return names

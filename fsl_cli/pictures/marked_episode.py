@@ -67,7 +67,8 @@ def draw(support: list[Drawn], query: list[Drawn], probabilities: Tensor, names:
     axis.set(xlim=(-0.05, first + longest), ylim=(TALL * len(names), -0.05), aspect="equal")
     numbered = [f"{number}  {name}" for number, name in enumerate(names, 1)]
     axis.set_yticks([TALL * label + 0.45 for label in range(len(names))], numbered, fontsize=7)
-    axis.set_xticks([shot / 2, first + longest / 2], ["support", "query: ✓ or ✗ and the class it was taken for"])
+    marks = "query: ✓ or ✗ and the class it was taken for" if longest > 4 else "query"
+    axis.set_xticks([shot / 2, first + longest / 2], ["support", marks])
     axis.tick_params(axis="x", labelsize=8)
     axis.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
     axis.set_frame_on(False)

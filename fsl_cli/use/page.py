@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-from html import escape
 from io import BytesIO
 from pathlib import Path
 
 from fsl_cli.data.decode import File
+from fsl_cli.text import html
 from fsl_cli.use.predictions import Prediction, Predictions, accuracy_line
 
 SIDE = 128  # pixels of a thumbnail
@@ -43,14 +43,14 @@ def page(found: Predictions, matrix: Path | None) -> str:
     cards = [row for row in found.rows if row.file in found.thumbnails]
     cards.sort(key=lambda row: (row.true in (None, found.label(row)), max(row.probabilities)))
     more = f", of which the first {len(cards):,} are shown" if len(cards) < len(found.rows) else ""
-    known = f"<p><b>{escape(accuracy_line(found))}</b></p>" if accuracy_line(found) else ""
+    known = f"<p><b>{html(accuracy_line(found))}</b></p>" if accuracy_line(found) else ""
     if matrix:
         known += f'<details><summary>Confusion matrix</summary><img src="{_uri("png", matrix.read_bytes())}"></details>'
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Predictions</title><style>{STYLE}</style>
 <h1>{len(found.rows):,} pictures{more}</h1>
-<p>{escape(found.algorithm)}, {escape(found.run)}: {len(found.support):,} support pictures of
+<p>{html(found.algorithm)}, {html(found.run)}: {len(found.support):,} support pictures of
 {len(found.classes):,} classes. What is wrong comes first, then what is least sure.</p>
 {known}
 <div class="grid">
@@ -61,15 +61,15 @@ def page(found: Predictions, matrix: Path | None) -> str:
 def _card(found: Predictions, row: Prediction) -> str:
     state = "" if row.true is None else "right" if row.true == found.label(row) else "wrong"
     bars = "".join(
-        f'<div class="bar"><i style="width:{share:.1%}"></i><span><b>{escape(name)}</b>{share:.1%}</span></div>'
+        f'<div class="bar"><i style="width:{share:.1%}"></i><span><b>{html(name)}</b>{share:.1%}</span></div>'
         for name, share in found.best(row, 3)
     )
-    truth = f'<div class="truth">is <b>{escape(row.true)}</b></div>' if row.true and state == "wrong" else ""
-    near = escape(found.classes[found.support[row.nearest]])
+    truth = f'<div class="truth">is <b>{html(row.true)}</b></div>' if row.true and state == "wrong" else ""
+    near = html(found.classes[found.support[row.nearest]])
     return (
         f'<div class="card {state}"><img loading="lazy" src="{found.thumbnails[row.file]}">'
-        f'<div class="say"><div class="file">{escape(row.file)}</div>{bars}{truth}'
-        f'<div class="near" title="{escape(row.nearest)}"><img loading="lazy" src="{found.thumbnails[row.nearest]}">'
+        f'<div class="say"><div class="file">{html(row.file)}</div>{bars}{truth}'
+        f'<div class="near" title="{html(row.nearest)}"><img loading="lazy" src="{found.thumbnails[row.nearest]}">'
         f"nearest support: {near}</div></div></div>\n"
     )
 

@@ -18,6 +18,8 @@ def show(words: Sequence[str], user_dir: str | None) -> None:
     if method not in METHODS:
         raise UserError(f"method={method}: type {' or '.join(f'method={each}' for each in METHODS)}.")
     index = number(given, "index", 0, 0)
+    from fsl_cli.pictures import lettering
+
     run = open_run(given, f"embedding-{method}-{index}", user_dir)
     name, algorithm = run.values["choices"]["algo"], run.experiment.learner.algorithm
     if not hasattr(algorithm, "backbone"):
@@ -27,7 +29,7 @@ def show(words: Sequence[str], user_dir: str | None) -> None:
         )
     demand_index(run, index)
     figure = _embedding(run, method, index)
-    save(run.out, lambda path: figure.savefig(path, dpi=120, format="png"))
+    save(run.out, lambda path: lettering.save(figure, path))
 
 
 def _embedding(run: Finished, method: str, index: int) -> Any:  # a figure of Matplotlib

@@ -11,6 +11,7 @@ from fsl_cli.use.opened import Finished, demand_index, number, open_run, protoco
 def show(words: Sequence[str], user_dir: str | None) -> None:
     """The picture that the words after `fsl show episode` ask for. Raises UserError."""
     from fsl_cli.experiment.testing import fit_tasks
+    from fsl_cli.pictures import lettering
     from fsl_cli.pictures.curves import fitted_tasks
 
     given = words_of_a_run("fsl show episode", words)
@@ -22,7 +23,7 @@ def show(words: Sequence[str], user_dir: str | None) -> None:
         return
     figure, title = _predictions(run, index)
     print(title)
-    save(run.out, lambda path: figure.savefig(path, dpi=120, format="png"))
+    save(run.out, lambda path: lettering.save(figure, path))
 
 
 def _predictions(run: Finished, index: int) -> tuple[Any, str]:  # a figure of Matplotlib, and its title

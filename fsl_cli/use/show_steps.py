@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from fsl_cli.use.opened import number, open_run, protocol, save, words_of_a_run
-
-if TYPE_CHECKING:
-    pass
 
 
 def show(words: Sequence[str], user_dir: str | None) -> None:
     """The picture that the words after `fsl show steps` ask for. Raises UserError."""
     from fsl_cli.experiment.allocator import keep_memory
     from fsl_cli.files import write_table
+    from fsl_cli.pictures import lettering
     from fsl_cli.pictures.steps import draw
     from fsl_cli.runs.wording import score_text
     from fsl_cli.use.steps import LEAST, after_each, ladder, steps_of
@@ -32,6 +29,6 @@ def show(words: Sequence[str], user_dir: str | None) -> None:
         print(f"{row.steps:>5} steps   {reached}   loss {row.loss:.4f} ± {row.loss_interval:.4f}", flush=True)
     header = ["steps", learner.metric, f"{learner.metric}_interval", "loss", "loss_interval"]
     figure = draw(rows, trained, learner.metric, protocol(run))
-    save(run.out, lambda path: figure.savefig(path, dpi=120, format="png"))
+    save(run.out, lambda path: lettering.save(figure, path))
     write_table(run.out.with_suffix(".csv"), header, rows)
     print(run.out.with_suffix(".csv"))
