@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from fsl_cli.errors import UserError
 from fsl_cli.text import csv_cell
@@ -27,7 +28,7 @@ def make_folder(folder: Path) -> None:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name that becomes `path` when all is written, and is removed when it is not."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid4().hex[:8]}.tmp")  # no other process has it
     try:
         yield temporary
         os.replace(temporary, path)

@@ -60,7 +60,7 @@ class OptunaSweeper(Sweeper):
 
         fixed, tried = self._parsed(arguments)
         choices = self.config.hydra.runtime.choices
-        name = self.study_name or f"{choices.algo}-{choices.data}-{task_name(self.config)}"
+        name = self.study_name or f"{choices.algo}-{choices.data}-{task_name(self.config.way, self.config.shot)}"
         if self.storage.startswith("sqlite:///"):
             Path(self.storage.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         space = {key: distribution(override) for key, override in tried.items()}

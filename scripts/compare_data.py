@@ -27,7 +27,7 @@ from fsl_cli.data.decode import CORES
 from fsl_cli.data.sampler import Sampler, Shape
 from fsl_cli.data.store import DataSet
 from fsl_cli.data.tasks import Batch, ImageTasks, sampler
-from fsl_cli.settings.binding import build
+from fsl_cli.settings.binding import build, demand_fit
 from fsl_cli.settings.compose import compose
 
 CLASSES = 64  # whose files are written for the DataLoader
@@ -91,7 +91,7 @@ def main() -> None:
     copies = {"omniglot": 28, "miniimagenet": 84}
     for name, size in copies.items():
         chosen = [f"data={name}", f"data.root={given[name]}"] if name in given else ["data=glyphs", f"data.size={size}"]
-        data = build(compose([*chosen, *(["data.drawings=30"] if name not in given else [])]).values["data"])
+        data = build(demand_fit(compose([*chosen, *(["data.drawings=30"] if name not in given else [])]).values).data)
         for task, shape in SHAPES.items():
             if shape.shot + shape.query > int(min(data.store.starts[1:] - data.store.starts[:-1])):
                 shape = shape._replace(query=int(min(data.store.starts[1:] - data.store.starts[:-1])) - shape.shot)

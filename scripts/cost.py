@@ -19,7 +19,7 @@ import torch
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.episodes import Examples
 from fsl_cli.experiment.allocator import keep_memory
-from fsl_cli.settings.binding import build
+from fsl_cli.settings.binding import build, demand_fit
 from fsl_cli.settings.compose import compose
 
 METHODS = {
@@ -53,10 +53,10 @@ def built(words: list[str], features: bool) -> Algorithm:
     """A method in evaluation mode, on Conv4, or for 640 features that are given."""
     torch.manual_seed(0)
     backbone = ["backbone=resnet12", "backbone.average=true"] if features else []
-    values = compose([*words, *backbone, "data=glyphs"]).values
-    net = build(values["backbone"], channels=1, size=SIZE)
+    values = demand_fit(compose([*words, *backbone, "data=glyphs"]).values)
+    net = build(values.backbone, channels=1, size=SIZE)
     net.precomputed = features
-    algorithm: Algorithm = build(values["algo"], backbone=net, train_classes=64)
+    algorithm: Algorithm = build(values.algo, backbone=net, train_classes=64)
     return algorithm.eval()
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +24,9 @@ from fsl_cli.data.sampler import Shape
 from fsl_cli.data.store import DataSet, ImageStore, Split
 from fsl_cli.data.tasks import ImageTasks
 from fsl_cli.experiment.assemble import learner
+from fsl_cli.settings.binding import demand_fit
 from fsl_cli.settings.compose import compose
+from fsl_cli.settings.schema import Image, Settings
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -76,16 +80,26 @@ class Pixels(Backbone):
         return x.flatten(2)
 
 
+def settings(words: Sequence[str]) -> Settings:
+    """What a command line of fsl train comes to, checked and typed."""
+    return demand_fit(compose(words).values)
+
+
+def seen(channels: int, size: int) -> Image:
+    """Images as they are, not scaled."""
+    return Image(channels, size, [0.0], [1.0])
+
+
 def untrained_run(folder: Path, *words: str, change: Callable[[Algorithm], None] = lambda algorithm: None) -> Algorithm:
     """A run's folder as training leaves it, of an algorithm with its first weights, which `change` may change."""
     config = compose(words)
-    size = config.values["data"].get("size", 28)
-    image = {"channels": 1, "size": size, "mean": [0.3], "std": [0.5], "ink": True}
-    values = {**config.values, "choices": config.choices, "image": image, "train_classes": 7}
-    built = learner(values, 1, size, train_classes=7)
+    made = demand_fit(config.values)
+    image = Image(1, made.data.get("size", 28), [0.3], [0.5], ink=True)
+    made = made.having(choices=config.choices, image=image, train_classes=7)
+    built = learner(made, image, train_classes=7)
     change(built.algorithm)
     (folder / "checkpoints").mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(values))
+    (folder / "config.yaml").write_text(yaml.safe_dump(made.plain()))
     (folder / "environment.json").write_text('{"fsl": "0.0.1"}')
     torch.save({"state_dict": built.state_dict(), "global_step": 0}, folder / "checkpoints" / "best.ckpt")
     return built.algorithm.eval()
@@ -148,26 +162,19 @@ def a_test(folder: Path, values: dict[int, float], **changed: object) -> Path:
     return folder
 
 
+@cache
+def _composed() -> dict[str, Any]:
+    return compose(["algo=maml", "data=omniglot", "norm=running", "steps=100", "train_query=15"]).values
+
+
 def a_run(folder: Path, values: dict[int, float], algo: str = "maml", seed: int = 0, **changed: object) -> Path:
     """A finished run: `a_test` with its configuration and learning curve; dotted names are settings."""
-    settings = {
-        "seed": seed,
-        "steps": 100,
-        "way": 5,
-        "shot": 1,
-        "norm": "running",
-        "train_way": 5,
-        "out": str(folder.parent),
-        "schedule": {"steps": 100},
-    }
-    settings |= {
-        "algo": {"_target_": "a.A", "inner_lr": 0.4},
-        "backbone": {"_target_": "b.B", "filters": 64, "halve": "stride"},
-    }
+    settings = copy.deepcopy(_composed())
+    settings |= {"seed": seed, "out": str(folder.parent)}
     choices = {"algo": algo, "data": "omniglot", "backbone": "conv4", "optim": "adam", "recipe": "x"}
     for key, value in [(key, changed.pop(key)) for key in list(changed) if "." in key]:
         group, _, name = key.rpartition(".")
-        settings[group][name] = value  # type: ignore[index]
+        settings[group][name] = value
     a_test(folder, values, algorithm=algo, seed=seed, **changed)
     (folder / "config.yaml").write_text(yaml.safe_dump({**settings, "choices": choices}))
     (folder / "overrides.txt").write_text(f"algo={algo}\nseed={seed}\n")

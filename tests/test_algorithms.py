@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from copy import deepcopy
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 import torch
-from conftest import tiny_data
+from conftest import settings, tiny_data
 from torch import Tensor
 
 import fsl_cli.algorithms.inner_loop
@@ -17,7 +17,8 @@ from fsl_cli.data.sampler import Shape
 from fsl_cli.data.tasks import Batch, ImageTasks
 from fsl_cli.episodes import Episodes, Examples
 from fsl_cli.settings.binding import build
-from fsl_cli.settings.compose import choices, compose
+from fsl_cli.settings.compose import choices
+from fsl_cli.settings.schema import Settings
 
 GRADIENT_NORMS = ("support", "transductive", "group", "none")
 METRIC_NORMS = ("running", *GRADIENT_NORMS)
@@ -86,18 +87,18 @@ CPU = torch.device("cpu")
 
 
 @cache
-def composed(*words: str) -> dict[str, Any]:
+def composed(*words: str) -> Settings:
     """Composed once: thousands of tests take it from here."""
-    return compose(words).values
+    return settings(words)
 
 
 def algorithm(name: str, norm: str, halve: str = "pool") -> Algorithm:
     """An algorithm as it begins, small; composed once for all its norms, which are its backbone's setting alone."""
     torch.manual_seed(0)
     config = composed(f"algo={name.partition('-')[0]}", f"way={WAY}", "backbone.filters=8", *ROWS[name].overrides)
-    backbone = build({**config["backbone"], "norm": norm, "halve": halve}, channels=1, size=16)
+    backbone = build(config.backbone.having(norm=norm, halve=halve), channels=1, size=16)
     classes = len(tiny_data().splits["train"].classes)
-    built = build(config["algo"], backbone=backbone, train_classes=classes)
+    built = build(config.algo, backbone=backbone, train_classes=classes)
     assert isinstance(built, Algorithm)
     return built
 

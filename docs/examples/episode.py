@@ -4,9 +4,10 @@ import torch
 
 from fsl_cli.data.tasks import Batch
 from fsl_cli.experiment.assemble import assemble
+from fsl_cli.settings.binding import demand_fit
 from fsl_cli.settings.compose import compose
 
-experiment = assemble(compose(["algo=protonet", "data=glyphs", "way=5", "shot=1"]).values)
+experiment = assemble(demand_fit(compose(["algo=protonet", "data=glyphs", "way=5", "shot=1"]).values))
 algorithm = experiment.learner.algorithm.eval()
 [episodes] = experiment.episodes.tasks.gather(Batch("test", seed=0, index=[0, 1, 2, 3]), torch.device("cpu"))
 

@@ -15,6 +15,7 @@ from fsl_cli.algorithms.inner_loop import Parameters, adapt, for_each_task, mean
 from fsl_cli.algorithms.network import ANY_WAY, HeadInit, Network, demand_way, prototype_head
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
+from fsl_cli.ranges import Natural, Rate
 
 
 class ANIL(Algorithm):
@@ -28,9 +29,9 @@ class ANIL(Algorithm):
         self,
         backbone: Backbone,
         way: int | list[int],
-        inner_lr: float,
-        inner_steps: int,
-        test_steps: int,
+        inner_lr: Rate,
+        inner_steps: Natural,
+        test_steps: Natural,
         head_init: HeadInit = "learned",
     ) -> None:
         super().__init__()

@@ -19,6 +19,7 @@ from fsl_cli.algorithms.inner_loop import Parameters, adapt, for_each_task, mome
 from fsl_cli.algorithms.supervised import CosineHead, cosine_scores, supervised_loss
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples
+from fsl_cli.ranges import Count, Natural, PartOf, Rate, Weight
 
 MINIBATCH = 4  # images of a step in the authors' code
 
@@ -38,13 +39,13 @@ class Baseline(Algorithm):
         self,
         backbone: Backbone,
         train_classes: int,
-        inner_lr: float,
-        test_steps: int,
+        inner_lr: Rate,
+        test_steps: Natural,
         head: Literal["linear", "cosine"] = "linear",
         finetune: Literal["head", "all"] = "head",
-        momentum: float = 0.9,
-        weight_decay: float = 0.001,
-        minibatch: int | None = None,
+        momentum: PartOf = 0.9,
+        weight_decay: Weight = 0.001,
+        minibatch: Count | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone

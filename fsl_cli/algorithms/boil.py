@@ -13,6 +13,7 @@ from fsl_cli.algorithms.inner_loop import Parameters, adapt, sgd
 from fsl_cli.algorithms.network import Network, classifier, demand_way, query_loss, support_loss
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples
+from fsl_cli.ranges import Count, Natural, Rate
 
 
 class BOIL(Algorithm):
@@ -26,10 +27,10 @@ class BOIL(Algorithm):
     def __init__(
         self,
         backbone: Backbone,
-        way: int,
-        inner_lr: float,
-        inner_steps: int,
-        test_steps: int,
+        way: Count,
+        inner_lr: Rate,
+        inner_steps: Natural,
+        test_steps: Natural,
         first_order: bool = False,
         checkpoint_inner: bool = False,
     ) -> None:

@@ -15,6 +15,7 @@ from fsl_cli.algorithms.network import Network, classifier, demand_way, query_lo
 from fsl_cli.backbones.base import Backbone, Changes
 from fsl_cli.episodes import Classifier, Episodes, Examples
 from fsl_cli.errors import UserError
+from fsl_cli.ranges import Count, Natural, Rate
 
 
 class CAVIA(Algorithm):
@@ -28,12 +29,12 @@ class CAVIA(Algorithm):
     def __init__(
         self,
         backbone: Backbone,
-        way: int,
-        inner_lr: float,
-        inner_steps: int,
-        test_steps: int,
-        context: int = 100,
-        layer: int = 3,
+        way: Count,
+        inner_lr: Rate,
+        inner_steps: Natural,
+        test_steps: Natural,
+        context: Count = 100,
+        layer: Count = 3,
         film: bool = True,
         first_order: bool = False,
     ) -> None:

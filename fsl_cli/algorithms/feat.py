@@ -17,6 +17,7 @@ from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.algorithms.protonet import logits, prototypes
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
+from fsl_cli.ranges import Count, Rate, Weight
 
 Dropout = Callable[[Tensor, float], Tensor]  # (tensor, share) -> that share of it zero, the rest scaled up
 
@@ -34,11 +35,11 @@ class FEAT(Algorithm):
     def __init__(
         self,
         backbone: Backbone,
-        temperature: float = 64.0,
-        contrast: float = 1.0,
-        contrast_temperature: float = 16.0,
-        heads: int = 1,
-        lr_times: float = 10.0,
+        temperature: Rate = 64.0,
+        contrast: Weight = 1.0,
+        contrast_temperature: Rate = 16.0,
+        heads: Count = 1,
+        lr_times: Rate = 10.0,
     ) -> None:
         super().__init__()
         self.backbone = backbone

@@ -15,6 +15,7 @@ from fsl_cli.algorithms.inner_loop import Parameters, adapt, mean_loss, sgd
 from fsl_cli.algorithms.network import Network, Start, classifier, demand_way, support_loss
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
+from fsl_cli.ranges import Count, Natural, Rate
 
 
 class Joint(Algorithm):
@@ -24,7 +25,7 @@ class Joint(Algorithm):
     """
 
     def __init__(
-        self, backbone: Backbone, way: int, inner_lr: float, test_steps: int, head_init: Start = "learned"
+        self, backbone: Backbone, way: Count, inner_lr: Rate, test_steps: Natural, head_init: Start = "learned"
     ) -> None:
         super().__init__()
         self.net = Network(backbone, way, head_init)

@@ -25,6 +25,7 @@ from fsl_cli.algorithms.network import (
 )
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples
+from fsl_cli.ranges import Natural, Rate
 
 
 class MAML(Algorithm):
@@ -44,9 +45,9 @@ class MAML(Algorithm):
         self,
         backbone: Backbone,
         way: int | list[int],
-        inner_lr: float,
-        inner_steps: int,
-        test_steps: int,
+        inner_lr: Rate,
+        inner_steps: Natural,
+        test_steps: Natural,
         first_order: bool = False,
         checkpoint_inner: bool = False,
         frozen: str = "norm",

@@ -19,6 +19,7 @@ from fsl_cli.algorithms.network import ANY_WAY, HeadInit, Network, classifier, d
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
 from fsl_cli.errors import UserError
+from fsl_cli.ranges import Natural, Rate, Share
 
 LEAST = 0.03  # of an equal share is what an early step's loss counts at least while it counts (the authors' code)
 
@@ -41,13 +42,13 @@ class MAMLpp(Algorithm):
         self,
         backbone: Backbone,
         way: int | list[int],
-        inner_lr: float,
-        inner_steps: int,
-        test_steps: int,
-        multi_step: float = 0.1,
+        inner_lr: Rate,
+        inner_steps: Natural,
+        test_steps: Natural,
+        multi_step: Share = 0.1,
         learn_rates: bool = True,
         per_step_norm: bool = True,
-        first_order: float = 0.0,
+        first_order: Share = 0.0,
         checkpoint_inner: bool = False,
         head_init: HeadInit = "learned",
     ) -> None:

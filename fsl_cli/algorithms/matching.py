@@ -14,6 +14,7 @@ from fsl_cli.algorithms.by_class import log_sum_of_each_class, way
 from fsl_cli.algorithms.protonet import cosines
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
+from fsl_cli.ranges import Count, Rate
 
 
 class MatchingNet(Algorithm):
@@ -25,7 +26,7 @@ class MatchingNet(Algorithm):
     """
 
     def __init__(
-        self, backbone: Backbone, scale: float = 1.0, context: bool = False, processing_steps: int = 5
+        self, backbone: Backbone, scale: Rate = 1.0, context: bool = False, processing_steps: Count = 5
     ) -> None:
         super().__init__()
         self.backbone = backbone

@@ -17,6 +17,7 @@ from fsl_cli.algorithms.solvers.ridge import ridge
 from fsl_cli.algorithms.solvers.svm import crammer_singer
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples
+from fsl_cli.ranges import PartOf, Rate
 
 
 class MetaOptNet(Algorithm):
@@ -33,9 +34,9 @@ class MetaOptNet(Algorithm):
         self,
         backbone: Backbone,
         head: Literal["svm", "ridge"] = "svm",
-        cost: float = 0.1,
-        penalty: float = 50.0,
-        smoothing: float = 0.0,
+        cost: Rate = 0.1,
+        penalty: Rate = 50.0,
+        smoothing: PartOf = 0.0,
     ) -> None:
         super().__init__()
         if not (cost > 0 and penalty > 0 and 0 <= smoothing <= 0.5):

@@ -8,6 +8,7 @@ and where to, as a rate may turn negative.
 from __future__ import annotations
 
 import re
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from fsl_cli.algorithms.inner_loop import Parameters, Rule, adapt
 from fsl_cli.algorithms.network import Network, Start, classifier, demand_way, query_loss, support_loss
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples
+from fsl_cli.ranges import Count, Natural, Range
 
 
 class MetaSGD(Algorithm):
@@ -30,10 +32,10 @@ class MetaSGD(Algorithm):
     def __init__(
         self,
         backbone: Backbone,
-        way: int,
-        inner_lr: float | list[float],
-        inner_steps: int = 1,
-        test_steps: int = 1,
+        way: Count,
+        inner_lr: Annotated[float | list[float], Range(above=0)],
+        inner_steps: Natural = 1,
+        test_steps: Natural = 1,
         checkpoint_inner: bool = False,
         frozen: str = "norm",
         head_init: Start = "learned",

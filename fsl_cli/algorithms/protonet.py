@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
+from fsl_cli.ranges import Rate
 
 
 class ProtoNet(Algorithm):
@@ -33,8 +34,8 @@ class ProtoNet(Algorithm):
         self,
         backbone: Backbone,
         distance: Literal["euclidean", "cosine"] = "euclidean",
-        temperature: float = 1.0,
-        scale: float = 10.0,
+        temperature: Rate = 1.0,
+        scale: Rate = 10.0,
     ) -> None:
         super().__init__()
         if temperature <= 0:

@@ -16,6 +16,7 @@ from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.algorithms.solvers.ridge import ridge
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
+from fsl_cli.ranges import Rate
 
 
 class R2D2(Algorithm):
@@ -28,7 +29,7 @@ class R2D2(Algorithm):
 
     takes_features = True
 
-    def __init__(self, backbone: Backbone, scale: float = 1e-4, penalty: float = 50.0) -> None:
+    def __init__(self, backbone: Backbone, scale: Rate = 1e-4, penalty: Rate = 50.0) -> None:
         super().__init__()
         self.backbone = backbone
         self.scale = nn.Parameter(torch.tensor(float(scale)))

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.backbones.base import Backbone
-from fsl_cli.backbones.norm import Mode, Norm
+from fsl_cli.backbones.mode import Mode
+from fsl_cli.backbones.norm import Norm
 from fsl_cli.episodes import Classifier, Episodes, Examples
+from fsl_cli.ranges import Count
 
 
 class RelationNet(Algorithm):
@@ -25,7 +27,7 @@ class RelationNet(Algorithm):
     each class. The logits are its scores before the sigmoid.
     """
 
-    def __init__(self, backbone: Backbone, hidden: int = 8) -> None:
+    def __init__(self, backbone: Backbone, hidden: Count = 8) -> None:
         super().__init__()
         self.backbone = backbone
         self.relation = _Relation(backbone.map_shape, backbone.norm, hidden)

@@ -19,6 +19,7 @@ from fsl_cli.algorithms.inner_loop import Parameters, Rule, adam, adapt, for_eac
 from fsl_cli.algorithms.network import Network, classifier, demand_way
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
+from fsl_cli.ranges import Count, Natural, Rate
 
 SETS = 8  # of a support set and a query that pass together; all at once need memory
 
@@ -45,12 +46,12 @@ class Reptile(Algorithm):
     def __init__(
         self,
         backbone: Backbone,
-        way: int,
-        inner_lr: float,
-        inner_steps: int,
-        inner_batch: int,
-        test_steps: int,
-        test_batch: int,
+        way: Count,
+        inner_lr: Rate,
+        inner_steps: Count,
+        inner_batch: Count,
+        test_steps: Natural,
+        test_batch: Count,
         inner_rule: Literal["adam", "sgd"] = "adam",
         with_query: bool = False,
     ) -> None:

@@ -17,6 +17,7 @@ from fsl_cli.algorithms.supervised import all_images, supervised_loss
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples
 from fsl_cli.errors import UserError
+from fsl_cli.ranges import Rate, Share
 
 
 class RFS(Algorithm):
@@ -32,9 +33,9 @@ class RFS(Algorithm):
         backbone: Backbone,
         train_classes: int,
         teacher: nn.Module | None = None,
-        penalty: float = 1.0,
-        distilled: float = 0.5,
-        temperature: float = 4.0,
+        penalty: Rate = 1.0,
+        distilled: Share = 0.5,
+        temperature: Rate = 4.0,
     ) -> None:
         super().__init__()
         self.backbone = backbone

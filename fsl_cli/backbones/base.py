@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from fsl_cli.backbones.norm import Mode
+from fsl_cli.backbones.mode import Mode
 
 if TYPE_CHECKING:
     from typing_extensions import Self

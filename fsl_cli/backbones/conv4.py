@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from functools import partial
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from fsl_cli.backbones.base import NO_CHANGES, Backbone, Changes
 from fsl_cli.backbones.layers import channels_last
-from fsl_cli.backbones.norm import EPS, Mode, Norm
+from fsl_cli.backbones.mode import Mode
+from fsl_cli.backbones.norm import EPS, Norm
+from fsl_cli.ranges import PartOf, Range, Rate
 
 
 class Conv4(Backbone):
@@ -37,10 +39,10 @@ class Conv4(Backbone):
         halve: Literal["pool", "stride"] = "pool",
         halvings: int = 4,
         maximum: bool = False,
-        slope: float = 0.0,
-        unpadded: int = 0,
+        slope: PartOf = 0.0,
+        unpadded: Annotated[int, Range(least=0, most=4)] = 0,
         norm_scale: bool = True,
-        norm_eps: float = EPS,
+        norm_eps: Rate = EPS,
     ) -> None:
         super().__init__()
         self.norm = norm

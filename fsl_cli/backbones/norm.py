@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,8 +26,7 @@ from torch import Tensor, nn
 
 from fsl_cli.backbones.compiled import fused
 from fsl_cli.backbones.layers import each_image
-
-Mode = Literal["running", "support", "transductive", "group", "none"]
+from fsl_cli.backbones.mode import Mode
 
 MOMENTUM = 0.1
 EPS = 1e-5

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fsl_cli.backbones.base import NO_CHANGES, Backbone, Changes
-from fsl_cli.backbones.norm import Mode
+from fsl_cli.backbones.mode import Mode
 from fsl_cli.errors import UserError
 
 

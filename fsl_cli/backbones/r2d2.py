@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from fsl_cli.backbones.base import NO_CHANGES, Backbone, Changes
 from fsl_cli.backbones.layers import channels_last, conv, each_image
-from fsl_cli.backbones.norm import Mode, Norm
+from fsl_cli.backbones.mode import Mode
+from fsl_cli.backbones.norm import Norm
+from fsl_cli.ranges import PartOf
 
 
 class R2D2Net(Backbone):
@@ -26,7 +28,7 @@ class R2D2Net(Backbone):
     """
 
     def __init__(
-        self, channels: int, size: int, norm: Mode, filters: list[int] | None = None, dropout: float = 0.0
+        self, channels: int, size: int, norm: Mode, filters: list[int] | None = None, dropout: PartOf = 0.0
     ) -> None:
         super().__init__()
         widths = filters or [96, 192, 384, 512]

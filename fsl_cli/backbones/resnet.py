@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from fsl_cli.backbones.base import NO_CHANGES, Backbone, Changes
 from fsl_cli.backbones.layers import Shortcut, channels_last, conv, each_image, flat
-from fsl_cli.backbones.norm import Mode, Norm
+from fsl_cli.backbones.mode import Mode
+from fsl_cli.backbones.norm import Norm
 
 
 class ResNet(Backbone):

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from fsl_cli.backbones.base import NO_CHANGES, Backbone, Changes
 from fsl_cli.backbones.layers import channels_last, conv, drop_block, each_image, flat
-from fsl_cli.backbones.norm import Mode, Norm
+from fsl_cli.backbones.mode import Mode
+from fsl_cli.backbones.norm import Norm
+from fsl_cli.ranges import Count, PartOf, Share
 
 
 class ResNet12(Backbone):
@@ -35,9 +37,9 @@ class ResNet12(Backbone):
         norm: Mode,
         filters: list[int] | None = None,
         average: bool = False,
-        drop_rate: float = 0.1,
-        drop_size: int = 5,
-        drop_ramp: float = 1 / 3,
+        drop_rate: PartOf = 0.1,
+        drop_size: Count = 5,
+        drop_ramp: Share = 1 / 3,
     ) -> None:
         super().__init__()
         widths = filters or [64, 160, 320, 640]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fsl_cli.backbones.norm import Mode
+from fsl_cli.backbones.mode import Mode
 from fsl_cli.backbones.pretrained import Pretrained, Trained, demand_running, no_weights, unknown
 from fsl_cli.errors import UserError
 

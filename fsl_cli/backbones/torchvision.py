@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fsl_cli.backbones.norm import Mode
+from fsl_cli.backbones.mode import Mode
 from fsl_cli.backbones.pretrained import Pretrained, Trained, demand_running, no_weights, unknown
 
 

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from fsl_cli.backbones.base import NO_CHANGES, Backbone, Changes
 from fsl_cli.backbones.layers import Shortcut, channels_last, conv, each_image, flat
-from fsl_cli.backbones.norm import Mode, Norm
+from fsl_cli.backbones.mode import Mode
+from fsl_cli.backbones.norm import Norm
+from fsl_cli.ranges import PartOf
 
 
 class WideResNet(Backbone):
@@ -36,7 +38,7 @@ class WideResNet(Backbone):
         depth: int = 28,
         widen: int = 10,
         filters: int = 16,
-        dropout: float = 0.0,
+        dropout: PartOf = 0.0,
         average: bool = True,
     ) -> None:
         super().__init__()

@@ -21,8 +21,7 @@ def main(words: Sequence[str]) -> None:
     from fsl_cli.settings.binding import demand_fit, demand_packages, demand_root
 
     user_dir, overrides = take_user_dir(words)
-    values = compose(overrides, user_dir).values
-    demand_fit(values)
-    demand_packages(values)
-    demand_root(values)
+    settings = demand_fit(compose(overrides, user_dir).values)
+    demand_packages(settings)
+    demand_root(settings.data)
     print("These settings fit together.")

@@ -41,7 +41,7 @@ def main(words: Sequence[str]) -> None:
         raise UserError(f"The two tests share {len(both)} episodes. Test both with the same episodes=1000.")
     found = compare([a.scores[index] for index in both], [b.scores[index] for index in both])
     if "--json" in words:
-        ends = {key: {"folder": str(test.folder), "mean": test.result["mean"]} for key, test in (("a", a), ("b", b))}
-        print(json.dumps({**ends, "metric": a.result["metric"], **found._asdict()}))
+        ends = {key: {"folder": str(test.folder), "mean": test.result.mean} for key, test in (("a", a), ("b", b))}
+        print(json.dumps({**ends, "metric": a.result.metric, **found._asdict()}))
         return
     print("\n".join(lines(a, b, found)))

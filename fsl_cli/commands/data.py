@@ -12,6 +12,7 @@ from typing import Any
 
 from fsl_cli.errors import UserError
 from fsl_cli.settings.compose import choices, did_you_mean, take_user_dir
+from fsl_cli.settings.schema import Part
 
 HELP = """What data sets there are and what is in them; NAME is one that fsl data ls shows.
 
@@ -86,10 +87,10 @@ def _ls(words: Sequence[str], user_dir: str | None) -> None:
 def _prepare(words: Sequence[str], user_dir: str | None) -> None:
     from fsl_cli.pictures.data_lines import bytes_text
 
-    values = _values(words, user_dir)
+    part = _part(words, user_dir)
     before = _memory("VmRSS")
     started = time.time()
-    data = _build(values)
+    data = _build(part)
     seconds = time.time() - started
     store, folder = data.store, _folder(data)
     shape = f"{store.images.shape[2]} x {store.images.shape[3]} x {store.images.shape[1]}"
@@ -109,9 +110,9 @@ def _info(words: Sequence[str], user_dir: str | None) -> None:
     from fsl_cli.text import shown
 
     as_json = "--json" in words
-    values = _values([word for word in words if word != "--json"], user_dir)
+    part = _part([word for word in words if word != "--json"], user_dir)
     with redirect_stdout(sys.stderr):  # a script reads standard output
-        data = _build(values)
+        data = _build(part)
     found = {**summary(data), "name": words[0]}
     print(json.dumps(found, indent=2) if as_json else "\n".join(map(shown, info_lines(found))))
 
@@ -137,7 +138,7 @@ def _show(words: Sequence[str], user_dir: str | None) -> None:
     out = Path(typed.pop("out") or f"{words[0]}-{typed['split']}.png")
     if out.suffix.lower() != ".png":
         raise UserError(f"out={out}: the picture is a PNG. Type out={out.with_suffix('.png')}.")
-    data = _build(_values(settings, user_dir))
+    data = _build(_part(settings, user_dir))
     if typed["split"] in data.splits:
         data = without_small(data, {typed["split"]: Shape(typed["way"], typed["shot"], typed["query"])})
     draw(data, out, **typed)
@@ -186,24 +187,23 @@ def _cache(words: Sequence[str], verb: str) -> Path:
     return cache_folder(words[-1].partition("=")[2] if words else None)
 
 
-def _values(words: Sequence[str], user_dir: str | None) -> dict[str, Any]:
-    """The configuration with these settings of the data set; they may also be typed as for fsl train, data.root=..."""
+def _part(words: Sequence[str], user_dir: str | None) -> Part:
+    """The data set with these settings; they may also be typed as for fsl train, data.root=..."""
     from fsl_cli.settings.binding import demand_fit, demand_root
     from fsl_cli.settings.compose import compose
 
     plain = ("data.", "trust=", "+", "~")
     settings = [word if word.startswith(plain) else f"data.{word}" for word in words[1:]]
-    values = compose([f"data={words[0]}", *settings], user_dir).values
-    demand_fit(values)
-    demand_root(values)
-    return values
+    data = demand_fit(compose([f"data={words[0]}", *settings], user_dir).values).data
+    demand_root(data)
+    return data
 
 
-def _build(values: dict[str, Any]) -> Any:
+def _build(part: Part) -> Any:
     from fsl_cli.data.store import DataSet
     from fsl_cli.settings.binding import build
 
-    data = build(values["data"])
+    data = build(part)
     if not isinstance(data, DataSet):
         raise UserError(f"{data.name} is drawn as it is needed: there are no images to prepare or to look at.")
     return data

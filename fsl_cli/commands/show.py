@@ -8,6 +8,7 @@ from typing import Any
 
 from fsl_cli.errors import UserError
 from fsl_cli.settings.compose import compose, did_you_mean, provenance, take_user_dir
+from fsl_cli.settings.schema import meaning
 
 HELP = """Show the settings that a command line comes to, and which file or word each value comes from.
 
@@ -52,8 +53,9 @@ def main(words: Sequence[str]) -> None:
     sources = provenance(overrides, user_dir)
     rows = list(_rows(config.values, "", sources))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    wide = max(len(row[2]) for row in rows)
     for name, value, source in rows:
-        print(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {source}".rstrip())
+        print(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {source:<{wide}}  {meaning(name)}".rstrip())
 
 
 def _rows(node: dict[str, Any], prefix: str, sources: dict[str, str]) -> Iterator[tuple[str, str, str]]:

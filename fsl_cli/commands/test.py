@@ -45,37 +45,37 @@ def main(words: Sequence[str]) -> None:
     from fsl_cli.experiment.running import start
     from fsl_cli.experiment.similarity import demand_inner_loop
     from fsl_cli.experiment.testing import run_test
-    from fsl_cli.experiment.trainer import new_trainer, quiet
-    from fsl_cli.files import read_json
+    from fsl_cli.experiment.trainer import one_process, quiet
     from fsl_cli.pictures.console import console
     from fsl_cli.pictures.run_screen import protocol_line, reached_line
-    from fsl_cli.runs.results import UNFINISHED
+    from fsl_cli.runs.records import UNFINISHED
+    from fsl_cli.runs.run import Run
 
     if "run" not in given:
         start(compose([*words, "steps=0"], user_dir))
         return
-    folder = Path(given.pop("run"))
+    run = Run(given.pop("run"))
     compare = yes_or_no("similarity", given.pop("similarity", "false"))
-    values = settings_of_a_test(folder, given, user_dir)
+    settings = settings_of_a_test(run, given, user_dir)
     keep_memory()
-    name = test_name(values, given)
+    destination = run.folder / "tests" / test_name(settings, given)
     with quiet():
-        trainer = new_trainer({**values["trainer"], "strategy": "auto", "devices": 1, "num_nodes": 1})
+        trainer = one_process(settings.trainer)
         changes = [f"{key}={value}" for key, value in given.items()]
-        experiment = assemble(values, ["test"])
+        experiment = assemble(settings, ["test"])
         if compare:
-            demand_inner_loop(experiment.learner.algorithm, values["choices"]["algo"])
-        run_test(folder, values, experiment, trainer, folder / "tests" / name, changes)
-    result = read_json(folder / "tests" / name / "result.json")
+            demand_inner_loop(experiment.learner.algorithm, settings.choices["algo"])
+        result = run_test(run, settings, experiment, trainer, destination, changes)
+    assert result  # of the only process
     console().print(f"[bold]{reached_line(result)}[/]\n{protocol_line(result)}", highlight=False)
-    if UNFINISHED in result["changes"]:
-        far = f"step {result['step']} of {values['steps']}"
+    if UNFINISHED in result.changes:
+        far = f"step {result.step} of {settings.steps}"
         console().print(
-            f"not trained to its end: {far}; to go on: fsl train resume={folder}", highlight=False, soft_wrap=True
+            f"not trained to its end: {far}; to go on: fsl train resume={run}", highlight=False, soft_wrap=True
         )
     if compare:
-        console().print(_compare(experiment, folder / "tests" / name), highlight=False)
-    console().print(f"files  {folder / 'tests' / name}", highlight=False, soft_wrap=True)
+        console().print(_compare(experiment, destination), highlight=False)
+    console().print(f"files  {destination}", highlight=False, soft_wrap=True)
 
 
 def _compare(experiment: Experiment, destination: Path) -> str:

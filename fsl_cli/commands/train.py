@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from fsl_cli.errors import UserError
 from fsl_cli.settings.compose import names, take_user_dir
@@ -29,6 +28,7 @@ All settings: fsl show. What can be chosen: fsl ls. Completion: eval "$(fsl -sc 
 def main(words: Sequence[str]) -> None:
     """Run the command line after `fsl train`. Raises UserError, or Interrupted after Ctrl-C or SIGTERM."""
     from fsl_cli.experiment.running import resume, start
+    from fsl_cli.runs.run import Run
     from fsl_cli.settings.hydra_app import compose_and
 
     given = dict(word.split("=", 1) for word in words if "=" in word)
@@ -45,7 +45,7 @@ def main(words: Sequence[str]) -> None:
             raise UserError(f"resume={given['resume']} is for a sweep (-m). Type resume=FOLDER to go on with one run.")
         if others:
             raise UserError(f"resume=DIR goes on with the run's own settings; leave out {' '.join(others)}.")
-        resume(Path(given["resume"]), names(given.get("trust", "")), given.get("trainer", ""), given.get("replay", ""))
+        resume(Run(given["resume"]), names(given.get("trust", "")), given.get("trainer", ""), given.get("replay", ""))
     elif "replay" in given:
         raise UserError(f"Which run? Type fsl train resume=FOLDER replay={given['replay']}.")
     else:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from hashlib import shake_128
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from fsl_cli.ranges import Count, Range, Share
 
 COUNT = 8  # numbers of an image, used or not: area, ratio, left, top, flip, brightness, contrast, saturation
 RATIOS = (math.log(3 / 4), math.log(4 / 3))  # of a crop's width to its height, as torchvision
@@ -32,10 +34,10 @@ class Augment:
         saturation each times a factor within 1 - jitter to 1 + jitter, such as 0.4.
     """
 
-    crop: float | None = None
-    padding: int | None = None
+    crop: Annotated[float, Range(above=0, most=1)] | None = None
+    padding: Count | None = None
     flip: bool = False
-    jitter: float = 0.0
+    jitter: Share = 0.0
 
     def __post_init__(self) -> None:
         if self.crop is not None and not 0 < self.crop <= 1:

@@ -19,11 +19,12 @@ def measured(name: str, user_dir: str | None = None) -> str:
     import torch
 
     from fsl_cli.settings.binding import build, part_problems
+    from fsl_cli.settings.schema import part
 
     node = compose([f"backbone={name}"], user_dir).values["backbone"]
     if "name" in node or any(part_problems("backbone", node, trust=[])):
         return f"{'by name' if 'name' in node else 'not built':>12}".ljust(len(HEADER))
-    net = build(node, channels=3, size=SIZE).eval()
+    net = build(part(node), channels=3, size=SIZE).eval()
     image = torch.zeros(1, 1, 3, SIZE, SIZE)
     seconds: list[float] = []
     with torch.no_grad():

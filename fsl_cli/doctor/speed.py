@@ -106,27 +106,27 @@ def workbench(algo: str, overrides: Sequence[str], channels: int = 1) -> Bench:
     from fsl_cli.doctor.plain_loop import PlainConv4, copy_weights, plain_maml, plain_protonet
     from fsl_cli.experiment.assemble import assemble
     from fsl_cli.settings.binding import demand_fit
+    from fsl_cli.settings.schema import Image
 
-    values = compose([f"algo={algo}", "data=glyphs", "trainer=cpu", *WORK[algo], *overrides]).values
-    demand_fit(values)
-    size = values["data"]["size"]
+    settings = demand_fit(compose([f"algo={algo}", "data=glyphs", "trainer=cpu", *WORK[algo], *overrides]).values)
+    size = settings.data.get("size")
     if channels != 1:
-        values["image"] = {"channels": channels, "size": size, "mean": [0.5], "std": [0.5]}
-    experiment = assemble(values, ["train"])
+        settings = settings.having(image=Image(channels, size, [0.5], [0.5]))
+    experiment = assemble(settings, ["train"])
     algorithm = experiment.learner.algorithm
-    stride = values["backbone"]["halve"] == "stride"
-    way = values["train_way"] if algo == "maml" else None
-    network = PlainConv4(values["backbone"]["filters"], stride, way, channels, size)
+    stride = settings.backbone.get("halve") == "stride"
+    way = settings.train_way if algo == "maml" and isinstance(settings.train_way, int) else None
+    network = PlainConv4(settings.backbone.values["filters"], stride, way, channels, size)
     copy_weights(algorithm, network)
-    inner = values["algo"]
+    inner = settings.algo.values
     if way:
         plain = plain_maml(network, inner["inner_lr"], inner["inner_steps"], norms_adapt=inner["frozen"] != "norm")
     else:
         plain = plain_protonet(network)
 
     def gather(index: int) -> Any:
-        first = index * values["meta_batch"]
-        batch = Batch("train", 0, list(range(first, first + values["meta_batch"])))
+        first = index * settings.meta_batch
+        batch = Batch("train", 0, list(range(first, first + settings.meta_batch)))
         return experiment.episodes.tasks.gather(batch, torch.device("cpu"))[0]
 
     return Bench({"fsl": algorithm, "plain": network}, {"fsl": algorithm.loss, "plain": plain}, gather)

@@ -16,6 +16,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from fsl_cli.files import replacing, write_table
 from fsl_cli.pictures.progress import TrainingProgress
+from fsl_cli.runs.run import Run
 from fsl_cli.runs.wording import score_text
 from fsl_cli.stats import mean_interval
 
@@ -36,8 +37,8 @@ class Record(Callback):
     metrics file is that of an uninterrupted one.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, run: Run) -> None:
+        self.run = run
         self.rows: list[list[float]] = []
         self.losses: list[float] = []  # of the meta-iterations since the last validation
         self.best: tuple[int, float] | None = None  # step, and the validation accuracy or error there
@@ -76,12 +77,11 @@ class Record(Callback):
         self.rows.append([trainer.global_step, train_loss, value, interval, loss, rate])
         self.losses = []
         if trainer.is_global_zero:  # before the checkpoint, after which nothing may be missing
-            write_table(self.folder / "metrics.csv", columns(module.metric), self.rows)
-        checkpoints = self.folder / "checkpoints"
+            write_table(self.run.metrics, columns(module.metric), self.rows)
         if self.best is None or (value > self.best[1] if module.metric == "accuracy" else value < self.best[1]):
             self.best = (trainer.global_step, value)
-            trainer.save_checkpoint(checkpoints / "best.ckpt")
-        trainer.save_checkpoint(checkpoints / "last.ckpt")
+            trainer.save_checkpoint(self.run.best)
+        trainer.save_checkpoint(self.run.last)
 
     def _elapsed(self) -> float:
         return self.seconds + (time.monotonic() - self._started if self._started else 0.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,20 +13,22 @@ from fsl_cli.experiment.assemble import Experiment
 from fsl_cli.experiment.trainer import new_trainer, quiet
 from fsl_cli.pictures.console import console
 from fsl_cli.runs.checkpoints import read_checkpoint
+from fsl_cli.runs.run import Run
+from fsl_cli.settings.schema import Settings
 
 
-def replay(folder: Path, values: dict[str, Any], experiment: Experiment, step: int) -> None:
+def replay(run: Run, settings: Settings, experiment: Experiment, step: int) -> None:
     """Run meta-iteration `step` of a run again, with anomaly detection, and print what is found; writes nothing.
 
     Starts from the latest checkpoint before it. Raises UserError when the run ends earlier.
     """
-    if not 0 <= step < values["steps"]:
-        raise UserError(f"replay={step}: the run has the steps 0 to {values['steps'] - 1}.")
-    checkpoints = [folder / "checkpoints" / name for name in ("last.ckpt", "best.ckpt")]
+    if not 0 <= step < settings.steps:
+        raise UserError(f"replay={step}: the run has the steps 0 to {settings.steps - 1}.")
+    checkpoints = [run.last, run.best]
     start = next((path for path in checkpoints if path.exists() and read_checkpoint(path)["global_step"] <= step), None)
     with quiet():
         watch = Replay(step)
-        trainer = new_trainer(values["trainer"], max_steps=step + 1, limit_val_batches=0, callbacks=[watch])
+        trainer = new_trainer(**settings.trainer.values, max_steps=step + 1, limit_val_batches=0, callbacks=[watch])
         try:
             trainer.fit(experiment.learner, datamodule=experiment.episodes, ckpt_path=start, weights_only=True)
         except RuntimeError as error:

@@ -5,31 +5,29 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
-from pathlib import Path
 from typing import Any
 
 from fsl_cli.errors import UserError
+from fsl_cli.runs.run import Run
 from fsl_cli.runs.wording import task_name
+from fsl_cli.settings.binding import demand_fit, demand_root
 from fsl_cli.settings.compose import compose, did_you_mean, names
+from fsl_cli.settings.schema import Settings
 from fsl_cli.settings.words import typed_value
 
 OF_A_TEST = ("way", "shot", "query", "episodes", "norm")  # the settings at the root that a test depends on
 
 
-def settings_of_a_test(folder: Path, given: dict[str, str], user_dir: str | None) -> dict[str, Any]:
-    """The configuration of a run with what is `given` in place of its own; takes `trust` out of that.
+def settings_of_a_test(run: Run, given: dict[str, str], user_dir: str | None) -> Settings:
+    """The settings of a run with what is `given` in place of its own; takes `trust` out of that.
 
     Raises UserError when the two do not go together.
     """
-    from fsl_cli.runs.folder import saved_config
-    from fsl_cli.settings.binding import demand_fit, demand_root
-
     trust = names(given.pop("trust", ""))
-    values = changed(saved_config(folder), given, user_dir)
-    demand_fit(values, trust)
+    settings = demand_fit(changed(run.settings.plain(), given, user_dir), trust)
     if "data.root" in given:  # the run's own may be on another machine
-        demand_root(values)
-    return values
+        demand_root(settings.data)
+    return settings
 
 
 def changed(saved: dict[str, Any], given: dict[str, str], user_dir: str | None = None) -> dict[str, Any]:
@@ -71,9 +69,9 @@ def _leaves(node: dict[str, Any], prefix: str = "") -> list[str]:
     ]
 
 
-def test_name(values: dict[str, Any], given: dict[str, str]) -> str:
+def test_name(settings: Settings, given: dict[str, str]) -> str:
     """A folder's name for this test: data, way, shot, and whatever else was changed."""
     others = [f"{key}={value}" for key, value in sorted(given.items()) if key not in ("data", "way", "shot")]
-    name = "-".join([values["choices"]["data"], task_name(values), *others])
+    name = "-".join([settings.choices["data"], task_name(settings.way, settings.shot), *others])
     name = re.sub(r"[^\w.=-]+", "_", name)
     return name if len(name) < 120 else f"{name[:100]}-{hashlib.blake2b(name.encode(), digest_size=5).hexdigest()}"

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, StepLR
+
+from fsl_cli.ranges import Count, Natural, Range
 
 
 def schedule(
     optimizer: Optimizer,
     kind: Literal["none", "step", "table", "linear", "cosine"],
-    steps: int,
-    every: int = 2000,
-    factor: float = 0.5,
-    table: dict[int, float] | None = None,
+    steps: Natural,
+    every: Count = 2000,
+    factor: Annotated[float, Range(above=0, most=1)] = 0.5,
+    table: Annotated[dict[int, float], Range(above=0)] | None = None,
 ) -> LRScheduler:
     """`step`: times `factor` every `every` meta-iterations; `linear`, `cosine`: to 0 in `steps`; `none`: constant.
 

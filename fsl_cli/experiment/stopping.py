@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
+
+from fsl_cli.runs.run import Run
 
 
 class Stopped(Exception):
@@ -23,8 +24,8 @@ class StopOnSignal(Callback):
     Comes after the record, which notes the losses of the step and saves at a validation.
     """
 
-    def __init__(self, folder: Path, val_every: int) -> None:
-        self.folder = folder
+    def __init__(self, run: Run, val_every: int) -> None:
+        self.run = run
         self.val_every = val_every
         self.received = 0  # the signal's number
         self._before: dict[int, Any] = {}
@@ -40,7 +41,7 @@ class StopOnSignal(Callback):
     ) -> None:
         validates = trainer.global_step % self.val_every == 0 or trainer.global_step == trainer.max_steps
         if not validates and self._asked(trainer):  # else the validation that is due comes first
-            trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt")
+            trainer.save_checkpoint(self.run.last)
             raise Stopped(self.received)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:

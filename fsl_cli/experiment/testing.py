@@ -20,68 +20,77 @@ from fsl_cli.errors import UserError
 from fsl_cli.experiment.assemble import Data, Experiment
 from fsl_cli.experiment.datamodule import EVALUATION_SEED
 from fsl_cli.experiment.features import features_for_images, possible, worth_it
-from fsl_cli.files import read_json, writing
+from fsl_cli.files import write_table, writing
+from fsl_cli.pictures.curves import FittedTask
 from fsl_cli.runs.checkpoints import load_weights, read_checkpoint
-from fsl_cli.runs.folder import saved_config
-from fsl_cli.runs.results import UNFINISHED, FittedTask, Result, write_result
+from fsl_cli.runs.records import UNFINISHED, Result, write
+from fsl_cli.runs.run import Run
+from fsl_cli.settings.schema import Settings
 from fsl_cli.stats import mean_interval
 
 
 def run_test(
-    folder: Path,
-    values: dict[str, Any],
+    run: Run,
+    settings: Settings,
     experiment: Experiment,
     trainer: lightning.Trainer,
     destination: Path,
     changes: list[str],
-) -> None:
-    """Read the test split with the best checkpoint of the run in `folder`; writes result.json and episodes.csv.
+) -> Result | None:
+    """Read the test split with a run's best checkpoint; writes result.json and episodes.csv, and returns the result.
 
-    `changes` are the settings of the run that were changed for this test; `UNFINISHED` is added to them where training
-    is not over. Raises UserError when the checkpoint does not fit, or when a class of the test was trained on or used
-    for choosing the checkpoint.
+    `settings` are the run's, with what was changed for this test, which `changes` lists; `UNFINISHED` is added to them
+    where training is not over. None in all processes but the first. Raises UserError when the checkpoint does not fit,
+    or when a class of the test was trained on or used for choosing the checkpoint.
     """
-    refuse_seen_classes(folder, experiment.data)
-    path = folder / "checkpoints" / "best.ckpt"
-    finished = (folder / "training.json").exists()
-    training = read_json(folder / "training.json") if finished else read_checkpoint(path)["callbacks"]["Record"]
-    step = load_weights(path, experiment.learner)
+    refuse_seen_classes(run, experiment.data)
+    seconds = run.training.seconds if run.training else read_checkpoint(run.best)["callbacks"]["Record"]["seconds"]
+    step = load_weights(run.best, experiment.learner)
     started = time.monotonic()
     with ExitStack() as stack:
         if possible(experiment.learner) and worth_it(experiment.episodes, "test"):
-            cache = cache_folder(values["data"].get("cache"))
+            cache = cache_folder(settings.data.get("cache"))
             stack.enter_context(features_for_images(experiment.learner, experiment.episodes, ["test"], trainer, cache))
         trainer.test(experiment.learner, datamodule=experiment.episodes, verbose=False)
     scores = experiment.learner.scores
     mean, interval = mean_interval([score.value for score in scores])
     if not trainer.is_global_zero:
-        return
+        return None
     data = experiment.data
-    stated: dict[str, Any] = {key: values[key] for key in ("way", "shot", "query", "episodes", "seed", "norm")}
-    stated |= data.protocol
     result = Result(
-        algorithm=values["choices"]["algo"],
+        algorithm=settings.choices["algo"],
         data=data.name,
         images=data.hash,
         part="test",
-        **stated,
+        **data.protocol,
+        way=settings.way,
+        shot=settings.shot,
+        query=settings.query,
+        episodes=settings.episodes,
+        seed=settings.seed,
+        norm=settings.norm,
         episode_seed=EVALUATION_SEED,
-        inference="transductive" if values["norm"] == "transductive" else "inductive",
-        trained_on=saved_config(folder)["choices"]["data"],
+        inference="transductive" if settings.norm == "transductive" else "inductive",
+        trained_on=run.settings.choices["data"],
         image=experiment.image,
-        checkpoint=path.name,
+        checkpoint=run.best.name,
         step=step,
         metric=experiment.learner.metric,
         mean=mean,
         interval=interval,
         loss=fmean(score.loss for score in scores),
         seconds=round(time.monotonic() - started, 2),
-        changes=changes if finished else [*changes, UNFINISHED],
-        training_seconds=round(training["seconds"], 1),
+        changes=changes if run.training else [*changes, UNFINISHED],
+        training_seconds=round(seconds, 1),
         version=__version__,
     )
     with writing(destination, "Free some space and test again."):
-        write_result(destination, result, scores)
+        destination.mkdir(parents=True, exist_ok=True)
+        write_table(destination / "episodes.csv", ["index", result.metric, "loss"], scores)
+        write(destination, result)
+    if destination == run.folder:
+        run.take_result(result)
+    return result
 
 
 def fit_tasks(
@@ -110,16 +119,13 @@ def fit_tasks(
     ]
 
 
-def refuse_seen_classes(folder: Path, data: Data) -> None:
-    """Raises UserError when a test class of `data` is one that the run in `folder` was trained or validated on."""
-    if not (folder / "classes.json").exists():
-        return
-    splits = read_json(folder / "classes.json")
-    seen = {digest for part in ("train", "val") for digest in splits[part].values()}
+def refuse_seen_classes(run: Run, data: Data) -> None:
+    """Raises UserError when a test class of `data` is one that the run was trained or validated on."""
+    seen = {digest for part in ("train", "val") for digest in run.classes.get(part, {}).values()}
     tested = data.fingerprints("test")
     known = [name for name, digest in tested.items() if digest in seen]
     if known:
         raise UserError(
             f"{len(known)} of the {len(tested)} test classes, such as {known[0]}, are among those "
-            f"that {folder} was trained or validated on. Test it with the split of its training."
+            f"that {run} was trained or validated on. Test it with the split of its training."
         )

@@ -18,7 +18,9 @@ from torchvision.io import read_image
 from fsl_cli.experiment.callbacks import Record, columns
 from fsl_cli.files import read_json, write_json
 from fsl_cli.pictures.console import console
+from fsl_cli.runs.run import Run
 from fsl_cli.settings.binding import build
+from fsl_cli.settings.schema import Part, Settings
 
 BEFORE = ("config.yaml", "overrides.txt", "environment.json", "changes.diff")  # files that are there before training
 AFTER = (
@@ -57,33 +59,32 @@ class Track(Callback):
     on where it was in the trackers, by the ids in tracking.json.
     """
 
-    def __init__(self, folder: Path, values: dict[str, Any], record: Record) -> None:
-        self.folder = folder
-        self.values = values
+    def __init__(self, run: Run, settings: Settings, record: Record) -> None:
+        self.run = run
+        self.settings = settings
         self.record = record
         self.loggers: dict[str, Logger] = {}
         self.lost: dict[str, str] = {}
         self._opened = False
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        nodes = self.values.get("logger") or {}
-        if not nodes or self._opened or not trainer.is_global_zero:
+        if not self.settings.logger or self._opened or not trainer.is_global_zero:
             return
         self._opened = True
-        for name, value in {**MANNERS, "WANDB_DATA_DIR": str(self.folder / "wandb")}.items():
+        for name, value in {**MANNERS, "WANDB_DATA_DIR": str(self.run.folder / "wandb")}.items():
             os.environ.setdefault(name, value)
         for library in ("mlflow", "alembic", "pytorch_lightning.loggers"):
             logging.getLogger(library).setLevel(logging.ERROR)
-        path = self.folder / "tracking.json"
+        path = self.run.folder / "tracking.json"
         ids = read_json(path) if path.exists() else {}
-        for name, node in nodes.items():
+        for name, part in self.settings.logger.items():
             with self._going_on(name):
-                logger = _open(node, self.folder, name, ids.get(name))
+                logger = _open(part, self.run, name, ids.get(name))
                 self.loggers[name], new = logger, name not in ids
                 ids[name] = logger.version
                 if new:
-                    logger.log_hyperparams(self._settings())
-                    _send(logger, self.folder, BEFORE)
+                    logger.log_hyperparams(self._about())
+                    _send(logger, self.run.folder, BEFORE)
         write_json(path, ids)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -95,32 +96,31 @@ class Track(Callback):
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
         self._each(lambda logger: _end(logger, "failed"))
 
-    def finish(self) -> None:
-        """Send what was reached, and all files; say which trackers were lost."""
-        training = read_json(self.folder / "training.json")
-        metric = training["metric"]
-        reached = {f"best_val_{metric}": training["best_value"], "training_seconds": training["seconds"]}
-        if (self.folder / "result.json").exists():
-            result = read_json(self.folder / "result.json")
-            numbers = {metric: result["mean"], "interval": result["interval"], "loss": result["loss"]}
+    def finish(self, run: Run) -> None:
+        """Send what `run`, the same that has now ended, reached, and all files; say which trackers were lost."""
+        training, result = run.training, run.result
+        assert training  # is over
+        metric = training.metric
+        reached = {f"best_val_{metric}": training.best_value, "training_seconds": training.seconds}
+        if result:
+            numbers = {metric: result.mean, "interval": result.interval, "loss": result.loss}
             reached |= {f"test_{name}": value for name, value in numbers.items()}
 
         def last(logger: Logger) -> None:
-            logger.log_metrics(reached, step=training["steps"])
+            logger.log_metrics(reached, step=training.steps)
             if isinstance(logger, TensorBoardLogger):  # its table of settings is made of settings with their result
-                logger.log_hyperparams(self._settings(), {f"reached/{name}": value for name, value in reached.items()})
-            _send(logger, self.folder, AFTER)
+                logger.log_hyperparams(self._about(), {f"reached/{name}": value for name, value in reached.items()})
+            _send(logger, run.folder, AFTER)
             _end(logger, "success")
 
         self._each(last)
         for name, reason in self.lost.items():
             _say(f"lost   what {name} should have of this run, {reason}")
 
-    def _settings(self) -> dict[str, Any]:
+    def _about(self) -> dict[str, Any]:
         """Dotted settings, and where the run runs."""
-        environment = self.folder / "environment.json"
-        where = {"environment": read_json(environment)} if environment.exists() else {}
-        settings = {key: value for key, value in self.values.items() if key != "logger"}
+        where = {"environment": self.run.environment} if self.run.environment else {}
+        settings = {key: value for key, value in self.settings.plain().items() if key != "logger"}
         return {key.replace("@", "."): value for key, value in _dotted(settings | where)}  # MLflow takes no @
 
     def _each(self, action: Callable[[Logger], None]) -> None:
@@ -145,22 +145,21 @@ def _say(line: str) -> None:
     console().print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
-def _open(node: dict[str, Any], folder: Path, name: str, known: str | None) -> Logger:
-    """The logger that `node` describes, for the run in `folder`; `known` is its id of before."""
-    own = folder / name
-    title = f"{folder.parent.name}/{folder.name}"
+def _open(part: Part, run: Run, name: str, known: str | None) -> Logger:
+    """The logger that `part` describes, for a run; `known` is its id of before."""
+    own, title = run.folder / name, run.name
     later: dict[str, Any] = {"save_dir": str(own), "name": title, "run_name": title}
     later |= dict.fromkeys(("id", "run_id", "experiment_key"), known)
     alone: Any = nullcontext()
-    if (uri := str(node.get("tracking_uri"))).startswith("sqlite:///"):
+    if (uri := str(part.get("tracking_uri"))).startswith("sqlite:///"):
         store = Path(uri.removeprefix("sqlite:///"))
         store.parent.mkdir(parents=True, exist_ok=True)
         later["artifact_location"] = str(store.parent / name)
         alone = FileLock(f"{store}.lock")  # the runs of a sweep would make its tables at once
-    elif "tracking_uri" not in node:
+    elif "tracking_uri" not in part.values:
         own.mkdir(exist_ok=True)  # W&B writes elsewhere when it is missing
     with alone:
-        logger: Logger = build(node, **{key: value for key, value in later.items() if key not in node})
+        logger: Logger = build(part, **{key: value for key, value in later.items() if key not in part.values})
         logger.experiment  # noqa: B018  # opens it
     return logger
 

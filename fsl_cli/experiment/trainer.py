@@ -8,8 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as lightning
 import torch.distributed as processes
@@ -18,19 +17,39 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from fsl_cli.errors import Interrupted, UserError
+from fsl_cli.ranges import Count, Rate
+from fsl_cli.runs.run import Run
+from fsl_cli.settings.schema import Part
 
 
-def new_trainer(settings: dict[str, Any], **more: Any) -> lightning.Trainer:
+def new_trainer(
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto",
+    devices: Count = 1,
+    num_nodes: Count = 1,
+    strategy: Literal["auto", "ddp"] = "auto",
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"] = "32-true",
+    gradient_clip_val: Rate | None = None,
+    gradient_clip_algorithm: Literal["norm", "value"] = "norm",
+    max_time: str | None = None,
+    deterministic: bool = False,
+    **more: Any,
+) -> lightning.Trainer:
     """A Trainer that leaves the record to us, and gradients on in evaluation: inner loops need them.
 
-    Raises UserError when Lightning refuses the settings.
+    `max_time`: when training stops, as days:hours:minutes:seconds; `deterministic`: operations that give the same
+    numbers each time, or fail. Raises UserError when Lightning refuses the settings.
     """
-    strategy = settings["strategy"]
-    if strategy == "ddp":
-        strategy = DDPStrategy(broadcast_buffers=False)  # the learner averages them
     try:
         return lightning.Trainer(
-            **{**settings, "strategy": strategy},
+            accelerator=accelerator,
+            devices=devices,
+            num_nodes=num_nodes,
+            strategy=DDPStrategy(broadcast_buffers=False) if strategy == "ddp" else strategy,  # the learner averages
+            precision=precision,
+            gradient_clip_val=gradient_clip_val,
+            gradient_clip_algorithm=gradient_clip_algorithm,
+            max_time=max_time,
+            deterministic=deterministic,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -45,15 +64,20 @@ def new_trainer(settings: dict[str, Any], **more: Any) -> lightning.Trainer:
         raise UserError(f"trainer: {' '.join(str(error).split())} See fsl ls trainer.") from error
 
 
+def one_process(trainer: Part) -> lightning.Trainer:
+    """A Trainer for tests: as a run's own, but of one process."""
+    return new_trainer(**trainer.having(strategy="auto", devices=1, num_nodes=1).values)
+
+
 @contextmanager
-def one_job(folder: Path, words: list[str]) -> Iterator[None]:
+def one_job(run: Run, words: list[str]) -> Iterator[None]:
     """While inside, the command line is that of this run alone, for the processes that Lightning starts.
 
     They would otherwise repeat a whole sweep; and what Lightning leaves in the environment would
     make the sweep's next job believe that it is one of them.
     """
     argv, environment = sys.argv, dict(os.environ)
-    sys.argv = [argv[0], "train", f"resume={folder.resolve()}", *words]
+    sys.argv = [argv[0], "train", f"resume={run.folder.resolve()}", *words]
     try:
         yield
     finally:

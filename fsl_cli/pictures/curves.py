@@ -5,9 +5,19 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from fsl_cli.pictures.lettering import save
-from fsl_cli.runs.results import FittedTask
+
+
+class FittedTask(NamedTuple):
+    """What is drawn of a regression task."""
+
+    x: list[float]
+    truth: list[float]
+    support_x: list[float]
+    support_y: list[float]
+    after: dict[int, list[float]]  # gradient steps -> predictions at x
 
 
 def fitted_tasks(out: Path, tasks: Sequence[FittedTask]) -> None:
@@ -27,11 +37,11 @@ def fitted_tasks(out: Path, tasks: Sequence[FittedTask]) -> None:
     save(figure, out)
 
 
-def curves(folder: Path) -> None:
-    """curves.png from metrics.csv: training loss and validation accuracy over the meta-iterations."""
+def curves(metrics: Path, out: Path) -> None:
+    """A PNG from metrics.csv: training loss and validation accuracy over the meta-iterations."""
     from matplotlib.figure import Figure
 
-    with open(folder / "metrics.csv") as file:
+    with open(metrics) as file:
         rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
     steps = [row["step"] for row in rows]
     figure = Figure(figsize=(10, 4), layout="constrained")
@@ -47,4 +57,4 @@ def curves(folder: Path) -> None:
     low, high = zip(*((v - i, v + i) for v, i in zip(value, interval, strict=True)), strict=True)
     right.fill_between(steps, low, high, alpha=0.2)
     right.set(xlabel="meta-iterations", ylabel=f"validation {label}, 95% interval")
-    save(figure, folder / "curves.png")
+    save(figure, out)

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE
@@ -15,10 +14,10 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from fsl_cli.files import read_json
 from fsl_cli.pictures.console import TABLE, console
 from fsl_cli.pictures.run_screen import best_line
 from fsl_cli.runs.jobs import Job
+from fsl_cli.runs.run import Run
 from fsl_cli.runs.wording import score_text
 
 STATES = {  # of a sweep's run, and their colours
@@ -47,7 +46,7 @@ def sweep_table(jobs: Sequence[Job]) -> Table:
     done = sum(job.state not in ("waiting", "running") for job in jobs)
     table = Table("", "settings", "", "step", "validation", "test", title=f"{done} of {len(jobs)} runs", box=SIMPLE)
     for job in jobs:
-        step, validation, test = _progress(Path(job.folder)) if job.folder else ("", "", "")
+        step, validation, test = _progress(Run(job.folder)) if job.folder else ("", "", "")
         state = f"[{STATES[job.state]}]{job.state}[/]"
         table.add_row(str(job.number), escape(" ".join(map(_short, job.words))), state, step, validation, test)
     return table
@@ -58,18 +57,16 @@ def _short(word: str) -> str:
     return re.sub(r"\d+\.\d{4,}(e-?\d+)?", lambda number: f"{float(number[0]):.4g}", word)
 
 
-def _progress(folder: Path) -> tuple[str, str, str]:
+def _progress(run: Run) -> tuple[str, str, str]:
     """How far a run is, its best validation so far, and its test."""
-    if not (folder / "metrics.csv").exists():
+    if not run.metrics.exists():
         return "", "", ""
-    with open(folder / "metrics.csv", newline="") as file:
+    with open(run.metrics, newline="") as file:
         rows = list(csv.DictReader(file))
     metric = "accuracy" if "val_accuracy" in rows[0] else "mse"
     best = (max if metric == "accuracy" else min)(rows, key=lambda row: float(row[f"val_{metric}"]))
     validation = score_text(metric, float(best[f"val_{metric}"]), float(best["val_interval"]))
-    path = folder / "result.json"
-    result = read_json(path) if path.exists() else None
-    test = score_text(metric, result["mean"], result["interval"]) if result else ""
+    test = score_text(metric, run.result.mean, run.result.interval) if run.result else ""
     return rows[-1]["step"], validation, test
 
 
@@ -87,6 +84,7 @@ def search_screen(found: dict[str, Any]) -> None:
     lines = [f"study {found['study']}, {found['trials']} trials, in {found['storage']}"]
     if best := found["best"]:
         settings = " ".join(_short(f"{key}={value}") for key, value in best["params"].items())
-        reached = best_line(read_json(Path(best["folder"]) / "training.json"))
+        training = Run(best["folder"]).training
+        reached = best_line(training) if training else ""
         lines += [f"best validation {reached}: {settings}", f"next   fsl test run={best['folder']}"]
     console().print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)

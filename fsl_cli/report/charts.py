@@ -49,13 +49,13 @@ def trained(test: Reported) -> dict[str, Any]:
 def learning_curves(tests: Sequence[Reported], names: Names) -> list[Chart]:
     """For each task that runs were validated on: validation metric and training loss, a line for each run."""
     charts: dict[tuple[str, str], list[Series]] = {}
-    for test in {test.outcome.run.resolve(): test for test in tests}.values():
-        rows = _metrics(test.outcome.run / "metrics.csv")
-        metric, data = test.outcome.result["metric"], test.config["choices"]["data"]
-        task = f"{data} {task_words({**test.config, 'metric': metric})}, norm={test.config['norm']}"
+    for test in {test.outcome.run.folder.resolve(): test for test in tests}.values():
+        rows = _metrics(test.outcome.run.metrics)
+        metric, run = test.outcome.result.metric, test.outcome.run.settings
+        task = f"{run.choices['data']} {task_words(run.way, run.shot, metric)}, norm={run.norm}"
         accuracy = metric == "accuracy"
         method = names[identity(trained(test))]
-        name = f"{method}, seed {test.outcome.result['seed']}"
+        name = f"{method}, seed {test.outcome.result.seed}"
         for label, key, interval, scale in (
             ("validation accuracy (%)" if accuracy else "validation error", f"val_{metric}", "val_interval", accuracy),
             ("training loss", "train_loss", "", False),
@@ -84,7 +84,7 @@ def by_axis(sections: Sequence[Section], axis: Literal["shot", "way"], names: Na
     """
     charts: dict[Any, dict[tuple[str, bool], list[tuple[Row, Point]]]] = {}
     for section in sections:
-        value = section.result[axis]
+        value = getattr(section.result, axis)
         if not isinstance(value, int):
             continue
         rest = tuple(pair for pair in protocol(section.result) if pair[0] != axis)
@@ -107,8 +107,8 @@ def _chart(lines: dict[tuple[str, bool], list[tuple[Row, Point]]], axis: str, na
     if not series:
         return []
     result = next(iter(lines.values()))[0][0].result
-    other = f"{result['way']}-way" if axis == "shot" else f"{result['shot']}-shot"
-    if result["metric"] == "mse":
+    other = f"{result.way}-way" if axis == "shot" else f"{result.shot}-shot"
+    if result.metric == "mse":
         return [Chart(protocol_line(result), axis, "squared error", series)]
     return [Chart(f"{other}, {protocol_line(result)}", axis, "test accuracy (%)", series)]
 
@@ -120,13 +120,13 @@ def _tested(row: Row, names: Names) -> str:
 
 def _own(row: Row) -> bool:
     """Are all its tests those that training ended with?"""
-    return all(test.outcome.folder == test.outcome.run for test in row.tests)
+    return all(test.outcome.folder == test.outcome.run.folder for test in row.tests)
 
 
 def _typed(row: Row) -> str:
     """The method as it was typed, whatever the way, shot and seed."""
     try:
-        words = (row.tests[0].outcome.run / "overrides.txt").read_text().split("\n")
+        words = (row.tests[0].outcome.run.folder / "overrides.txt").read_text().split("\n")
     except OSError:
         words = []
     said = [word for word in words if word and not word.startswith(NOT_METHOD)]

@@ -10,14 +10,14 @@ if TYPE_CHECKING:
 
 
 def lines(a: Outcome, b: Outcome, found: Difference) -> list[str]:
-    from fsl_cli.runs.results import UNFINISHED
+    from fsl_cli.runs.records import UNFINISHED
     from fsl_cli.runs.wording import score_text
 
-    metric = a.result["metric"]
-    width = max(len(a.result["algorithm"]), len(b.result["algorithm"]))
+    metric = a.result.metric
+    width = max(len(a.result.algorithm), len(b.result.algorithm))
     lines = [
-        f"{letter}  {test.result['algorithm']:<{width}}   "
-        f"{score_text(metric, test.result['mean'], test.result['interval'])}   {test.folder}"
+        f"{letter}  {test.result.algorithm:<{width}}   "
+        f"{score_text(metric, test.result.mean, test.result.interval)}   {test.folder}"
         for letter, test in (("A", a), ("B", b))
     ]
     difference = score_text(metric, found.mean, found.interval)
@@ -25,13 +25,13 @@ def lines(a: Outcome, b: Outcome, found: Difference) -> list[str]:
         f"{'A - B':<{width + 3}}   {difference}   {found.episodes} paired episodes, Wilcoxon p = {found.p:.2g}: "
         + _verdict(metric, found)
     )
-    if any(a.result[key] != b.result[key] for key in ("norm", "inference")):
+    if any(getattr(a.result, key) != getattr(b.result, key) for key in ("norm", "inference")):
         words = (
-            f"{name} is {each.result['inference']} (norm={each.result['norm']})"
+            f"{name} is {each.result.inference} (norm={each.result.norm})"
             for name, each in zip("AB", (a, b), strict=True)
         )
         lines.append(f"{', '.join(words)}.")
-    half = [name for name, each in zip("AB", (a, b), strict=True) if UNFINISHED in each.result["changes"]]
+    half = [name for name, each in zip("AB", (a, b), strict=True) if UNFINISHED in each.result.changes]
     if half:
         lines.append(f"{' and '.join(half)} {'was' if len(half) == 1 else 'were'} not trained to the end.")
     if len(a.scores) != len(b.scores):

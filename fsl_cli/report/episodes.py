@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from fsl_cli.errors import UserError
 from fsl_cli.report.page import Looked, Picture
+from fsl_cli.runs.records import Result
+from fsl_cli.settings.schema import Part, part
 
 if TYPE_CHECKING:
     from fsl_cli.data.store import DataSet
@@ -56,13 +58,13 @@ def _open(section: Section, opened: dict[str, Any]) -> DataSet:
     from fsl_cli.experiment.retest import changed
 
     test = section.rows[0].tests[0]
-    changes = dict(change.split("=", 1) for change in test.outcome.result["changes"])
+    changes = dict(change.split("=", 1) for change in test.outcome.result.changes)
     of_the_data = {key: value for key, value in changes.items() if key.split(".")[0] == "data"}
-    settings = changed(test.config, of_the_data)["data"]
-    key = json.dumps([settings, test.outcome.result["images"]], sort_keys=True, default=str)
+    data = part(changed(test.outcome.run.settings.plain(), of_the_data)["data"])
+    key = json.dumps([data.plain(), test.outcome.result.images], sort_keys=True, default=str)
     if key not in opened:
         try:
-            opened[key] = _build(settings, test.outcome.result)
+            opened[key] = _build(data, test.outcome.result)
         except UserError as error:
             opened[key] = error
     if isinstance(opened[key], UserError):
@@ -70,39 +72,33 @@ def _open(section: Section, opened: dict[str, Any]) -> DataSet:
     return opened[key]
 
 
-def _build(settings: dict[str, Any], result: dict[str, Any]) -> DataSet:
+def _build(source: Part, result: Result) -> DataSet:
     import sys
 
     from fsl_cli.data.store import DataSet
     from fsl_cli.settings.binding import build, part_problems
 
-    if result["images"] == "-":
+    if result.images == "-":
         raise UserError("they are not of images.")
-    problems = list(part_problems("data", settings, []))  # a run's word is not enough to run code
+    problems = list(part_problems("data", source.plain(), []))  # a run's word is not enough to run code
     if problems:
         raise UserError(problems[0])
-    if not _at_hand(settings, result["images"]):
-        raise UserError(
-            f"these images are not on this machine. Type fsl data prepare {result['data']}, and report again."
-        )
+    if not _at_hand(source, result.images):
+        raise UserError(f"these images are not on this machine. Type fsl data prepare {result.data}, and report again.")
     with redirect_stdout(sys.stderr):
-        data = build({**settings, "download": False} if "download" in settings else settings)
-    if (
-        not isinstance(data, DataSet)
-        or data.hash != result["images"]
-        or data.protocol["split_hash"] != result["split_hash"]
-    ):
-        raise UserError(f"{result['data']} on this machine is not the one that was tested.")
+        data = build(source.having(download=False) if "download" in source.values else source)
+    if not isinstance(data, DataSet) or data.hash != result.images or data.protocol["split_hash"] != result.split_hash:
+        raise UserError(f"{result.data} on this machine is not the one that was tested.")
     return data
 
 
-def _at_hand(settings: dict[str, Any], images: str) -> bool:
+def _at_hand(source: Part, images: str) -> bool:
     """Is a store with these images prepared? Nothing is downloaded or decoded for a page."""
     from fsl_cli.data.inspection import about, prepared
     from fsl_cli.data.store import cache_folder
 
     def hashes() -> Iterable[str]:
-        for folder in prepared(cache_folder(settings.get("cache"))):
+        for folder in prepared(cache_folder(source.get("cache"))):
             try:
                 yield about(folder)["hash"]
             except (OSError, ValueError):
@@ -120,8 +116,8 @@ def _picture(data: DataSet, section: Section, index: int, which: str, score: flo
     from fsl_cli.runs.wording import score_text
 
     result = section.result
-    draws = sampler(data, "test", Shape(result["way"], result["shot"], result["query"]))
-    episode = draws.episode(result["episode_seed"], "test", index)
+    draws = sampler(data, "test", Shape(result.way, result.shot, result.query))
+    episode = draws.episode(result.episode_seed, "test", index)
     shown = episode._replace(query=[own[:QUERIES] for own in episode.query])
     picture, buffer = Image.fromarray(canvas(data, "test", shown)), BytesIO()
     kind = "PNG" if picture.mode == "L" else "JPEG"

@@ -127,9 +127,9 @@ def as_csv(sections: Sequence[Section]) -> str:
             result, behind, paper = row.result, row.behind, row.published
             writer.writerow(
                 [
-                    *(result[name] for name in COLUMNS), result["image"]["channels"], result["image"]["size"],
+                    *(getattr(result, name) for name in COLUMNS), result.image.channels, result.image.size,
                     row.name, backbone_name(row.settings, row.result),
-                    " ".join(str(t.outcome.result["seed"]) for t in row.tests),
+                    " ".join(str(t.outcome.result.seed) for t in row.tests),
                     row.mean, row.episodes_interval, "" if math.isnan(row.seeds_interval) else row.seeds_interval,
                     row.best,
                     *([behind.mean, behind.interval, behind.p] if behind else ["", "", ""]),

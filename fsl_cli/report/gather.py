@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from fsl_cli.errors import UserError
 from fsl_cli.report.outcome import Outcome, read
 from fsl_cli.report.protocol import IRRELEVANT, flat, protocol
-from fsl_cli.runs.folder import saved_config
+from fsl_cli.settings.schema import Settings
 
 SHOWN = 5  # problems in one message
 # settings that say where and when a run ran or what a test asked for, not what was learned
@@ -25,7 +25,6 @@ class Reported(NamedTuple):
 
     outcome: Outcome
     settings: dict[str, Any]  # by dotted names; what was changed for the test as test.NAME
-    config: dict[str, Any]  # of the run, whole
 
 
 class Gathered(NamedTuple):
@@ -75,21 +74,21 @@ def _read_all(folders: Any) -> Iterator[Reported]:
     for folder in folders:
         try:
             outcome = read(folder)
-            config = saved_config(outcome.run)
+            settings = outcome.run.settings
         except UserError as error:
             problems.append(str(error))
             continue
-        yield Reported(outcome, _settings(config, outcome.result["changes"]), config)
+        yield Reported(outcome, _settings(settings, outcome.result.changes))
     problems = list(dict.fromkeys(problems))  # a run's configuration is read for each of its tests
     if problems:
         more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise UserError("\n  ".join(["These tests cannot be reported:", *problems[:SHOWN]]) + more)
 
 
-def _settings(config: dict[str, Any], changes: list[str]) -> dict[str, Any]:
+def _settings(run: Settings, changes: list[str]) -> dict[str, Any]:
     """What was learned with, by dotted names: the choice of each group in place of the class that it names."""
-    choices = {key: name for key, name in config["choices"].items() if key in ("algo", "data", "backbone", "optim")}
-    rest = {key: value for key, value in config.items() if key not in ("choices", "image", "logger")}
+    choices = {key: name for key, name in run.choices.items() if key in ("algo", "data", "backbone", "optim")}
+    rest = {key: value for key, value in run.plain().items() if key not in ("choices", "image", "logger")}
     named = {f"{group}._target_" for group in choices}
     settings = {key: value for key, value in flat(rest).items() if key not in APART | named | set(HARDWARE)}
     for key in ("init", "teacher"):
@@ -106,7 +105,7 @@ def _newest(tests: list[Reported]) -> tuple[list[Reported], list[Path]]:
     ordered = sorted(tests, key=lambda test: (test.outcome.folder / "result.json").stat().st_mtime)
     for test in ordered:
         result = test.outcome.result
-        newest[identity(test.settings), result["seed"], protocol(result)] = test
+        newest[identity(test.settings), result.seed, protocol(result)] = test
     kept = {test.outcome.folder for test in newest.values()}
     return (
         [test for test in tests if test.outcome.folder in kept],

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from fsl_cli import __version__
-from fsl_cli.errors import UserError
-from fsl_cli.files import read_json
 from fsl_cli.report.charts import Names, by_axis, learning_curves, method_names, trained
 from fsl_cli.report.formats import EXPLAINED, THEIRS, number
 from fsl_cli.report.gather import Gathered, Reported, identity
@@ -50,7 +48,7 @@ def page(sections: Sequence[Section], gathered: Gathered, looked: Sequence[Looke
         loader=PackageLoader("fsl_cli.report", ""), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    runs = {test.outcome.run.resolve(): test for test in gathered.tests}
+    runs = {test.outcome.run.folder.resolve(): test for test in gathered.tests}
     return environment.get_template("page.html").render(
         version=__version__,
         date=time.strftime("%Y-%m-%d %H:%M"),
@@ -85,7 +83,7 @@ def _section(section: Section, looked: Looked) -> dict[str, Any]:
     measure = "accuracy (%)" if accuracy else "squared error"
     return {
         "title": section.title,
-        "name": f"{section.title}, norm={section.result['norm']}",
+        "name": f"{section.title}, norm={section.result.norm}",
         "protocol": section.protocol,
         "columns": ["method", "backbone", "seeds", measure, "± episodes", "± seeds", *several, *theirs, "minutes"],
         "rows": [_row(row, accuracy, low, span) for row in section.rows],
@@ -95,13 +93,13 @@ def _section(section: Section, looked: Looked) -> dict[str, Any]:
 
 
 def _row(row: Row, accuracy: bool, low: float, span: float) -> dict[str, Any]:
-    minutes = sum(test.outcome.result["training_seconds"] for test in row.tests) / len(row.tests) / 60
+    minutes = sum(test.outcome.result.training_seconds for test in row.tests) / len(row.tests) / 60
     behind = row.behind
     return {
         "name": row.name,
         "best": row.best,
         "backbone": backbone_name(row.settings, row.result),
-        "seeds": [test.outcome.result["seed"] for test in row.tests],
+        "seeds": [test.outcome.result.seed for test in row.tests],
         "mean": row.mean,
         "text": number(row.mean, accuracy),
         "episodes_interval": number(row.episodes_interval, accuracy),
@@ -121,7 +119,7 @@ def _row(row: Row, accuracy: bool, low: float, span: float) -> dict[str, Any]:
 
 def _settings(runs: list[Reported], names: Names) -> dict[str, Any]:
     """Each run's settings and surroundings where runs differ, what most have, and what all have in common."""
-    rows = [{**trained(run), "seed": run.outcome.result["seed"], **_surroundings(run)} for run in runs]
+    rows = [{**trained(run), "seed": run.outcome.result.seed, **_surroundings(run)} for run in runs]
     differing = [key for key in differences(rows) if key != "algo"]  # the method's name begins with it
     columns = [[typed(row[key]) if key in row else "" for row in rows] for key in differing]
     most = [Counter(column).most_common(1)[0] for column in columns]
@@ -137,8 +135,5 @@ def _settings(runs: list[Reported], names: Names) -> dict[str, Any]:
 
 
 def _surroundings(run: Reported) -> dict[str, Any]:
-    try:
-        found = read_json(run.outcome.run / "environment.json")
-    except UserError:
-        return {}
+    found = run.outcome.run.environment
     return {f"environment: {key}": found[key] for key in PLACES if key in found}

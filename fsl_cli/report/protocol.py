@@ -6,7 +6,7 @@ from typing import Any
 
 from fsl_cli.errors import UserError
 from fsl_cli.report.outcome import Outcome
-from fsl_cli.runs.folder import saved_config
+from fsl_cli.runs.records import Result
 
 # what decides which images an episode consists of, and what is measured
 EPISODES = (
@@ -21,18 +21,21 @@ IRRELEVANT = ("data.root", "data.cache", "data.download")  # where images come f
 Protocol = tuple[tuple[str, Any], ...]
 
 
-def protocol(result: dict[str, Any]) -> Protocol:
+def protocol(result: Result) -> Protocol:
     """What two results of one column have in common; tuples, so that it can be a key."""
-    flat = {**result, "channels": result["image"]["channels"], "size": result["image"]["size"]}
-    return tuple((key, tuple(flat[key]) if isinstance(flat[key], list) else flat[key]) for key in COLUMN)
+    own = {"channels": result.image.channels, "size": result.image.size}
+    found = {key: own[key] if key in own else getattr(result, key) for key in COLUMN}
+    return tuple((key, tuple(value) if isinstance(value, list) else value) for key, value in found.items())
 
 
 def demand_same_episodes(a: Outcome, b: Outcome) -> None:
     """Raises UserError where the two did not meet the same episodes; it names the setting to change."""
-    differing = [key for key in EPISODES if a.result[key] != b.result[key]]
+    differing = [key for key in EPISODES if getattr(a.result, key) != getattr(b.result, key)]
     if not differing:
         return
-    facts = "; ".join(f"{key} is {typed(a.result[key])} and {typed(b.result[key])}" for key in differing)
+    facts = "; ".join(
+        f"{key} is {typed(getattr(a.result, key))} and {typed(getattr(b.result, key))}" for key in differing
+    )
     raise UserError(f"The two tests did not meet the same episodes: {facts}. {_advice(a, b, differing)}")
 
 
@@ -44,9 +47,9 @@ def _advice(a: Outcome, b: Outcome, differing: list[str]) -> str:
     hashes = ("images", "split_hash", *(["split"] if "data" in differing else []))  # follow from the rest
     named = [key for key in differing if key not in hashes]
     if named and set(named) <= set(OF_A_TEST):
-        words = " ".join(_word(key, a.result[key]) for key in named)
+        words = " ".join(_word(key, getattr(a.result, key)) for key in named)
         return f"Type fsl test run={b.run} {words}, and compare with what that writes."
-    settings = _differing_data_settings(a, b) or [_word(key, a.result[key]) for key in named]
+    settings = _differing_data_settings(a, b) or [_word(key, getattr(a.result, key)) for key in named]
     if settings:
         return f"To compare, train B as A was: fsl train … {' '.join(settings)}."
     return "The images are other copies, or were changed in between: fsl data verify NAME, and test both again."
@@ -64,7 +67,7 @@ def _word(key: str, value: Any) -> str:
 def _differing_data_settings(a: Outcome, b: Outcome) -> list[str]:
     """A's settings of the data set where B was given others; empty where the runs do not tell."""
     try:
-        own, other = (flat({"data": saved_config(each.run)["data"]}) for each in (a, b))
+        own, other = (flat({"data": each.run.settings.data.plain()}) for each in (a, b))
     except (UserError, KeyError):
         return []
     return [

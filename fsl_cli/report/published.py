@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+
+from fsl_cli.runs.records import Result
 
 MARKS = {
     "P": "read in the paper",
@@ -39,13 +42,13 @@ class Published(NamedTuple):
         return ", ".join(fact for fact in facts if fact) + (f"; not as here: {self.differs}" if self.differs else "")
 
 
-def published(result: dict[str, Any]) -> list[Published]:
+def published(result: Result) -> list[Published]:
     """What papers report for a result's data set, way and shot; nothing where it was trained on other data."""
-    if result["metric"] != "accuracy" or result["trained_on"] != result["data"]:
+    if result.metric != "accuracy" or result.trained_on != result.data:
         return []
     if not _known_task(result):
         return []
-    task = f"{result['way']}w{result['shot']}s"
+    task = f"{result.way}w{result.shot}s"
     return [
         Published(
             method=entry["method"],
@@ -61,18 +64,18 @@ def published(result: dict[str, Any]) -> list[Published]:
             note=entry.get("note"),
         )
         for entry in _table()["rows"]
-        if entry["data"] == result["data"] and task in entry["accuracy"]
+        if entry["data"] == result.data and task in entry["accuracy"]
     ]
 
 
-def _known_task(result: dict[str, Any]) -> bool:
+def _known_task(result: Result) -> bool:
     """Not of one alphabet, nor of Omniglot's lake or small splits, nor of another data set's images turned."""
-    if result["sampling"] != "uniform":
+    if result.sampling != "uniform":
         return False
-    return result["split"] == "vinyals" if result["data"] == "omniglot" else result["rotations"] == "none"
+    return result.split == "vinyals" if result.data == "omniglot" else result.rotations == "none"
 
 
-def beside(result: dict[str, Any], settings: dict[str, Any]) -> Published | None:
+def beside(result: Result, settings: dict[str, Any]) -> Published | None:
     """The published number of a run's own method on its very network, the one nearest to its protocol.
 
     What else was otherwise there, split, rotations or whose statistics normalise, stands in its `differs`.
@@ -84,26 +87,26 @@ def beside(result: dict[str, Any], settings: dict[str, Any]) -> Published | None
         return alike and all(settings.get(key) == value for key, value in entry.when.items())
 
     def nearness(entry: Published) -> tuple[bool, bool, int]:
-        return entry.inference == result["inference"], entry.backbone == own, len(entry.when)
+        return entry.inference == result.inference, entry.backbone == own, len(entry.when)
 
     found = max(filter(fits, published(result)), key=nearness, default=None)
     return found and found._replace(differs=_differences(found, result) or None)
 
 
-def _differences(entry: Published, result: dict[str, Any]) -> str:
+def _differences(entry: Published, result: Result) -> str:
     """What is otherwise, or not known to be the same, in words."""
     facts = {"inference": entry.inference, "network": entry.backbone}
-    if result["data"] == "omniglot":
+    if result.data == "omniglot":
         facts |= {"split": entry.split, "rotations": entry.rotations}
-    here = {**result, "network": entry.backbone}
+    here = {**asdict(result), "network": entry.backbone}
     known = [f"{name} {value} (here {here[name]})" for name, value in facts.items() if value not in (None, here[name])]
     unknown = [name for name, value in facts.items() if value is None]
     return ", ".join([*known, *([f"{' and '.join(unknown)} not known"] if unknown else [])])
 
 
-def backbone_name(settings: dict[str, Any], result: dict[str, Any] | None = None) -> str:
+def backbone_name(settings: dict[str, Any], result: Result | None = None) -> str:
     """As papers write it, by what the network is: Conv4-64, ResNet-12, WRN-28-10; `result` tells the images' size."""
-    size = result["image"]["size"] if result else settings.get("data.size")
+    size = result.image.size if result else settings.get("data.size")
     for name, needs in _table()["networks"].items():
         if all({**UNLESS_SAID, **settings, "size": size}.get(key) == value for key, value in needs.items()):
             return str(name)

@@ -11,6 +11,7 @@ from fsl_cli.pictures.run_screen import protocol_line
 from fsl_cli.report.gather import Reported, identity
 from fsl_cli.report.protocol import protocol, typed
 from fsl_cli.report.published import Published, beside
+from fsl_cli.runs.records import Result
 from fsl_cli.runs.wording import task_words
 from fsl_cli.stats import Difference, compare, mean_interval, seeds_interval
 
@@ -35,7 +36,7 @@ class Row(NamedTuple):
         return self.tests[0].settings
 
     @property
-    def result(self) -> dict[str, Any]:
+    def result(self) -> Result:
         return self.tests[0].outcome.result
 
 
@@ -49,7 +50,7 @@ class Section(NamedTuple):
     rows: list[Row]
 
     @property
-    def result(self) -> dict[str, Any]:
+    def result(self) -> Result:
         return self.rows[0].result
 
 
@@ -66,20 +67,20 @@ def sections(tests: Sequence[Reported]) -> list[Section]:
             name: value for other in alike for (name, value), that in zip(key, other, strict=True) if that[1] != value
         }
         line = ", ".join([line, *(f"{name}={typed(value)}" for name, value in apart.items())])
-        found.append(Section(title, line, group[0].outcome.result["metric"], *_rows(group)))
+        found.append(Section(title, line, group[0].outcome.result.metric, *_rows(group)))
     return sorted(found, key=_order)
 
 
-def _words(result: dict[str, Any]) -> tuple[str, str]:
-    image = result["image"]
-    size = f", {image['size']} × {image['size']} × {image['channels']}" if result["metric"] == "accuracy" else ""
-    return f"{result['data']} {task_words(result)}", f"{protocol_line(result)}{size}"
+def _words(result: Result) -> tuple[str, str]:
+    image = result.image
+    size = f", {image.size} × {image.size} × {image.channels}" if result.metric == "accuracy" else ""
+    return f"{result.data} {task_words(result.way, result.shot, result.metric)}", f"{protocol_line(result)}{size}"
 
 
 def _order(section: Section) -> tuple[Any, ...]:
     result = section.result
-    way, shot = (value if isinstance(value, list) else [value] for value in (result["way"], result["shot"]))
-    return result["data"], way, shot, section.protocol
+    way, shot = (value if isinstance(value, list) else [value] for value in (result.way, result.shot))
+    return result.data, way, shot, section.protocol
 
 
 def _rows(group: Sequence[Reported]) -> tuple[list[int], list[Row]]:
@@ -88,8 +89,8 @@ def _rows(group: Sequence[Reported]) -> tuple[list[int], list[Row]]:
     for test in group:
         methods.setdefault(identity(test.settings), []).append(test)
     index = sorted(set.intersection(*(set(test.outcome.scores) for test in group)))
-    rows = [_row(sorted(tests, key=lambda test: test.outcome.result["seed"]), index) for tests in methods.values()]
-    lower_is_better = group[0].outcome.result["metric"] == "mse"
+    rows = [_row(sorted(tests, key=lambda test: test.outcome.result.seed), index) for tests in methods.values()]
+    lower_is_better = group[0].outcome.result.metric == "mse"
     rows.sort(key=lambda row: row.mean if lower_is_better else -row.mean)
     first, *others = rows
     behind = [compare(first.column, other.column) for other in others]

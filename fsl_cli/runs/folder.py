@@ -1,4 +1,4 @@
-"""The folder of a run: a fresh one, and the configuration in one that is there."""
+"""A fresh folder for a run."""
 
 from __future__ import annotations
 
@@ -8,13 +8,9 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from fsl_cli.errors import UserError
 from fsl_cli.files import writing
-from fsl_cli.settings.earlier import upgraded
 
 
 def first_process() -> bool:
@@ -44,20 +40,3 @@ def new_folder(out: str, name: str) -> Path:
             except FileExistsError:  # another run began within this second
                 continue
     raise UserError(f"{parent} already holds a thousand runs of this second. Choose another folder with out=FOLDER.")
-
-
-def saved_config(folder: Path) -> dict[str, Any]:
-    """The configuration that a run was started with. Raises UserError when the folder holds no run."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder. Type one that fsl train made, such as outputs/….")
-    if not (folder / "config.yaml").exists():
-        raise UserError(f"{folder} holds no run: it has no config.yaml. Type a folder that fsl train made.")
-    try:
-        values = yaml.safe_load((folder / "config.yaml").read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{folder} holds no run: config.yaml cannot be read ({reason}).") from error
-    chosen = values.get("choices") if isinstance(values, dict) else None
-    if not isinstance(chosen, dict) or not {"algo", "data"} <= chosen.keys():
-        raise UserError(f"{folder / 'config.yaml'} is not the configuration of a run.")
-    return upgraded(values)

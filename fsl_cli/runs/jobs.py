@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fsl_cli.files import read_json, write_json
-from fsl_cli.runs.folder import saved_config
+from fsl_cli.runs.run import Run
 from fsl_cli.runs.wording import task_name
+from fsl_cli.settings.schema import Settings
 
 ELSEWHERE = {"out", "logger", "trust", "choices", "image", "train_classes"}  # says nothing of what is computed
 MACHINE = {"accelerator", "devices", "num_nodes", "strategy"}  # of a trainer
@@ -40,33 +41,22 @@ def read_jobs(place: Path, expected: Iterable[list[str]] = ()) -> list[Job]:
     return [jobs[number] for number in sorted(jobs)]
 
 
-def is_finished(folder: Path, tested: bool) -> bool:
-    """Whether a run has trained to its end, and was tested where it had to be."""
-    return (folder / "training.json").exists() and ((folder / "result.json").exists() or not tested)
-
-
-def score(folder: Path) -> float:
-    """What a finished run is compared by in a search: validation, never the test."""
-    training = read_json(folder / "training.json")
-    return training["best_value"] if training["metric"] == "accuracy" else -training["best_value"]
-
-
-def run_name(values: dict[str, Any], choices: dict[str, str]) -> str:
+def run_name(settings: Settings) -> str:
     """The folder of all runs of an algorithm, data set and task: maml-omniglot-5w1s."""
-    return f"{choices['algo']}-{choices['data']}-{task_name(values)}"
+    return f"{settings.choices['algo']}-{settings.choices['data']}-{task_name(settings.way, settings.shot)}"
 
 
-def earlier_run(values: dict[str, Any], choices: dict[str, str]) -> Path | None:
+def earlier_run(settings: Settings) -> Run | None:
     """The latest run below `out` with these settings, wherever it ran; None where there is none."""
-    wanted = _identity({**values, "choices": choices})
-    for folder in sorted((Path(values["out"]).expanduser() / run_name(values, choices)).glob("*/"), reverse=True):
-        if (folder / "config.yaml").exists() and _identity(saved_config(folder)) == wanted:
-            return folder
+    wanted = _identity(settings)
+    for folder in sorted((Path(settings.out).expanduser() / run_name(settings)).glob("*/"), reverse=True):
+        if (folder / "config.yaml").exists() and _identity(Run(folder).settings) == wanted:
+            return Run(folder)
     return None
 
 
-def _identity(config: dict[str, Any]) -> str:
-    settings = {key: value for key, value in config.items() if key not in ELSEWHERE}
-    settings["trainer"] = {key: value for key, value in config["trainer"].items() if key not in MACHINE}
-    chosen = {group: config["choices"][group] for group in ("algo", "data")}
-    return json.dumps([settings, chosen], sort_keys=True)
+def _identity(settings: Settings) -> str:
+    plain = {key: value for key, value in settings.plain().items() if key not in ELSEWHERE}
+    plain["trainer"] = {key: value for key, value in settings.trainer.plain().items() if key not in MACHINE}
+    chosen = {group: settings.choices[group] for group in ("algo", "data")}
+    return json.dumps([plain, chosen], sort_keys=True)

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+Counts = int | list[int]  # a number, or the range that it is drawn from
 
 
-def task_name(settings: dict[str, Any]) -> str:
+def task_name(way: Counts, shot: Counts) -> str:
     """5w1s, or 5-20w1-10s where way and shot are ranges."""
-    return f"{_count_text(settings['way'])}w{_count_text(settings['shot'])}s"
+    return f"{_count_text(way)}w{_count_text(shot)}s"
 
 
-def task_words(settings: dict[str, Any]) -> str:
+def task_words(way: Counts, shot: Counts, metric: str = "accuracy") -> str:
     """5-way 1-shot, or 5-20-way 1-10-shot where way and shot are ranges; in regression, 10-shot."""
-    if settings.get("metric") == "mse":
-        return f"{_count_text(settings['shot'])}-shot"
-    return f"{_count_text(settings['way'])}-way {_count_text(settings['shot'])}-shot"
+    if metric == "mse":
+        return f"{_count_text(shot)}-shot"
+    return f"{_count_text(way)}-way {_count_text(shot)}-shot"
 
 
-def _count_text(count: int | list[int]) -> str:
-    return str(count) if isinstance(count, int) else "-".join(map(str, count))
+def _count_text(count: Counts) -> str:
+    return str(count) if isinstance(count, int) else "-".join(map(str, count))  # a list of OmegaConf's, too
 
 
 def score_text(metric: str, mean: float, interval: float) -> str:

@@ -12,7 +12,10 @@ MOVED = {  # what stood elsewhere in 0.1.0
 
 def upgraded(values: dict[str, Any]) -> dict[str, Any]:
     """A run's configuration, changed where its fsl wrote it otherwise."""
-    return {key: _moved(value) for key, value in values.items()}
+    trainer = values.get("trainer")
+    if isinstance(trainer, dict):
+        values = {**values, "trainer": {"_target_": "fsl_cli.experiment.trainer.new_trainer", **trainer}}
+    return {key: _moved(value) for key, value in {"logger": {}, **values}.items()}
 
 
 def _moved(node: Any) -> Any:

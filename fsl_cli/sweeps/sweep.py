@@ -15,8 +15,9 @@ from fsl_cli.errors import Interrupted, UserError
 from fsl_cli.experiment.running import finalize, resume, start
 from fsl_cli.files import read_json
 from fsl_cli.pictures.sweep_screen import search_screen, sweep_screen, watched
-from fsl_cli.runs.folder import new_folder, saved_config
-from fsl_cli.runs.jobs import Job, earlier_run, is_finished, read_jobs, score, write_job
+from fsl_cli.runs.folder import new_folder
+from fsl_cli.runs.jobs import Job, earlier_run, read_jobs, write_job
+from fsl_cli.runs.run import Run
 from fsl_cli.settings.compose import Config, compose, explain, from_hydra, register_resolvers, take_user_dir
 from fsl_cli.settings.hydra_app import through_hydra
 
@@ -78,8 +79,8 @@ def run_one(typed: Sequence[str], again: bool, composed: Any) -> Job:
     note()
     try:
         config = from_hydra(composed, hydra.runtime.choices, overrides)
-        folder, state = _go(config, again, hydra.sweeper, lambda folder: note(folder=str(folder)))
-        return note(state=state, folder=str(folder), score=score(folder))
+        run, state = _go(config, again, hydra.sweeper, lambda run: note(folder=str(run)))
+        return note(state=state, folder=str(run), score=run.training.score if run.training else None)
     except UserError as error:
         return note(state="failed", message=str(error))
     except OmegaConfBaseException as error:
@@ -97,31 +98,31 @@ def _plain(word: str) -> str:
     return re.sub(r"[\\'\" ]", "", word)
 
 
-def _go(config: Config, again: bool, sweeper: Any, begun: Callable[[Path], Any]) -> tuple[Path, str]:
-    """Start a run, or go on with that of before. Returns its folder and what became of it."""
-    values, number = config.values, sweeper.get("trial")
-    folder = None
+def _go(config: Config, again: bool, sweeper: Any, begun: Callable[[Run], Any]) -> tuple[Run, str]:
+    """Start a run, or go on with that of before. Returns it and what became of it."""
+    number = sweeper.get("trial")
+    settings = finalize(config)
+    run = None
     if again or number is not None:
-        finalize(values)
-        folder = earlier_run(values, config.choices)
-    if folder and is_finished(folder, values["test"]):
+        run = earlier_run(settings)
+    if run and run.is_finished():
         state = "there"
     else:
         report = None
-        if number is not None and values["trainer"]["devices"] * values["trainer"]["num_nodes"] == 1:
+        if number is not None and settings.trainer.get("devices", 1) * settings.trainer.get("num_nodes", 1) == 1:
             from fsl_cli.sweeps.study import reporter
 
             prune_after = sweeper.prune_after if sweeper.prune else None
             report = reporter(sweeper.storage, sweeper.study_name, number, prune_after)
-        if folder:
-            begun(folder)
+        if run:
+            begun(run)
             trainer = config.choices["trainer"]
-            other = trainer != saved_config(folder)["choices"].get("trainer")
-            resume(folder, values["trust"], trainer if other else "", report=report)
+            other = trainer != run.settings.choices.get("trainer")
+            resume(run, settings.trust, trainer if other else "", report=report)
         else:
-            folder = start(config, begun, report)
+            run = start(config, begun, report)
         state = "finished"
-    return folder, "pruned" if read_json(folder / "training.json").get("pruned") else state
+    return run, "pruned" if run.training and run.training.pruned else state
 
 
 def _plan(typed: Sequence[str], user_dir: str | None) -> tuple[Path, list[list[str]]]:

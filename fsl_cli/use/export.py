@@ -19,7 +19,7 @@ from fsl_cli import __version__
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.backbones.norm import settle
 from fsl_cli.errors import UserError
-from fsl_cli.use.predictor import FewShotClassifier, Run
+from fsl_cli.use.predictor import FewShotClassifier, Predictor
 
 NEEDED: dict[str, tuple[str, ...]] = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch": ()}
 BATCHES = (1, 2, 7)  # images of a check
@@ -29,15 +29,17 @@ TOLERANCE = 1e-3  # of the largest number
 class Graph(nn.Module):
     """Images (n, channels, size, size) of 0 to 1 -> `output` (n, width); `about` is what its file says of it."""
 
-    def __init__(self, run: Run, output: str, width: int, function: Callable[[Tensor], Tensor], **about: Any) -> None:
+    def __init__(
+        self, run: Predictor, output: str, width: int, function: Callable[[Tensor], Tensor], **about: Any
+    ) -> None:
         super().__init__()
         self.run, self.output, self.width, self.function = run, output, width, function
-        channels, size = run.image["channels"], run.image["size"]
+        channels, size = run.image.channels, run.image.size
         kind = "RGB" if channels == 3 else "grey"
         self.shape = channels, size, size
         self.about = {
             "fsl": __version__,
-            "algorithm": run.choices["algo"],
+            "algorithm": run.run.settings.choices["algo"],
             "input": f"images: (n, {channels}, {size}, {size}), {kind} of 0 to 1, as in the file",
             "output": f"{output}: (n, {width})",
             "channels": channels,
@@ -49,14 +51,16 @@ class Graph(nn.Module):
         return self.function(self.run.standard(images).unsqueeze(0)).squeeze(0)
 
 
-def embedding(run: Run) -> Graph:
+def embedding(run: Predictor) -> Graph:
     """The embedding that a method compares images by.
 
     Raises UserError where there is none, as the network adapts, or it depends on a support set.
     """
     backbone = getattr(run.algorithm, "backbone", None)
     if not isinstance(backbone, Backbone):
-        why = f"{run.choices['algo']} adapts its network to each task, and has no embedding for all of them"
+        why = (
+            f"{run.run.settings.choices['algo']} adapts its network to each task, and has no embedding for all of them"
+        )
     elif backbone.norm == "support":
         why = "With norm=support an embedding depends on the support set"
     else:
@@ -66,8 +70,8 @@ def embedding(run: Run) -> Graph:
 
 def classifier(classify: FewShotClassifier) -> Graph:
     """What a run has learned from a support set, as probabilities of its classes."""
-    networks = [module for module in classify.run.algorithm.modules() if isinstance(module, Backbone)]
-    if getattr(classify.run.algorithm, "with_query", False) and networks[0].norm == "support":
+    networks = [module for module in classify.predictor.algorithm.modules() if isinstance(module, Backbone)]
+    if getattr(classify.predictor.algorithm, "with_query", False) and networks[0].norm == "support":
         raise UserError(
             "With algo.with_query=true each query is normalised together with the support set, which a graph of single "
             "images cannot do. Train with algo.with_query=false, or classify with fsl predict."
@@ -77,7 +81,7 @@ def classifier(classify: FewShotClassifier) -> Graph:
     def probabilities(x: Tensor) -> Tensor:
         return classify.logits(x).softmax(-1)
 
-    return Graph(classify.run, "probabilities", len(classes), probabilities, classes=classes)
+    return Graph(classify.predictor, "probabilities", len(classes), probabilities, classes=classes)
 
 
 def demand_packages(format: str) -> None:

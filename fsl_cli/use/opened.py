@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fsl_cli.errors import UserError
+from fsl_cli.runs.run import Run
 
 if TYPE_CHECKING:
     from fsl_cli.experiment.assemble import Experiment
+    from fsl_cli.settings.schema import Settings
 
 PARTS = ("test", "val")
 
 
 class Finished(NamedTuple):
-    values: dict[str, Any]  # the run's configuration, with what was typed in place of its own
+    settings: Settings  # the run's, with what was typed in place of its own
     experiment: Experiment  # with the weights of the best checkpoint, in evaluation mode, on the CPU
     part: str  # whose episodes: test or val
     out: Path  # the picture
@@ -51,24 +53,24 @@ def open_run(given: dict[str, str], picture: str, user_dir: str | None) -> Finis
     from fsl_cli.files import demand_writable
     from fsl_cli.runs.checkpoints import load_weights
 
-    folder, part, out = Path(given.pop("run")), given.pop("split", "test"), given.pop("out", None)
+    run, part, out = Run(given.pop("run")), given.pop("split", "test"), given.pop("out", None)
     if part not in PARTS:
         raise UserError(f"split={part}: type {' or '.join(f'split={each}' for each in PARTS)}.")
-    values = settings_of_a_test(folder, given, user_dir)
+    settings = settings_of_a_test(run, given, user_dir)
     if "episodes" in given:
-        values["val_episodes"] = values["episodes"]
-    name = test_name(values, given) + ("-val" if part == "val" else "")
-    path = Path(out).expanduser() if out else folder / "shown" / name / f"{picture}.png"
+        settings = settings.having(val_episodes=settings.episodes)
+    name = test_name(settings, given) + ("-val" if part == "val" else "")
+    path = Path(out).expanduser() if out else run.folder / "shown" / name / f"{picture}.png"
     if path.suffix.lower() != ".png":
         raise UserError(f"out={out}: the picture is a PNG. Type out={path.with_suffix('.png')}.")
     demand_writable(path, "Choose another with out=FILE.png.")
     # before a validation an algorithm may look at training episodes
-    experiment = assemble(values, ["test"] if part == "test" else ["train", "val"])
+    experiment = assemble(settings, ["test"] if part == "test" else ["train", "val"])
     if part == "test":
-        refuse_seen_classes(folder, experiment.data)
-    load_weights(folder / "checkpoints" / "best.ckpt", experiment.learner)
+        refuse_seen_classes(run, experiment.data)
+    load_weights(run.best, experiment.learner)
     experiment.learner.eval()
-    return Finished(values, experiment, part, path)
+    return Finished(settings, experiment, part, path)
 
 
 def demand_index(run: Finished, index: int) -> None:
@@ -98,6 +100,5 @@ def protocol(run: Finished) -> str:
     """maml on glyphs, 5-way 1-shot, test: what a picture is of, for its title."""
     from fsl_cli.runs.wording import task_words
 
-    metric = run.experiment.learner.metric
-    words = task_words({**run.values, "metric": metric})
-    return f"{run.values['choices']['algo']} on {run.experiment.data.name}, {words}, {run.part}"
+    words = task_words(run.settings.way, run.settings.shot, run.experiment.learner.metric)
+    return f"{run.settings.choices['algo']} on {run.experiment.data.name}, {words}, {run.part}"

@@ -11,13 +11,13 @@ from fsl_cli.settings.compose import names
 if TYPE_CHECKING:
     from fsl_cli.data.decode import File
     from fsl_cli.use.predictions import Predictions
-    from fsl_cli.use.predictor import FewShotClassifier, Run
+    from fsl_cli.use.predictor import FewShotClassifier, Predictor
 
 
 PICTURED = 2000  # pictures on a page at most
 
 
-def read_support(run: Run, root: str, on_error: str, skipped: list[str]) -> tuple[FewShotClassifier, list[File]]:
+def read_support(run: Predictor, root: str, on_error: str, skipped: list[str]) -> tuple[FewShotClassifier, list[File]]:
     """What `run` learns from the support set at `root`, and the files of its pictures. Raises UserError."""
     import numpy as np
     import torch
@@ -34,14 +34,14 @@ def read_support(run: Run, root: str, on_error: str, skipped: list[str]) -> tupl
     labels: list[str] = []
     files: list[File] = []
     pixels = []
-    for pairs, images in photos(classes, run.image["size"], run.image["channels"], on_error, skipped):
+    for pairs, images in photos(classes, run.image.size, run.image.channels, on_error, skipped):
         labels += [label for label, _ in pairs]
         files += [file for _, file in pairs]
         pixels.append(images)
     return run.adapt_pixels(torch.from_numpy(np.concatenate(pixels)), labels), files
 
 
-def predicted(run: Run, typed: dict[str, str], html: bool) -> Predictions:
+def predicted(run: Predictor, typed: dict[str, str], html: bool) -> Predictions:
     """Read the pictures in pieces and predict; thumbnails are made on the way."""
     import torch
 
@@ -68,7 +68,7 @@ def predicted(run: Run, typed: dict[str, str], html: bool) -> Predictions:
             thumbnails[file.name] = thumbnail(file)
 
     rows, files = [], {"query": [query.file for query in asked.values()]}
-    for pairs, images in photos(files, run.image["size"], run.image["channels"], typed["on_error"], skipped, look):
+    for pairs, images in photos(files, run.image.size, run.image.channels, typed["on_error"], skipped, look):
         pixels = torch.from_numpy(images)
         nearest = [known[i].name for i in classify.nearest(pixels)] if html else [""] * len(pairs)
         for (_, file), row, near in zip(pairs, classify.of_pixels(pixels).tolist(), nearest, strict=True):
@@ -76,7 +76,9 @@ def predicted(run: Run, typed: dict[str, str], html: bool) -> Predictions:
     of_support = dict(zip((file.name for file in known), classify.support.y[0].tolist(), strict=True))
     neighbours = {row.nearest for row in rows if row.file in thumbnails}
     thumbnails |= {file.name: thumbnail(file) for file in known if file.name in neighbours}
-    return Predictions(typed["run"], run.choices["algo"], classify.classes, of_support, rows, skipped, thumbnails)
+    return Predictions(
+        typed["run"], run.run.settings.choices["algo"], classify.classes, of_support, rows, skipped, thumbnails
+    )
 
 
 def write(out: Path, found: Predictions, html: bool) -> list[Path]:

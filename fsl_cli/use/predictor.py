@@ -13,59 +13,46 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
-from fsl_cli import __version__
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.data.decode import File
 from fsl_cli.data.photos import fitted, photo
 from fsl_cli.episodes import Examples
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.assemble import POINT, trained
-from fsl_cli.files import read_json
-from fsl_cli.runs.folder import saved_config
+from fsl_cli.runs.run import Run
+from fsl_cli.settings import schema
 
 BATCH = 64  # images at a time
 
 
-def load_run(folder: str | Path, trust: Sequence[str] = (), device: str | None = None) -> Run:
+def load_run(folder: str | Path, trust: Sequence[str] = (), device: str | None = None) -> Predictor:
     """The run in `folder`, as its best checkpoint left it, on `device`: by default a GPU where torch can use one.
 
     `trust` are packages that its configuration may name besides fsl's own. A picture's prediction must not depend on
     the pictures beside it, so a run with norm=transductive is used with norm=support. Raises UserError when the folder
     holds no such run, its checkpoint is missing or does not fit, or it is one of regression.
     """
-    folder = Path(folder).expanduser()
-    config = saved_config(folder)
-    image = config.get("image")
-    if not isinstance(image, dict) or not {"channels", "size", "mean", "std"} <= image.keys():
-        raise UserError(f"{folder / 'config.yaml'} does not say what images the run sees. Is it of another fsl?")
-    if image == POINT:
-        raise UserError(f"{folder} is a run of regression, and has no classes. Choose one that was trained on images.")
-    changed = config.get("norm") == "transductive"
+    run = Run(folder)
+    if run.settings.image == POINT:
+        raise UserError(f"{run} is a run of regression, and has no classes. Choose one that was trained on images.")
+    changed = run.settings.norm == "transductive"
     try:
-        algorithm = trained(folder, trust, "support" if changed else None)
+        algorithm = trained(run, trust, "support" if changed else None)
     except UserError as error:
-        raise UserError(f"{error}{_of_another_version(folder)}") from error
+        raise UserError(f"{error}{run.of_another_version()}") from error
+    assert run.settings.image  # which `trained` has asked for
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return Run(algorithm.to(place), image, place, config["choices"], changed)
-
-
-def _of_another_version(folder: Path) -> str:
-    """What may be the reason that a run cannot be loaded; nothing if it is not."""
-    try:
-        version = read_json(folder / "environment.json").get("fsl")
-    except UserError:
-        return ""
-    return "" if version == __version__ else f"\nThe run was made by fsl {version}, and this is fsl {__version__}."
+    return Predictor(run, algorithm.to(place), run.settings.image, place, changed)
 
 
 @dataclass
-class Run:
-    """What `load_run` loads."""
+class Predictor:
+    """What `load_run` loads: a run put to use."""
 
+    run: Run
     algorithm: Algorithm
-    image: dict[str, Any]  # what the backbone sees: channels, size, the pixels' mean and std, whether they show ink
+    image: schema.Image  # what the backbone sees
     device: torch.device
-    choices: dict[str, str]  # of algo, data, backbone, ...
     changed: bool  # trained with norm=transductive, used with norm=support
 
     def adapt(self, images: Iterable[Any], labels: Iterable[Hashable]) -> FewShotClassifier:
@@ -92,7 +79,7 @@ class Run:
 
     def pixels(self, images: Iterable[Any]) -> Tensor:
         """Images, as `adapt` takes them, upright and cut to the run's size: (n, channels, size, size) uint8."""
-        size, channels = self.image["size"], self.image["channels"]
+        size, channels = self.image.size, self.image.channels
         found = []
         for image in images:
             if isinstance(image, str | Path):
@@ -108,35 +95,37 @@ class Run:
 
     def standard(self, x: Tensor) -> Tensor:
         """Images (n, channels, size, size) of 0 to 1, as the backbone sees them."""
-        mean, std = (x.new_tensor(self.image[key]).expand(x.shape[1]).view(-1, 1, 1) for key in ("mean", "std"))
-        return ((1 - x if self.image.get("ink") else x) - mean) / std
+        mean, std = (
+            x.new_tensor(values).expand(x.shape[1]).view(-1, 1, 1) for values in (self.image.mean, self.image.std)
+        )
+        return ((1 - x if self.image.ink else x) - mean) / std
 
 
 class FewShotClassifier:
     """What a run has learned from a support set; `classes` are its labels, in the order of the probabilities."""
 
-    def __init__(self, run: Run, support: Examples, classes: list[Any]) -> None:
-        self.run, self.support, self.classes = run, support, classes
+    def __init__(self, predictor: Predictor, support: Examples, classes: list[Any]) -> None:
+        self.predictor, self.support, self.classes = predictor, support, classes
         with torch.no_grad():
-            self.logits = run.algorithm.adapt(support)  # scaled images (1, m, C, H, W) -> (1, m, classes)
+            self.logits = predictor.algorithm.adapt(support)  # scaled images (1, m, C, H, W) -> (1, m, classes)
         self._known: Tensor | None = None
 
     def __call__(self, images: Iterable[Any]) -> Tensor:
-        """The probability of each class for images as `Run.adapt` takes them: (m, classes), on the CPU."""
+        """The probability of each class for images as `Predictor.adapt` takes them: (m, classes), on the CPU."""
         images = list(images)
-        parts = [self.of_pixels(self.run.pixels(images[i : i + BATCH])) for i in range(0, len(images), BATCH)]
+        parts = [self.of_pixels(self.predictor.pixels(images[i : i + BATCH])) for i in range(0, len(images), BATCH)]
         return torch.cat(parts) if parts else torch.zeros(0, len(self.classes))
 
     @torch.no_grad()
     def of_pixels(self, pixels: Tensor) -> Tensor:
-        """The same, for images as `Run.pixels` makes them."""
-        return self.logits(self.run.scaled(pixels).unsqueeze(0)).squeeze(0).softmax(-1).cpu()
+        """The same, for images as `Predictor.pixels` makes them."""
+        return self.logits(self.predictor.scaled(pixels).unsqueeze(0)).squeeze(0).softmax(-1).cpu()
 
     @torch.no_grad()
     def nearest(self, pixels: Tensor) -> list[int]:
         """For each image the number of the support image whose embedding is the nearest; nothing is adapted in it."""
-        embed = self.run.algorithm.embed
+        embed = self.predictor.algorithm.embed
         if self._known is None:
             self._known = embed(self.support.x)
-        queries = embed(self.run.scaled(pixels).unsqueeze(0), self.support.x)
+        queries = embed(self.predictor.scaled(pixels).unsqueeze(0), self.support.x)
         return torch.cdist(queries, self._known).squeeze(0).argmin(-1).tolist()

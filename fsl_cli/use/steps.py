@@ -27,13 +27,13 @@ def ladder(upto: int) -> list[int]:
 
 def after_each(run: Finished, steps: Sequence[int]) -> Iterator[AfterSteps]:
     """What a test, or a validation, with so many inner steps reaches: the number that fsl test would."""
-    from fsl_cli.experiment.trainer import new_trainer, quiet
+    from fsl_cli.experiment.trainer import one_process, quiet
     from fsl_cli.stats import mean_interval
 
     learner, episodes = run.experiment.learner, run.experiment.episodes
     algorithm: Any = learner.algorithm
     with quiet():
-        trainer = new_trainer({**run.values["trainer"], "strategy": "auto", "devices": 1, "num_nodes": 1})
+        trainer = one_process(run.settings.trainer)
         for algorithm.test_steps in steps:
             evaluate = trainer.test if run.part == "test" else trainer.validate
             evaluate(learner, datamodule=episodes, verbose=False)

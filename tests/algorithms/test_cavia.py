@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import settings
 from test_algorithms import CPU, QUERY, SHOT, WAY, episodes, flat, shift
 from torch import Tensor, nn
 
@@ -20,7 +21,6 @@ from fsl_cli.data.tasks import Batch
 from fsl_cli.episodes import Episodes, Examples, task_loss
 from fsl_cli.errors import UserError
 from fsl_cli.settings.binding import build
-from fsl_cli.settings.compose import compose
 
 CONTEXT = 7
 
@@ -48,8 +48,8 @@ def first(examples: Examples) -> Examples:
 
 
 def test_what_the_paper_sets_comes_without_being_asked_for() -> None:
-    values = compose(["algo=cavia", "data=miniimagenet"]).values
-    built = build(values["algo"], backbone=build(values["backbone"], channels=3, size=84))
+    values = settings(["algo=cavia", "data=miniimagenet"])
+    built = build(values.algo, backbone=build(values.backbone, channels=3, size=84))
     assert built.net.context.shape == (100,) and built.net.enter.weight.shape == (2 * 32, 100)
     assert (built.net.block, built.net.film, built.inner_lr, built.inner_steps, built.test_steps) == (
         2,
@@ -58,8 +58,8 @@ def test_what_the_paper_sets_comes_without_being_asked_for() -> None:
         2,
         2,
     )
-    values = compose(["algo=cavia", "data=sinusoid"]).values
-    built = build(values["algo"], backbone=build(values["backbone"], channels=1, size=1))
+    values = settings(["algo=cavia", "data=sinusoid"])
+    built = build(values.algo, backbone=build(values.backbone, channels=1, size=1))
     assert built.net.context.shape == (5,) and built.net.enter.weight.shape == (40, 5) and built.net.enter.bias is None
     assert (built.net.block, built.net.film, built.inner_lr, built.inner_steps, built.test_steps) == (
         0,

@@ -7,13 +7,13 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import seen, settings
 from test_heads import Flat, episode
 from torch import Tensor, nn
 
 from fsl_cli.algorithms.feat import FEAT, _dropout
 from fsl_cli.experiment.assemble import learner
 from fsl_cli.settings.binding import build
-from fsl_cli.settings.compose import compose
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -84,8 +84,8 @@ def test_dropping_keeps_the_mean() -> None:
 
 
 def test_the_attention_learns_faster_than_the_backbone() -> None:
-    config = compose(["algo=feat", "data=miniimagenet", "backbone.filters=4"]).values
-    built = learner(config, 3, 16)
+    config = settings(["algo=feat", "data=miniimagenet", "backbone.filters=4"])
+    built = learner(config, seen(3, 16))
     optimizer = built.configure_optimizers()["optimizer"]
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([1e-4, 1e-3])
     given = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -97,9 +97,9 @@ def test_the_attention_learns_faster_than_the_backbone() -> None:
 
 @pytest.mark.parametrize(("shot", "expected"), [(1, (64, 1, 16)), (5, (32, 0.1, 64))])
 def test_the_authors_settings_come_without_being_asked_for(shot: int, expected: tuple[float, ...]) -> None:
-    values = compose(["algo=feat", "data=miniimagenet", "way=5", f"shot={shot}"]).values
-    found = tuple(values["algo"][key] for key in ("temperature", "contrast", "contrast_temperature"))
+    values = settings(["algo=feat", "data=miniimagenet", "way=5", f"shot={shot}"])
+    found = tuple(values.algo.get(key) for key in ("temperature", "contrast", "contrast_temperature"))
     assert found == expected
-    assert (values["optim"]["lr"], values["train_query"], values["steps"]) == (1e-4, 15, 20000)
-    assert (values["schedule"]["every"], values["schedule"]["factor"]) == (2000, 0.5)
-    assert build(values["backbone"], channels=3, size=84).out_features == 64
+    assert (values.optim.get("lr"), values.train_query, values.steps) == (1e-4, 15, 20000)
+    assert (values.schedule.get("every"), values.schedule.get("factor")) == (2000, 0.5)
+    assert build(values.backbone, channels=3, size=84).out_features == 64

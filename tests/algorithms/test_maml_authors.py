@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import settings
 from torch import Tensor
 
 from fsl_cli.algorithms.inner_loop import Parameters
 from fsl_cli.algorithms.maml import MAML
 from fsl_cli.episodes import Examples
 from fsl_cli.settings.binding import build
-from fsl_cli.settings.compose import compose, conf_dir
+from fsl_cli.settings.compose import conf_dir
+from fsl_cli.settings.schema import Settings
 
 TASKS = [("omniglot", 5, 1), ("omniglot", 5, 5), ("omniglot", 20, 1), ("miniimagenet", 5, 1), ("miniimagenet", 5, 5)]
 RATES = {
@@ -31,11 +32,11 @@ def theirs(data: str) -> list[str]:
     return line.split()
 
 
-def built(data: str, way: int, shot: int, *words: str) -> tuple[MAML, dict[str, Any]]:
+def built(data: str, way: int, shot: int, *words: str) -> tuple[MAML, Settings]:
     torch.manual_seed(0)
-    config = compose(["algo=maml", f"data={data}", f"way={way}", f"shot={shot}", *words]).values
+    config = settings(["algo=maml", f"data={data}", f"way={way}", f"shot={shot}", *words])
     channels, size, _ = ITEMS[data]
-    found = build(config["algo"], backbone=build(config["backbone"], channels=channels, size=size))
+    found = build(config.algo, backbone=build(config.backbone, channels=channels, size=size))
     assert isinstance(found, MAML)
     found.inner_steps = 1
     return found.train(), config
@@ -74,7 +75,7 @@ def test_with_what_the_recipe_calls_theirs_a_step_is_the_authors(data: str, way:
     algorithm, config = built(data, way, shot, *theirs(data))
     support = support_set(data, way, shot)
     fast = one_step(algorithm, support)
-    stride = config["backbone"]["halve"] == "stride"
+    stride = config.backbone.get("halve") == "stride"
     start = dict(algorithm.net.named_parameters())
     for name, value in authors_step(start, support, shot, RATES[data, way], stride).items():
         torch.testing.assert_close(fast[name], value)
@@ -89,7 +90,7 @@ def test_as_the_recipe_is_a_step_goes_an_nth_of_the_way(data: str, way: int, sho
     algorithm, config = built(data, way, shot, "backbone.norm_scale=false", "backbone.norm_eps=1e-3")
     support, start = support_set(data, way, shot), dict(algorithm.net.named_parameters())
     fast = one_step(algorithm, support)
-    stride = config["backbone"]["halve"] == "stride"
+    stride = config.backbone.get("halve") == "stride"
     for name, value in authors_step(start, support, shot, RATES[data, way], stride).items():
         torch.testing.assert_close(way * (fast[name] - start[name]), value - start[name], rtol=1e-6, atol=1e-12)
 
@@ -97,7 +98,7 @@ def test_as_the_recipe_is_a_step_goes_an_nth_of_the_way(data: str, way: int, sho
 def test_the_clip_that_the_recipe_calls_theirs_is_10_of_their_loss() -> None:
     text = (conf_dir() / "recipe" / "maml_miniimagenet.yaml").read_text()
     for shot, clip in ((1, "gradient_clip_val=([0-9.]+)"), (5, "5-shot: ([0-9.]+)")):
-        config = compose(["algo=maml", "data=miniimagenet", f"shot={shot}"]).values
-        images = config["train_way"] * config["train_query"]
+        config = settings(["algo=maml", "data=miniimagenet", f"shot={shot}"])
+        images = config.train_way * config.train_query
         (found,) = re.findall(clip, text.split("trainer:")[0])
         assert float(found) * images / shot == pytest.approx(10, rel=1e-3)

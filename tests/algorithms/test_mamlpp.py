@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import tiny_tasks
+from conftest import seen, settings, tiny_tasks
 from test_algorithms import (
     GRADIENT_NORMS,
     ROWS,
@@ -23,7 +23,6 @@ from fsl_cli.episodes import Episodes
 from fsl_cli.experiment.assemble import learner
 from fsl_cli.experiment.datamodule import Episodic
 from fsl_cli.experiment.trainer import new_trainer, quiet
-from fsl_cli.settings.compose import compose
 
 OFF = {"multi_step": 0, "learn_rates": "false", "per_step_norm": "false", "first_order": 0}
 
@@ -181,10 +180,10 @@ def test_steps_that_are_built_again_give_the_same_gradient(mamlpp: Any, float64:
 def test_the_learner_tells_how_much_is_done_in_a_resumed_training_too(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = compose(["algo=mamlpp", "trainer=cpu", "train_way=3", "backbone.filters=8", "steps=8"]).values
+    config = settings(["algo=mamlpp", "trainer=cpu", "train_way=3", "backbone.filters=8", "steps=8"])
     told: list[float] = []
     for start, end in ((0, 3), (3, 6)):
-        built = learner(config, 1, 16)
+        built = learner(config, seen(1, 16))
         assert built.algorithm.progress == 1.0
         loss = built.algorithm.loss
 
@@ -195,7 +194,7 @@ def test_the_learner_tells_how_much_is_done_in_a_resumed_training_too(
         monkeypatch.setattr(built.algorithm, "loss", noted)
         data = Episodic(tiny_tasks(), meta_batch=2, steps=8, val_every=8, episodes={"val": 2, "test": 2})
         with quiet():
-            trainer = new_trainer(config["trainer"], max_steps=end, limit_val_batches=0)
+            trainer = new_trainer(**config.trainer.values, max_steps=end, limit_val_batches=0)
             ckpt = tmp_path / "at.ckpt" if start else None
             trainer.fit(built, datamodule=data, ckpt_path=ckpt, weights_only=True)
             trainer.save_checkpoint(tmp_path / "at.ckpt")
@@ -203,12 +202,12 @@ def test_the_learner_tells_how_much_is_done_in_a_resumed_training_too(
 
 
 def test_the_authors_settings_come_without_being_asked_for() -> None:
-    omniglot, mini = (compose(["algo=mamlpp", f"data={data}"]).values for data in ("omniglot", "miniimagenet"))
-    assert [omniglot[key] for key in ("meta_batch", "query", "train_query", "steps")] == [8, 1, 1, 50000]
-    assert [mini[key] for key in ("meta_batch", "query", "train_query", "steps")] == [2, 15, 15, 50000]
-    assert (omniglot["backbone"]["filters"], mini["backbone"]["filters"]) == (64, 48)
-    assert (omniglot["schedule"]["kind"], mini["schedule"]["kind"]) == ("cosine", "none")
+    omniglot, mini = (settings(["algo=mamlpp", f"data={data}"]) for data in ("omniglot", "miniimagenet"))
+    assert [getattr(omniglot, key) for key in ("meta_batch", "query", "train_query", "steps")] == [8, 1, 1, 50000]
+    assert [getattr(mini, key) for key in ("meta_batch", "query", "train_query", "steps")] == [2, 15, 15, 50000]
+    assert (omniglot.backbone.get("filters"), mini.backbone.get("filters")) == (64, 48)
+    assert (omniglot.schedule.get("kind"), mini.schedule.get("kind")) == ("cosine", "none")
     for values, rate, share in ((omniglot, 0.1, 0.1), (mini, 0.1, 0.15)):
-        assert (values["backbone"]["slope"], values["algo"]["head_init"]) == (0.01, "xavier")
-        assert values["norm"] == "transductive" and values["optim"]["lr"] == 0.001
-        assert [values["algo"][key] for key in ("inner_lr", "multi_step", "inner_steps")] == [rate, share, 5]
+        assert (values.backbone.get("slope"), values.algo.get("head_init")) == (0.01, "xavier")
+        assert values.norm == "transductive" and values.optim.get("lr") == 0.001
+        assert [values.algo.get(key) for key in ("inner_lr", "multi_step", "inner_steps")] == [rate, share, 5]

@@ -6,11 +6,11 @@ from functools import partial
 
 import pytest
 import torch
+from conftest import settings
 from test_heads import Flat, episode
 
 from fsl_cli.algorithms.protonet import ProtoNet
 from fsl_cli.episodes import Examples
-from fsl_cli.settings.compose import compose
 
 MetaBaseline = partial(ProtoNet, distance="cosine")  # as conf/algo/metabaseline.yaml has it
 pytestmark = pytest.mark.usefixtures("float64")
@@ -38,8 +38,6 @@ def test_the_scale_is_learned() -> None:
 
 
 def test_the_authors_settings_come_without_being_asked_for() -> None:
-    values = compose(["algo=metabaseline", "data=miniimagenet", "way=5", "shot=5"]).values
-    assert (values["train_shot"], values["train_query"], values["meta_batch"], values["steps"]) == (5, 15, 4, 4000)
-    assert {**values["optim"], "_target_": ""} == {
-        "_target_": "", "lr": 0.001, "momentum": 0.9, "weight_decay": 0.0005
-    }  # fmt: skip
+    values = settings(["algo=metabaseline", "data=miniimagenet", "way=5", "shot=5"])
+    assert (values.train_shot, values.train_query, values.meta_batch, values.steps) == (5, 15, 4, 4000)
+    assert values.optim.values == {"lr": 0.001, "momentum": 0.9, "weight_decay": 0.0005}

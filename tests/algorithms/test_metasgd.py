@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import seen, settings
 from test_algorithms import GRADIENT_NORMS, ROWS, SMALL_MAML, algorithm, episodes, flat
 
 from fsl_cli.algorithms.inner_loop import adapt
 from fsl_cli.algorithms.metasgd import at_rates
 from fsl_cli.experiment.assemble import learner
-from fsl_cli.settings.compose import compose
 
 
 @pytest.mark.parametrize("norm", GRADIENT_NORMS)
@@ -41,7 +41,7 @@ def test_a_rate_is_an_elements_own_and_may_be_negative() -> None:
 def test_every_number_that_adapts_has_a_rate_and_all_start_from_one_draw() -> None:
     starts = []
     for seed in (0, 1, 0):
-        built = learner(compose(["algo=metasgd", f"seed={seed}"]).values, 1, 28).algorithm
+        built = learner(settings(["algo=metasgd", f"seed={seed}"]), seen(1, 28)).algorithm
         adapted = [value for name, value in built.net.named_parameters() if name[:5] != "rates" and "norm" not in name]
         assert [rate.shape for rate in built.net.rates] == [value.shape for value in adapted]
         assert all(isinstance(rate, torch.nn.Parameter) for rate in built.net.rates)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import Pixels
+from conftest import Pixels, settings
 
 from fsl_cli.algorithms.protonet import ProtoNet
 from fsl_cli.episodes import Examples
 from fsl_cli.errors import UserError
 from fsl_cli.settings.binding import build
-from fsl_cli.settings.compose import compose
 
 # two images of class 1, one of class 0, of two pixels each
 SUPPORT = Examples(torch.tensor([[[0.0, 0], [0, 3], [2, 0]]])[..., None, None], torch.tensor([[1, 0, 1]]))
@@ -34,8 +33,8 @@ def test_cosines_to_the_means_are_scaled_by_what_is_learned() -> None:
 
 
 def test_a_temperature_of_nothing_is_refused() -> None:
-    with pytest.raises(UserError, match="temperature=0.0 must be above 0"):
-        build(compose(["algo.temperature=0.0"]).values["algo"], backbone=Pixels(2, 1, 1))
+    with pytest.raises(UserError, match="temperature=0.0: must be above 0"):
+        build(settings(["algo.temperature=0.0"]).algo, backbone=Pixels(2, 1, 1))
 
 
 @pytest.mark.parametrize(
@@ -43,5 +42,5 @@ def test_a_temperature_of_nothing_is_refused() -> None:
     [("omniglot", 1), ("glyphs", 1), ("miniimagenet", 64), ("tieredimagenet", 64), ("cub", 64)],
 )
 def test_the_papers_distance_comes_without_being_asked_for(data: str, temperature: float) -> None:
-    values = compose(["algo=protonet", f"data={data}"]).values["algo"]
-    assert (values["distance"], values["temperature"]) == ("euclidean", temperature)
+    values = settings(["algo=protonet", f"data={data}"]).algo
+    assert (values.get("distance"), values.get("temperature")) == ("euclidean", temperature)

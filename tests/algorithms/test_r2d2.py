@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from conftest import settings
 from test_heads import Flat, episode
 from torch import Tensor, nn
 
@@ -13,7 +14,6 @@ from fsl_cli.algorithms.r2d2 import R2D2
 from fsl_cli.algorithms.solvers.ridge import ridge
 from fsl_cli.backbones.r2d2 import R2D2Net
 from fsl_cli.episodes import Examples
-from fsl_cli.settings.compose import compose
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -92,7 +92,11 @@ def test_training_drops_of_the_last_two_blocks() -> None:
 
 def test_the_authors_settings_come_without_being_asked_for() -> None:
     for data, way, scale, dropout in (("omniglot", 60, 10.0, 0), ("miniimagenet", 16, 1e-4, 0.1)):
-        values = compose(["algo=r2d2", f"data={data}", "way=5", "shot=1"]).values
-        assert (values["backbone"]["filters"], values["backbone"]["dropout"]) == ([96, 192, 384, 512], dropout)
-        assert (values["train_way"], values["train_shot"], values["algo"]["scale"]) == (way, [1, 9], scale)
-        assert (values["optim"]["lr"], values["schedule"]["every"], values["schedule"]["factor"]) == (0.005, 2000, 0.5)
+        values = settings(["algo=r2d2", f"data={data}", "way=5", "shot=1"])
+        assert (values.backbone.get("filters"), values.backbone.get("dropout")) == ([96, 192, 384, 512], dropout)
+        assert (values.train_way, values.train_shot, values.algo.get("scale")) == (way, [1, 9], scale)
+        assert (values.optim.get("lr"), values.schedule.get("every"), values.schedule.get("factor")) == (
+            0.005,
+            2000,
+            0.5,
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Pixels
+from conftest import Pixels, settings
 from test_algorithms import METRIC_NORMS, QUERY, SHOT, WAY, episodes
 from torch import Tensor
 
@@ -13,7 +13,6 @@ from fsl_cli.algorithms.relation import RelationNet
 from fsl_cli.backbones.conv4 import Conv4
 from fsl_cli.episodes import Examples
 from fsl_cli.settings.binding import build
-from fsl_cli.settings.compose import compose
 
 
 def built(norm: str) -> RelationNet:
@@ -82,8 +81,8 @@ def test_the_loss_is_the_squared_error_of_the_scores_between_0_and_1(float64: No
 @pytest.mark.parametrize(("data", "size", "side", "units"), [("omniglot", 28, 5, 64), ("miniimagenet", 84, 19, 576)])
 def test_the_papers_sizes_come_without_being_asked_for(data: str, size: int, side: int, units: int) -> None:
     """What the fully connected layers take: 64 units on Omniglot, 64 * 3 * 3 on miniImageNet."""
-    values = compose(["algo=relation", f"data={data}"]).values
-    relation = build(values["algo"], backbone=build(values["backbone"], channels=1, size=size)).relation
+    values = settings(["algo=relation", f"data={data}"])
+    relation = build(values.algo, backbone=build(values.backbone, channels=1, size=size)).relation
     assert (relation.shape, relation.linear[0].weight.shape) == ((64, side, side), (8, units))
     assert (relation.first.weight.shape, relation.second.weight.shape) == ((64, 128, 3, 3), (64, 64, 3, 3))
 
@@ -97,5 +96,5 @@ def test_maps_of_any_size_can_be_compared(shape: tuple[int, int, int]) -> None:
 
 @pytest.mark.parametrize(("way", "shot", "queries"), [(5, 1, 19), (5, 5, 15), (20, 1, 10), (20, 5, 5)])
 def test_training_episodes_have_the_authors_queries(way: int, shot: int, queries: int) -> None:
-    values = compose(["algo=relation", "data=omniglot", f"way={way}", f"shot={shot}"]).values
-    assert (values["train_way"], values["train_shot"], values["train_query"]) == (way, shot, queries)
+    values = settings(["algo=relation", "data=omniglot", f"way={way}", f"shot={shot}"])
+    assert (values.train_way, values.train_shot, values.train_query) == (way, shot, queries)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import settings
 from test_algorithms import episodes
 from torch import Tensor
 from torch.func import functional_call
@@ -18,8 +19,7 @@ from fsl_cli.algorithms.reptile import Reptile, minibatches
 from fsl_cli.cli import run
 from fsl_cli.episodes import Episodes, task_loss
 from fsl_cli.experiment.schedule import schedule
-from fsl_cli.settings.binding import build, problems
-from fsl_cli.settings.compose import compose
+from fsl_cli.settings.binding import build
 
 STEPS, SIZE, LR = 4, 5, 0.01
 
@@ -30,8 +30,8 @@ pytestmark = pytest.mark.usefixtures("float64")
 def built(*words: str) -> Reptile:
     torch.manual_seed(0)
     own = [f"algo.inner_steps={STEPS}", f"algo.inner_batch={SIZE}", f"algo.inner_lr={LR}", "algo.test_steps=3"]
-    config = compose(["algo=reptile", "way=3", "backbone.filters=8", *own, *words]).values
-    algorithm = build(config["algo"], backbone=build(config["backbone"], channels=1, size=16))
+    config = settings(["algo=reptile", "way=3", "backbone.filters=8", *own, *words])
+    algorithm = build(config.algo, backbone=build(config.backbone, channels=1, size=16))
     assert isinstance(algorithm, Reptile)
     return algorithm
 
@@ -69,11 +69,11 @@ def test_the_gradient_is_theta_minus_phi_of_a_plain_loop(rule: str) -> None:
 
 
 def test_a_step_of_the_chosen_optimizer_moves_theta_towards_the_mean_phi() -> None:
-    config = compose(["algo=reptile", "optim.lr=0.3"]).values
+    config = settings(["algo=reptile", "optim.lr=0.3"])
     algorithm, some = built(), episodes(2)
     theta = [parameter.detach().clone() for parameter in algorithm.net.parameters()]
     phis = [by_hand(algorithm, some, task) for task in range(2)]
-    optimizer = build(config["optim"], params=list(algorithm.parameters()))
+    optimizer = build(config.optim, params=list(algorithm.parameters()))
     algorithm.loss(some).backward()
     optimizer.step()
     for parameter, old, *phi in zip(algorithm.net.parameters(), theta, *phis, strict=True):
@@ -201,26 +201,25 @@ def test_the_meta_step_falls_in_a_straight_line() -> None:
     ],
 )
 def test_the_authors_settings_on_omniglot_come_without_being_asked_for(task: tuple[int, int], expected: dict) -> None:
-    values = compose(["algo=reptile", "data=omniglot", f"way={task[0]}", f"shot={task[1]}"]).values
+    values = settings(["algo=reptile", "data=omniglot", f"way={task[0]}", f"shot={task[1]}"])
     common = {"train_shot": 10, "meta_batch": 5, "test_steps": 50, "norm": "support"}
     for key, value in {**expected, **common}.items():
-        assert values["algo"].get(key, values.get(key)) == value, key
-    assert (values["optim"]["_target_"], values["optim"]["lr"]) == ("torch.optim.SGD", 1.0)
-    assert (values["schedule"]["kind"], values["schedule"]["steps"]) == ("linear", values["steps"])
+        assert values.algo.get(key, getattr(values, key, None)) == value, key
+    assert (values.optim.target, values.optim.get("lr")) == ("torch.optim.SGD", 1.0)
+    assert (values.schedule.get("kind"), values.schedule.get("steps")) == ("linear", values.steps)
 
 
 def test_the_authors_settings_on_miniimagenet_come_without_being_asked_for() -> None:
     for shot, batch in ((1, 5), (5, 15)):
-        values = compose(["algo=reptile", "data=miniimagenet", f"shot={shot}"]).values
-        inner = [values["algo"][key] for key in ("inner_lr", "inner_steps", "inner_batch", "test_steps", "test_batch")]
+        values = settings(["algo=reptile", "data=miniimagenet", f"shot={shot}"])
+        inner = [values.algo.get(key) for key in ("inner_lr", "inner_steps", "inner_batch", "test_steps", "test_batch")]
         assert inner == [0.001, 8, 10, 50, batch]
-        assert (values["train_shot"], values["steps"], values["backbone"]["filters"]) == (15, 100000, 32)
+        assert (values.train_shot, values.steps, values.backbone.get("filters")) == (15, 100000, 32)
 
 
 def test_another_outer_optimizer_can_be_typed() -> None:
-    values = compose(["algo=reptile", "data=omniglot", "optim=adam"]).values
-    assert values["optim"]["_target_"] == "torch.optim.Adam"
-    assert problems(values) == []
+    values = settings(["algo=reptile", "data=omniglot", "optim=adam"])
+    assert values.optim.target == "torch.optim.Adam"
 
 
 def test_a_regression_runs_from_training_to_the_picture(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import seen, settings
 from test_algorithms import CPU, flat
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -18,7 +19,6 @@ from fsl_cli.data.sources.sinusoid import sinusoid
 from fsl_cli.data.tasks import Batch
 from fsl_cli.episodes import Episodes
 from fsl_cli.experiment.assemble import learner
-from fsl_cli.settings.compose import compose
 
 NAMES = ("maml", "fomaml", "anil", "boil", "reptile", "cavia", "metasgd", "mamlpp", "joint")
 RATE = dict.fromkeys(("fomaml", "anil", "boil", "mamlpp"), ("algo.inner_lr=0.001",))  # no recipe gives them one
@@ -26,8 +26,8 @@ CHECKPOINTED = ("maml", "fomaml", "boil", "metasgd", "mamlpp")
 
 
 def regression(name: str, *words: str) -> Algorithm:
-    config = compose([f"algo={name}", "data=sinusoid", "backbone.widths=[40,40]", *words, *RATE.get(name, ())]).values
-    built = learner(config, 1, 1).algorithm
+    config = settings([f"algo={name}", "data=sinusoid", "backbone.widths=[40,40]", *words, *RATE.get(name, ())])
+    built = learner(config, seen(1, 1)).algorithm
     with torch.no_grad():
         for label, parameter in built.named_parameters():  # the authors' start has most units switched off
             if "rates" not in label:

@@ -17,7 +17,7 @@ from fsl_cli.algorithms.simpleshot import SimpleShot
 from fsl_cli.algorithms.supervised import CosineHead
 from fsl_cli.backbones.base import NO_CHANGES, Backbone, Changes
 from fsl_cli.backbones.conv4 import Conv4
-from fsl_cli.backbones.norm import Mode
+from fsl_cli.backbones.mode import Mode
 from fsl_cli.cli import run
 from fsl_cli.data.sampler import Shape
 from fsl_cli.data.tasks import Batch, ImageTasks

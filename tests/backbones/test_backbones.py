@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 import torch
+from conftest import settings
 from test_algorithms import episodes, flat, shift
 from torch import Tensor
 from torch.func import functional_call, vmap
@@ -17,7 +18,8 @@ from fsl_cli.algorithms.network import Network
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Examples, task_loss
 from fsl_cli.settings.binding import build, part_problems
-from fsl_cli.settings.compose import choices, compose
+from fsl_cli.settings.compose import choices
+from fsl_cli.settings.schema import Settings
 
 MODES = ("running", "support", "transductive", "group", "none")
 
@@ -49,15 +51,15 @@ every = pytest.mark.parametrize(("name", "norm"), PAIRS)
 
 
 @cache
-def settings(*words: str) -> dict[str, Any]:
-    return compose(words).values
+def composed(*words: str) -> Settings:
+    return settings(words)
 
 
 def backbone(name: str, norm: str = "running", *words: str, channels: int = 3) -> Backbone:
     pytest.importorskip(ROWS[name].needs)
     torch.manual_seed(0)
-    config = settings(f"backbone={name}", *ROWS[name].small, *words)
-    built = build({**config["backbone"], "norm": norm}, channels=channels, size=ROWS[name].size)
+    config = composed(f"backbone={name}", *ROWS[name].small, *words)
+    built = build(config.backbone.having(norm=norm), channels=channels, size=ROWS[name].size)
     assert isinstance(built, Backbone)
     for key, value in built.named_buffers():
         if key.endswith("var"):  # of maps as small as an untrained network's, in which they would vanish
@@ -85,7 +87,7 @@ def test_every_backbone_has_a_row() -> None:
 def test_at_full_size_it_has_the_published_number_of_parameters(name: str) -> None:
     pytest.importorskip(ROWS[name].needs)
     with torch.device("meta"):
-        built = build(settings(f"backbone={name}")["backbone"], channels=3, size=84)
+        built = build(composed(f"backbone={name}").backbone, channels=3, size=84)
         assert built(torch.zeros(2, 3, 3, 84, 84)).shape == (2, 3, ROWS[name].features)
     assert sum(parameter.numel() for parameter in built.parameters()) == ROWS[name].parameters
     assert built.out_features == ROWS[name].features
@@ -167,7 +169,7 @@ def test_a_frozen_one_stays_as_it_is(name: str, norm: str) -> None:
 
 
 def test_frozen_is_true_or_false() -> None:
-    node = {**settings("backbone=conv4")["backbone"], "frozen": "norm"}
+    node = composed("backbone=conv4").backbone.having(frozen="norm").plain()
     assert list(part_problems("backbone", node, [])) == ["backbone.frozen=norm: must be true or false, not str 'norm'."]
 
 

@@ -10,6 +10,7 @@ from urllib.error import URLError
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import settings
 from torch import Tensor
 from torchvision import models
 
@@ -19,7 +20,6 @@ from fsl_cli.backbones import torchvision as torchvision_room
 from fsl_cli.backbones.pretrained import Pretrained
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.assemble import assemble
-from fsl_cli.settings.compose import compose
 
 pytestmark = pytest.mark.slow
 
@@ -88,8 +88,8 @@ def test_it_sees_colour_at_the_scale_of_its_own_training(channels: int) -> None:
 
 def test_a_run_tells_it_what_its_pixels_were_scaled_by() -> None:
     glyphs = ["data.train_classes=12", "data.val_classes=6", "data.test_classes=6", "train_way=5", "data.size=32"]
-    values = compose(["backbone=torchvision", f"backbone.name={TINY}", *glyphs]).values
-    values["image"] = {"channels": 1, "size": 32, "mean": [0.3], "std": [0.7]}
+    values = settings(["backbone=torchvision", f"backbone.name={TINY}", *glyphs])
+    values.image = {"channels": 1, "size": 32, "mean": [0.3], "std": [0.7]}
     algorithm = assemble(values).learner.algorithm
     assert isinstance(algorithm, ProtoNet)
     assert algorithm.backbone.pixels == ([0.3], [0.7])

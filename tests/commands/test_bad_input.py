@@ -22,7 +22,7 @@ from PIL import Image
 import fsl_cli.data.download
 import fsl_cli.data.store
 import fsl_cli.experiment.callbacks
-import fsl_cli.runs.results
+import fsl_cli.runs.environment
 from fsl_cli.cli import main
 from fsl_cli.data.sources import omniglot
 from fsl_cli.experiment.retest import changed
@@ -128,9 +128,9 @@ def copied(trained: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
         (["train", "way=2.5"], ["way=2.5", "a whole number"]),
         (["train", "algo=maml", "algo.inner_lr=fast"], ["algo.inner_lr=fast", "a number", "'fast'"]),
         (["train", "optim.lr=fast"], ["optim.lr=fast"]),
-        (["train", "optim.lr=-1"], ["learning rate", "-1"]),
+        (["train", "optim.lr=-1"], ["optim.lr=-1: must be above 0"]),
         (["train", "way=["], ["way=["]),
-        (["train", "+trainer.foo=1"], ["trainer", "'foo'"]),
+        (["train", "+trainer.foo=1"], ["trainer.foo", "no such setting"]),
         (["train", "trainer.precision=33"], ["precision", "33"]),
         (["train", "trainer.strategy=foo"], ["strategy", "foo"]),
         (["train", "trainer.accelerator=abacus"], ["accelerator", "abacus"]),
@@ -574,13 +574,13 @@ TRAPS: dict[str, dict[str, Any]] = {
         "_target_": "fsl_cli.settings.binding.build",
         "node": {"_target_": "os.system", "command": "touch trap"},
     },
-    "imported": {"_target_": "fsl_cli.runs.results.subprocess.run", "args": ["touch", "trap"]},
+    "imported": {"_target_": "fsl_cli.runs.environment.subprocess.run", "args": ["touch", "trap"]},
     "imported there": {
         "_target_": "fsl_cli.data.sources.omniglot.fetch",
         "url": "file:///dev/null",
         "root": "trap",
     },
-    "a module": {"_target_": "fsl_cli.runs.results.subprocess"},
+    "a module": {"_target_": "fsl_cli.runs.environment.subprocess"},
 }
 
 

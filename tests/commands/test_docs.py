@@ -115,3 +115,10 @@ def test_pages_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     capsys.readouterr()
     runpy.run_path(str(EXAMPLES / "classify.py"))
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["light", "dark"]
+
+
+def test_the_table_of_settings_is_the_schemas() -> None:
+    found = runpy.run_path(str(DOCS.parent / "scripts" / "settings_table.py"))
+    text = (DOCS / "settings.md").read_text()
+    assert text == found["filled"](text), "python scripts/settings_table.py writes it"
+    assert "| `way` | a whole number, at least 1 or a list |" in text

@@ -25,7 +25,7 @@ from fsl_cli.data.sampler import Shape
 from fsl_cli.data.store import DataSet, Images, Split, open_store
 from fsl_cli.data.tasks import Batch, ImageTasks
 from fsl_cli.errors import UserError
-from fsl_cli.pictures import episodes
+from fsl_cli.pictures import episodes, terminal
 
 GLYPHS = ("glyphs", "train_classes=12", "val_classes=6", "data.test_classes=6", "drawings=4", "size=8")
 Fsl = Callable[..., str]
@@ -362,16 +362,16 @@ def test_show_draws_what_training_sees(odd_data: DataSet, cache: Path) -> None:
     ],
 )
 def test_terminals_that_show_pictures(environment: dict[str, str], protocol: str) -> None:
-    assert episodes.protocol(environment) == protocol
+    assert terminal.protocol(environment) == protocol
 
 
 def test_pictures_as_terminals_take_them() -> None:
     png = bytes(range(256)) * 40
-    parts = re.findall("\033_G([^;]*);([^\033]*)\033\\\\", episodes._escape("kitty", png))
+    parts = re.findall("\033_G([^;]*);([^\033]*)\033\\\\", terminal._escape("kitty", png))
     assert base64.b64decode("".join(text for _, text in parts)) == png
     assert max(len(text) for _, text in parts) <= 4096
     assert [keys for keys, _ in parts] == ["a=T,f=100,m=1", "m=1", "m=1", "m=0"]
-    [(size, text)] = re.findall("\033]1337;File=inline=1;size=(\\d+):([^\a]*)\a", episodes._escape("iterm", png))
+    [(size, text)] = re.findall("\033]1337;File=inline=1;size=(\\d+):([^\a]*)\a", terminal._escape("iterm", png))
     assert int(size) == len(png)
     assert base64.b64decode(text) == png
-    assert episodes._escape("", png) == ""
+    assert terminal._escape("", png) == ""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import settings
 from torch import nn
 
 from fsl_cli.backbones.mlp import MLP
@@ -17,7 +18,7 @@ from fsl_cli.data.sources.sinusoid import REACH, sinusoid
 from fsl_cli.data.tasks import Batch
 from fsl_cli.episodes import task_loss
 from fsl_cli.experiment.assemble import POINT, learner
-from fsl_cli.settings.compose import choices, compose
+from fsl_cli.settings.compose import choices
 
 CPU = torch.device("cpu")
 RECIPES = [name.removesuffix("_sinusoid") for name in choices("recipe") if name.endswith("_sinusoid")]
@@ -75,25 +76,25 @@ def test_a_run_reports_its_error_and_draws_adapted_curves(tmp_path: Path, capsys
 
 @pytest.mark.parametrize("algo", RECIPES)
 def test_no_unit_of_the_first_layer_is_the_same_for_every_x(algo: str) -> None:
-    config = compose([f"algo={algo}", "data=sinusoid"]).values
+    config = settings([f"algo={algo}", "data=sinusoid"])
     x = torch.linspace(-REACH, REACH, 201).view(1, -1, 1)
     constant, units = 0, 0
     for seed in range(10):
-        built = learner({**config, "seed": seed}, POINT["channels"], POINT["size"], metric="mse")
+        built = learner(config.having(seed=seed), POINT, metric="mse")
         (net,) = [module for module in built.modules() if isinstance(module, MLP)]
         with torch.no_grad():
             output = net.activation(net.layers[0](x))[0]  # (201, units)
         constant += int((output.std(0) == 0).sum())
         units += output.shape[1]
-    start = config["backbone"]["start"], config["backbone"]["activation"]
+    start = config.backbone.get("start"), config.backbone.get("activation")
     # torch's own start leaves a unit of ReLU off where its bias is below -5 times its weight: one in twenty
     assert constant <= (0.08 * units if start == ("torch", "relu") else 0)
 
 
 @pytest.mark.parametrize("algo", RECIPES)
 def test_each_recipe_begins_where_its_own_authors_do(algo: str) -> None:
-    config = compose([f"algo={algo}", "data=sinusoid"]).values
-    built = learner(config, POINT["channels"], POINT["size"], metric="mse")
+    config = settings([f"algo={algo}", "data=sinusoid"])
+    built = learner(config, POINT, metric="mse")
     layers = [module for name, module in built.named_modules() if isinstance(module, nn.Linear) and "enter" not in name]
     assert len(layers) == 3  # two hidden, and the head
     for layer in layers:

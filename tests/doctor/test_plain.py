@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import settings
 
 from fsl_cli.data.tasks import Batch
 from fsl_cli.doctor.plain_loop import PlainConv4, copy_weights, plain_maml, plain_protonet
 from fsl_cli.experiment.assemble import assemble
-from fsl_cli.settings.compose import compose
 
 DATA = ["data.train_classes=20", "data.val_classes=10", "data.test_classes=10", "train_way=5", "train_query=3"]
 
@@ -17,7 +17,7 @@ DATA = ["data.train_classes=20", "data.val_classes=10", "data.test_classes=10", 
 @pytest.mark.parametrize("algo", ["maml", "protonet"])
 def test_loss_and_gradient_equal_the_plain_loop(algo: str, halve: str, float64: None) -> None:
     words = {"maml": ["norm=transductive", "algo.inner_lr=0.4", "algo.inner_steps=2"], "protonet": []}[algo]
-    config = compose([f"algo={algo}", f"backbone.halve={halve}", "backbone.filters=8", *words, *DATA]).values
+    config = settings([f"algo={algo}", f"backbone.halve={halve}", "backbone.filters=8", *words, *DATA])
     experiment = assemble(config)
     ours = experiment.learner.algorithm
     network = PlainConv4(8, halve == "stride", 5 if algo == "maml" else None)

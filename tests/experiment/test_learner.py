@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import tiny_data, tiny_tasks
+from conftest import seen, settings, tiny_data, tiny_tasks
 
 from fsl_cli.data.tasks import Batch, ImageTasks
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.assemble import learner
 from fsl_cli.experiment.datamodule import EVALUATION_SEED, Episodic
 from fsl_cli.experiment.trainer import new_trainer, quiet
-from fsl_cli.settings.compose import compose
 
 
 def module(seed: int = 5, step: int = 0, rank: int = 0, world: int = 1) -> Any:
@@ -64,7 +63,7 @@ def test_channels_are_brought_to_what_the_backbone_sees() -> None:
 
 def test_seeds_give_different_weights_and_the_same_seed_the_same() -> None:
     weights = [
-        torch.cat([p.flatten() for p in learner(compose([f"seed={seed}"]).values, 1, 28).parameters()])
+        torch.cat([p.flatten() for p in learner(settings([f"seed={seed}"]), seen(1, 28)).parameters()])
         for seed in (0, 1, 0)
     ]
     assert torch.equal(weights[0], weights[2])
@@ -74,19 +73,19 @@ def test_seeds_give_different_weights_and_the_same_seed_the_same() -> None:
 @pytest.mark.parametrize("algo", ["protonet", "maml"])
 @pytest.mark.parametrize("verb", ["validate", "test"])
 def test_evaluation_leaves_weights_and_statistics_alone(algo: str, verb: str) -> None:
-    config = compose([f"algo={algo}", "trainer=cpu", "train_way=3", "backbone.filters=8"]).values
-    built = learner(config, 1, 16)
+    config = settings([f"algo={algo}", "trainer=cpu", "train_way=3", "backbone.filters=8"])
+    built = learner(config, seen(1, 16))
     before = {name: value.clone() for name, value in built.state_dict().items()}
     episodes = Episodic(tiny_tasks(), episodes={"val": 6, "test": 6})
     with quiet():
-        getattr(new_trainer(config["trainer"]), verb)(built, datamodule=episodes, verbose=False)
+        getattr(new_trainer(**config.trainer.values), verb)(built, datamodule=episodes, verbose=False)
     assert [score.index for score in built.scores] == list(range(6))
     assert all(torch.equal(value, before[name]) for name, value in built.state_dict().items())
 
 
 def test_episodes_of_several_shapes_are_averaged_and_leave_one_set_of_statistics() -> None:
-    config = compose(["algo=protonet", "backbone.filters=8"]).values
-    together, apart = learner(config, 1, 16), learner(config, 1, 16)
+    config = settings(["algo=protonet", "backbone.filters=8"])
+    together, apart = learner(config, seen(1, 16)), learner(config, seen(1, 16))
     groups = tiny_tasks().gather(Batch("train", 0, [0, 1, 2]), torch.device("cpu"))
     alone = [tiny_tasks().gather(Batch("train", 0, index), torch.device("cpu"))[0] for index in ([0, 1], [2])]
     torch.testing.assert_close(together._loss(groups), apart._loss(alone))
@@ -96,7 +95,7 @@ def test_episodes_of_several_shapes_are_averaged_and_leave_one_set_of_statistics
 
 def test_what_a_network_drops_depends_on_the_runs_seed_the_step_and_the_process_alone() -> None:
     words = ["backbone=resnet12", "backbone.filters=[4,4,4,4]", "backbone.drop_rate=0.5"]
-    built = learner(compose(words).values, 1, 16).train()
+    built = learner(settings(words), seen(1, 16)).train()
     strategy = SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision)
     groups = tiny_tasks().gather(Batch("train", 0, [0]), torch.device("cpu"))
 
@@ -112,7 +111,7 @@ def test_what_a_network_drops_depends_on_the_runs_seed_the_step_and_the_process_
 
 
 def test_a_backbone_is_told_how_much_of_the_training_is_done() -> None:
-    built = learner(compose(["backbone=resnet12", "backbone.filters=[4,4,4,4]", "steps=8"]).values, 1, 16)
+    built = learner(settings(["backbone=resnet12", "backbone.filters=[4,4,4,4]", "steps=8"]), seen(1, 16))
     assert built.algorithm.backbone.progress == 1
     built._trainer = SimpleNamespace(global_step=2)
     built._tell_progress()
@@ -128,12 +127,12 @@ def test_a_backbone_is_told_how_much_of_the_training_is_done() -> None:
 )
 def test_what_does_not_go_together_is_refused(words: list[str], says: str) -> None:
     with pytest.raises(UserError, match=says), torch.device("meta"):
-        learner(compose(words).values, 1, 16)
+        learner(settings(words), seen(1, 16))
 
 
 def test_a_frozen_backbone_leaves_the_rest_to_learn() -> None:
     words = ["algo=anil", "backbone.frozen=true", "backbone.filters=8", "train_way=3", "algo.inner_steps=1"]
-    built = learner(compose(words).values, 1, 16)
+    built = learner(settings(words), seen(1, 16))
     built.train().algorithm.loss(tiny_tasks().gather(Batch("train", 0, [0, 1]), torch.device("cpu"))[0]).backward()
     learned = {name for name, value in built.algorithm.named_parameters() if value.grad is not None}
     assert learned == {"net.head.weight", "net.head.bias"}

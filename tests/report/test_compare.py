@@ -14,6 +14,7 @@ from conftest import a_test
 
 from fsl_cli.cli import run
 from fsl_cli.errors import UserError
+from fsl_cli.settings.compose import compose
 from fsl_cli.stats import compare
 
 
@@ -96,8 +97,8 @@ def test_tests_of_different_episodes_are_refused(changed: dict[str, object], say
 def test_a_refusal_names_the_setting_of_the_data_set_that_differs(tmp_path: Path) -> None:
     a, b = a_test(tmp_path / "a", {0: 0.5, 1: 0.6}), a_test(tmp_path / "b", {0: 0.5, 1: 0.6}, images="c")
     for folder, size in ((a, 28), (b, 84)):
-        config = {"choices": {"algo": "maml", "data": "omniglot"}, "data": {"size": size, "root": str(folder)}}
-        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        config = compose(["algo=maml", "data=omniglot", f"data.size={size}", f"data.root={folder}"])
+        (folder / "config.yaml").write_text(yaml.safe_dump({**config.values, "choices": config.choices}))
     with pytest.raises(UserError, match=r"train B as A was: fsl train … data.size=28\.$"):
         run(["compare", str(a), str(b)])
 
@@ -120,7 +121,7 @@ def test_tests_of_fewer_episodes_are_paired_as_far_as_they_go(
         ("[]", "holds a list, not an object"),
         ({"image": None}, "lacks image"),
         ({"temperature": 3, "version": "9.1"}, "but by 9.1: it has temperature"),
-        ({"mean": "high"}, "mean is no number"),
+        ({"mean": "high"}, "mean is 'high'"),
         ({"episodes": 3}, "has 2 episodes, result.json says 3"),
     ],
 )

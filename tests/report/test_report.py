@@ -7,13 +7,14 @@ import io
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 import pytest
 import yaml
-from conftest import a_run, a_test
+from conftest import RESULT, a_run, a_test
 
 import fsl_cli.report.published as published_module
 from fsl_cli.cli import run
@@ -22,7 +23,10 @@ from fsl_cli.report.charts import by_axis, method_names
 from fsl_cli.report.gather import _settings, gather
 from fsl_cli.report.published import MARKS, _table, backbone_name, beside, published
 from fsl_cli.report.rows import row_names, sections
+from fsl_cli.runs.records import Result
+from fsl_cli.settings.binding import demand_fit
 from fsl_cli.settings.compose import choices, compose
+from fsl_cli.settings.schema import Image
 from fsl_cli.stats import seeds_interval
 
 HIGH = {i: 0.9 + 0.02 * (i % 3) for i in range(30)}
@@ -156,20 +160,17 @@ def test_published_numbers_keep_their_last_zero() -> None:
         assert raw["accuracy"] == {task: str(value) for task, value in entry["accuracy"].items()}  # 43.40 in quotes
 
 
-def as_reported(*words: str, **result: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def as_reported(*words: str, **result: Any) -> tuple[Result, dict[str, Any]]:
     """The result and the settings of a run of these words, without running it."""
-    composed = compose(words)
-    values = {**composed.values, "choices": composed.choices}
-    data = composed.choices["data"]
-    omniglot = data == "omniglot"
+    made = demand_fit(compose(words).values).having(choices=compose(words).choices)
+    data = made.choices["data"]
     found = {
-        "metric": "accuracy", "data": data, "trained_on": data, "way": values["way"], "shot": values["shot"],
-        "sampling": "uniform", "pretrained": None,
-        "split": "vinyals" if omniglot else "its own", "rotations": values["data"]["rotations"],
-        "inference": "transductive" if values["norm"] == "transductive" else "inductive",
-        "image": {"size": values["data"]["size"]},
+        **RESULT, "algorithm": made.choices["algo"], "mean": 0.5, "episodes": 1000, "data": data, "trained_on": data,
+        "way": made.way, "shot": made.shot, "split": "vinyals" if data == "omniglot" else "its own",
+        "rotations": made.data.get("rotations"), "image": Image(3, made.data.get("size"), [0.0], [1.0]),
+        "inference": "transductive" if made.norm == "transductive" else "inductive",
     }  # fmt: skip
-    return {**found, **result}, _settings(values, [])
+    return Result(**{**found, **result}), _settings(made, [])
 
 
 RUNS = [  # words -> accuracy beside it, and what was otherwise there
@@ -253,7 +254,7 @@ def test_every_number_of_an_algorithm_of_ours_stands_beside_some_run() -> None:
     for words, *_ in [*RUNS, (META_BASELINE,)]:
         result, settings = as_reported(*words.split())
         if found := beside(result, settings):
-            reached.add((found.method, result["data"], found.backbone))
+            reached.add((found.method, result.data, found.backbone))
     ours = [entry for entry in _table()["rows"] if entry.get("algo") and entry["method"] != "Siamese networks"]
     rows = {(entry["method"], entry["data"], entry.get("backbone")) for entry in ours}
     assert rows == reached
@@ -271,8 +272,8 @@ def test_every_number_of_an_algorithm_of_ours_stands_beside_some_run() -> None:
 )
 def test_nothing_is_published_for_another_task(changed: dict[str, Any]) -> None:
     result, settings = as_reported("algo=protonet", "data=omniglot", "way=20")
-    assert published(result) and not published({**result, **changed})
-    assert beside({**result, **changed}, settings) is None
+    assert published(result) and not published(replace(result, **changed))
+    assert beside(replace(result, **changed), settings) is None
 
 
 def test_a_run_of_a_time_without_a_setting_is_the_network_that_it_was() -> None:

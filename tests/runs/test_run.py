@@ -162,7 +162,7 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(tmp_path: Path) -> No
             "steps=40",
             "val_every=1",
             "patience=2",
-            "optim.lr=0.0",
+            "optim.lr=1e-30",
             "norm=group",
             "test=false",
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from conftest import settings
 
 from fsl_cli.settings.binding import problems
 from fsl_cli.settings.compose import choices, compose, conf_dir, describe, provenance
@@ -63,31 +64,31 @@ PAPERS = {  # (way, shot) -> what the authors set
 
 @pytest.mark.parametrize(("algo", "task"), [(algo, task) for algo in PAPERS for task in PAPERS[algo]])
 def test_the_papers_settings_come_without_being_asked_for(algo: str, task: tuple[int, int]) -> None:
-    values = compose([f"algo={algo}", "data=omniglot", f"way={task[0]}", f"shot={task[1]}"]).values
+    values = settings([f"algo={algo}", "data=omniglot", f"way={task[0]}", f"shot={task[1]}"])
     for key, expected in PAPERS[algo][task].items():
-        assert values["algo"].get(key, values.get(key)) == expected, key
-    assert values["optim"]["lr"] == 0.001
+        assert values.algo.get(key, getattr(values, key, None)) == expected, key
+    assert values.optim.get("lr") == 0.001
     if algo == "maml":
-        assert (values["norm"], values["steps"], values["backbone"]["halve"]) == ("transductive", 60000, "stride")
+        assert (values.norm, values.steps, values.backbone.get("halve")) == ("transductive", 60000, "stride")
     else:
-        assert values["schedule"] | {"_target_": ""} == {
-            "_target_": "", "kind": "step", "every": 2000, "factor": 0.5, "steps": values["steps"]
+        assert values.schedule.values == {
+            "kind": "step", "every": 2000, "factor": 0.5, "steps": values.steps
         }  # fmt: skip
 
 
 @pytest.mark.parametrize("algo", ["rfs", "metaoptnet"])
 def test_crops_are_shifted_by_eight_pixels_on_miniimagenet(algo: str) -> None:
-    augment = compose([f"algo={algo}", "data=miniimagenet"]).values["augment"]
-    assert (augment["crop"], augment["padding"], augment["flip"], augment["jitter"]) == (None, 8, True, 0.4)
+    augment = settings([f"algo={algo}", "data=miniimagenet"]).augment
+    assert augment and augment.values == {"crop": None, "padding": 8, "flip": True, "jitter": 0.4}
 
 
 def test_what_is_typed_wins_over_the_recipe() -> None:
     typed = ["norm=support", "steps=7", "algo.inner_lr=0.3", "backbone.halve=pool", "schedule.kind=cosine", "optim=sgd"]
-    values = compose(["algo=maml", "data=omniglot", *typed]).values
-    assert (values["norm"], values["steps"], values["algo"]["inner_lr"]) == ("support", 7, 0.3)
-    assert (values["backbone"]["halve"], values["schedule"]["kind"]) == ("pool", "cosine")
-    assert values["backbone"]["norm"] == "support"
-    assert values["optim"]["_target_"] == "torch.optim.SGD"
+    values = settings(["algo=maml", "data=omniglot", *typed])
+    assert (values.norm, values.steps, values.algo.get("inner_lr")) == ("support", 7, 0.3)
+    assert (values.backbone.get("halve"), values.schedule.get("kind")) == ("pool", "cosine")
+    assert values.backbone.get("norm") == "support"
+    assert values.optim.target == "torch.optim.SGD"
 
 
 def test_provenance_names_the_file_or_the_command_line() -> None:

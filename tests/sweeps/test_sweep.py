@@ -112,7 +112,7 @@ def test_a_run_that_falls_behind_is_stopped_and_kept(tmp_path: Path) -> None:
         told.append((step, score))
         return step >= 4
 
-    folder = start(compose([*SMALL, "steps=20", "test=false", f"out={tmp_path}"]), report=report)
+    folder = start(compose([*SMALL, "steps=20", "test=false", f"out={tmp_path}"]), report=report).folder
     training = json.loads((folder / "training.json").read_text())
     assert (training["steps"], training["pruned"]) == (4, True)
     assert [step for step, _ in told] == [2, 4]

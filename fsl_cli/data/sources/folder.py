@@ -19,15 +19,16 @@ from fsl_cli.data.listed import Chosen, Groups
 from fsl_cli.data.photos import photo
 from fsl_cli.data.store import DataSet, Images, cache_folder, open_store
 from fsl_cli.errors import UserError
+from fsl_cli.ranges import Natural, PartOf
 
 
 def folder(
     root: str | None = None,
     size: int = 84,
-    channels: int = 3,
-    val_fraction: float = 0.2,
-    test_fraction: float = 0.2,
-    split_seed: int = 0,
+    channels: Literal[1, 3] = 3,
+    val_fraction: PartOf = 0.2,
+    test_fraction: PartOf = 0.2,
+    split_seed: Natural = 0,
     rotations: Literal["none", "train", "all"] = "none",
     on_error: Literal["stop", "skip"] = "stop",
     on_small: Literal["stop", "skip"] = "stop",

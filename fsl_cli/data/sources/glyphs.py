@@ -18,6 +18,7 @@ import numpy as np
 from fsl_cli.data.copies import divided
 from fsl_cli.data.store import DataSet, Images, cache_folder, open_store
 from fsl_cli.errors import UserError
+from fsl_cli.ranges import Natural
 
 Numbers = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
@@ -39,7 +40,7 @@ def glyphs(
     test_classes: int = 200,
     drawings: int = 20,
     size: int = 28,
-    seed: int = 0,
+    seed: Natural = 0,
     rotations: Literal["none", "train", "all"] = "none",
     cache: str | None = None,
 ) -> DataSet:

@@ -1,0 +1,7 @@
+"""Whose statistics a norm takes: a name that settings can read without torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Mode = Literal["running", "support", "transductive", "group", "none"]

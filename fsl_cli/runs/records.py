@@ -1,0 +1,109 @@
+"""The records that a run leaves as JSON, typed: one schema for who writes them and who reads them back."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar, get_type_hints
+
+from fsl_cli import __version__
+from fsl_cli.errors import UserError
+from fsl_cli.files import read_json, write_json
+from fsl_cli.settings.schema import Image
+from fsl_cli.settings.values import fits
+
+UNFINISHED = "unfinished=true"  # stands among the changes of a test whose run was not trained to its end
+
+
+@dataclass(frozen=True)
+class Training:
+    """training.json: written when training is over."""
+
+    FILE: ClassVar = "training.json"
+
+    steps: int  # meta-iterations
+    best_step: int
+    metric: str  # accuracy | mse
+    best_value: float  # of validation; an accuracy is 0..1
+    seconds: float
+    pruned: bool = False  # stopped by a search
+
+    @property
+    def score(self) -> float:
+        """What runs of a search are compared by, higher is better: validation, never the test."""
+        return self.best_value if self.metric == "accuracy" else -self.best_value
+
+
+@dataclass(frozen=True)
+class Result:
+    """result.json: a test, with everything that tells whether two numbers may stand in one column."""
+
+    FILE: ClassVar = "result.json"
+
+    algorithm: str
+    data: str
+    images: str  # hash of the store
+    split: str
+    split_hash: str
+    rotations: str
+    part: str  # which split was tested
+    way: int | list[int]  # a number, or the range that it was drawn from
+    shot: int | list[int]
+    query: int | Literal["all"]  # images a class, or all that are left of it
+    episodes: int
+    seed: int  # of the run: weights and training episodes
+    episode_seed: int  # of the test episodes
+    norm: str  # whose statistics normalised
+    inference: str  # inductive | transductive
+    trained_on: str  # data set
+    image: Image  # what the run's backbone sees
+    checkpoint: str
+    step: int  # meta-iterations behind the checkpoint
+    metric: str  # accuracy | mse
+    mean: float  # of the metric over the episodes; an accuracy is 0..1
+    interval: float  # half the width of its 95% interval
+    loss: float
+    seconds: float  # of the test
+    training_seconds: float
+    changes: list[str]  # settings of the run that were changed for this test
+    version: str
+    sampling: str = "uniform"  # of an episode's classes: uniform in the split | within_alphabet
+
+
+Record = TypeVar("Record", Training, Result)
+
+
+def write(folder: Path, record: Training | Result) -> None:
+    """Put a record into a folder, whole or not at all."""
+    write_json(folder / record.FILE, asdict(record))
+
+
+def read(folder: Path, kind: type[Record], advice: str = "") -> Record:
+    """A record that lies in a folder.
+
+    Raises UserError, which ends in `advice`, when it is missing, damaged, or of another version of fsl.
+    """
+    path = folder / kind.FILE
+    content = read_json(path)
+    kinds = get_type_hints(kind)
+    known = {field.name: field for field in fields(kind)}
+    odd = [f"lacks {name}" for name, field in known.items() if name not in content and field.default is MISSING]
+    odd += [f"has {name}, which is unknown here" for name in content if name not in known]
+    if odd:
+        raise UserError(
+            f"{path} was not written by this version of fsl, {__version__}, but by "
+            f"{content.get('version', 'an unknown one')}: it {', '.join(odd[:3])}. {advice}".rstrip()
+        )
+    values = {name: _image(value) if kinds[name] is Image else value for name, value in content.items()}
+    wrong = [name for name, value in values.items() if not fits(value, kinds[name])]
+    if wrong:
+        found = repr(content[wrong[0]])
+        raise UserError(f"{path} is damaged: {wrong[0]} is {found[:60]}. {advice}".rstrip())
+    return kind(**values)
+
+
+def _image(value: Any) -> Any:
+    try:
+        return Image(**value)
+    except TypeError:
+        return None

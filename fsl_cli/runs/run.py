@@ -1,0 +1,179 @@
+"""A run is an object: its folder, and what its files say, each read once."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from fsl_cli import __version__
+from fsl_cli.errors import UserError
+from fsl_cli.files import read_json, write_json, write_text
+from fsl_cli.runs.folder import first_process
+from fsl_cli.runs.records import Result, Training, read, write
+from fsl_cli.settings.earlier import upgraded
+from fsl_cli.settings.schema import Settings, root_problems, shape_problems, typed
+
+
+class Run:
+    """A folder that fsl train made:
+
+    config.yaml overrides.txt environment.json      what was asked for, and where it ran
+    changes.diff                                    how fsl differed from its commit, where it did
+    classes.json                                    which classes each split holds
+    checkpoints/best.ckpt checkpoints/last.ckpt     by validation; for resuming
+    metrics.csv curves.png                          one row a validation
+    training.json                                   written when training is over
+    tracking.json                                   the run's ids in trackers, with logger=
+    result.json episodes.csv                        the test; those of later `fsl test` in tests/NAME/
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        """Nothing is read yet: what the folder lacks is said by what asks for it."""
+        self.folder = Path(folder).expanduser()
+
+    def begin(self, settings: Settings, overrides: list[str]) -> None:
+        """Note what was asked for, in a folder that is new."""
+        self.__dict__["settings"] = settings
+        write_text(self.folder / "config.yaml", yaml.safe_dump(settings.plain(), sort_keys=False))
+        write_text(self.folder / "overrides.txt", "".join(f"{word}\n" for word in overrides))
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    @cached_property
+    def settings(self) -> Settings:
+        """What the run was started with. Its parts are not bound yet: see `binding.demand_parts`.
+
+        Raises UserError when the folder holds no run, or one with a configuration that cannot be read.
+        """
+        path = self.folder / "config.yaml"
+        if not self.folder.is_dir():
+            raise UserError(f"{self.folder}: there is no such folder. Type one that fsl train made, such as outputs/….")
+        if not path.exists():
+            raise UserError(f"{self.folder} holds no run: it has no config.yaml. Type a folder that fsl train made.")
+        try:
+            values = yaml.safe_load(path.read_text())
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{self.folder} holds no run: config.yaml cannot be read ({reason}).") from error
+        chosen = values.get("choices") if isinstance(values, dict) else None
+        if not isinstance(chosen, dict) or not {"algo", "data"} <= chosen.keys():
+            raise UserError(f"{path} is not the configuration of a run.")
+        values = upgraded(values)
+        if found := [*root_problems(values), *shape_problems(values)]:
+            raise UserError("\n".join([f"{path} does not fit this fsl:", *found]) + self.of_another_version())
+        return typed(values)
+
+    @cached_property
+    def training(self) -> Training | None:
+        """How its training ended; None while it is not over. Raises UserError when that cannot be read."""
+        if not (self.folder / Training.FILE).exists():
+            return None
+        return read(self.folder, Training, f"Train again: fsl train resume={self.folder}")
+
+    @cached_property
+    def result(self) -> Result | None:
+        """Its own test; None where it has none. Raises UserError when that cannot be read."""
+        if not (self.folder / Result.FILE).exists():
+            return None
+        return read(self.folder, Result, f"Test it again: fsl test run={self.folder}")
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """Where it ran; empty where that is not known."""
+        try:
+            return read_json(self.folder / "environment.json")
+        except UserError:
+            return {}
+
+    @cached_property
+    def classes(self) -> dict[str, dict[str, str]]:
+        """Split -> class -> fingerprint of its images; empty where that was not written."""
+        path = self.folder / "classes.json"
+        found = read_json(path) if path.exists() else {}
+        if not all(isinstance(each, dict) for each in found.values()):
+            raise UserError(f"{path} is damaged: it must hold the classes of each split.")
+        return found
+
+    def of_another_version(self) -> str:
+        """What may be the reason that it cannot be used, to end a message with; nothing where it is not."""
+        version = self.environment.get("fsl", __version__)
+        return "" if version == __version__ else f"\nThe run was made by fsl {version}, and this is fsl {__version__}."
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint that was best in validation."""
+        return self.folder / "checkpoints" / "best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to go on from."""
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    @property
+    def metrics(self) -> Path:
+        """The table of its validations."""
+        return self.folder / "metrics.csv"
+
+    @property
+    def name(self) -> str:
+        """maml-omniglot-5w1s/2026-11-27_05-36-29"""
+        return f"{self.folder.parent.name}/{self.folder.name}"
+
+    def is_finished(self) -> bool:
+        """Whether it has trained to its end, and was tested where it had to be."""
+        tested = (self.folder / Result.FILE).exists() or not self.settings.test
+        return (self.folder / Training.FILE).exists() and tested
+
+    def end_training(self, training: Training) -> None:
+        """Note how training ended."""
+        write(self.folder, training)
+        self.__dict__["training"] = training
+
+    def take_result(self, result: Result) -> None:
+        """Know its own test, which was just written."""
+        self.__dict__["result"] = result
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """While inside, no other process writes to the run; one that has died holds it no longer.
+
+        Of several processes of one run, the first holds it for all. Raises UserError that says who has it.
+        """
+        if not first_process():
+            yield
+            return
+        lock, holder = FileLock(self.folder / ".lock"), self.folder / ".holder.json"
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(f"{self.folder} is being written {_who(holder)}. Wait until it ends, or stop it.") from None
+        except NotImplementedError:  # a file system without locks
+            yield
+            return
+        try:
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            write_json(holder, {"host": platform.node(), "process": os.getpid(), "since": since})
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+            (self.folder / ".lock").unlink(missing_ok=True)
+            lock.release()
+
+
+def _who(holder: Path) -> str:
+    try:
+        about = json.loads(holder.read_text())
+        return f"by process {about['process']} on {about['host']}, since {about['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "by another process"

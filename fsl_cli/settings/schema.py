@@ -1,0 +1,195 @@
+"""The settings at the root of a configuration, typed: what each means and what it may be.
+
+From these annotations come the checks and their messages (binding.py), what `fsl show` explains, and the settings page
+of the documentation. The parts, such as `algo`, stay what their `_target_` makes of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+from fsl_cli.backbones.mode import Mode
+from fsl_cli.ranges import Count, Natural, Range
+from fsl_cli.settings.values import problem, words
+
+Counts = Annotated[int | list[int], Range(least=1)]  # a number, or the range [least, most] that it is drawn from
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a configuration: the Python that makes it, and the values that it is called with."""
+
+    target: str  # full path of a class or function
+    values: Mapping[str, Any]
+
+    def get(self, name: str, usual: Any = None) -> Any:
+        """A value, or the usual one where the part has none of this name."""
+        return self.values.get(name, usual)
+
+    def having(self, **values: Any) -> Part:
+        """The same part with other values."""
+        return Part(self.target, {**self.values, **values})
+
+    def plain(self) -> dict[str, Any]:
+        """As YAML has it."""
+        return {"_target_": self.target, **self.values}
+
+
+@dataclass(frozen=True)
+class Image:
+    """What a run's backbone sees of an image."""
+
+    channels: Count
+    size: Count  # pixels
+    mean: Annotated[list[float], Range()]  # that pixels of 0..1 are scaled by
+    std: Annotated[list[float], Range()]
+    ink: bool = False  # whether 1 - pixel is seen, as for dark ink on white paper
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a run is made of."""
+
+    way: Annotated[Counts, "classes of a validation or test episode; [5,20] draws anew for each episode"]
+    shot: Annotated[Counts, "support images of each class; [1,10] draws anew for each class of an episode"]
+    query: Annotated[Count | Literal["all"], "query images of each class; all: those that are left"]
+    train_way: Annotated[Counts, "classes of a training episode"]
+    train_shot: Annotated[Counts, "support images of each class of a training episode"]
+    train_query: Annotated[Count | Literal["all"], "query images of each class of a training episode"]
+    seed: Annotated[Natural, "of weights and training episodes; validation and test episodes are always the same"]
+    steps: Annotated[Natural, "meta-iterations; 0: no training"]
+    meta_batch: Annotated[Count, "episodes a meta-iteration, over all processes"]
+    norm: Annotated[Mode, "whose statistics normalise"]
+    val_every: Annotated[Count, "meta-iterations between two validations"]
+    val_episodes: Annotated[int, Range(least=2), "episodes of a validation"]
+    patience: Annotated[Count | None, "validations without improvement before training stops; null: never"]
+    episodes: Annotated[int, Range(least=2), "episodes of the test"]
+    test: Annotated[bool, "read the test split once, after training"]
+    init: Annotated[str | None, "folder of a run whose backbone to begin with"]
+    out: Annotated[str, "folder that receives the run's folder"]
+    trust: Annotated[list[str], "Python packages besides fsl_cli whose classes a configuration may name"]
+    data: Annotated[Part, "the data set"]
+    algo: Annotated[Part, "the algorithm"]
+    backbone: Annotated[Part, "the network from images to features"]
+    optim: Annotated[Part, "the outer optimizer"]
+    schedule: Annotated[Part, "of the outer learning rate"]
+    augment: Annotated[Part | None, "changes of training images"]
+    trainer: Annotated[Part, "the machine: devices, processes, precision, clipping"]
+    logger: Annotated[dict[str, Part], "trackers that are told about the run"]
+    teacher: Annotated[str | None, "folder of a run to learn from, for methods that do"] = None
+    choices: Annotated[dict[str, str], "which file of each group was chosen"] = field(default_factory=dict)
+    image: Annotated[Image | None, "what the backbone sees; found out at the start"] = None
+    train_classes: Annotated[Count | None, "classes of the training split; found out at the start"] = None
+
+    def plain(self) -> dict[str, Any]:
+        """As YAML has it; what was not found out yet is left out."""
+        found = {name: _plain(getattr(self, name)) for name in NAMES}
+        return {name: value for name, value in found.items() if value is not None or name not in FOUND_OUT}
+
+    def having(self, **values: Any) -> Settings:
+        """The same settings with others in place of some."""
+        return replace(self, **values)
+
+
+FOUND_OUT = {"image", "train_classes"}  # by a run itself
+NAMES = tuple(each.name for each in fields(Settings))
+KINDS: dict[str, Any] = get_type_hints(Settings, include_extras=True)
+OPTIONAL = {
+    each.name for each in fields(Settings) if each.default is not MISSING or each.default_factory is not MISSING
+}
+PARTS = ("data", "algo", "backbone", "optim", "schedule", "augment", "trainer")  # of which there is one each
+
+
+def meaning(name: str) -> str:
+    """What a setting at the root, or a part, means; "" for a name that is neither."""
+    return next((note for note in get_args(KINDS.get(name)) if isinstance(note, str)), "")
+
+
+def may_be(name: str) -> str:
+    """What a setting at the root may be, such as `a whole number, at least 1`."""
+    return words(KINDS[name])
+
+
+def root_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong at the root of a configuration, a line each; the parts are looked at by binding.py."""
+    for name in values.keys() - set(NAMES):
+        yield f"{name}: nothing reads it. See fsl show for the settings there are."
+    inner = values["backbone"].get("norm") if isinstance(values.get("backbone"), dict) else None
+    if inner is not None and inner != values.get("norm"):
+        yield f"backbone.norm={inner}: differs from norm={values.get('norm')}, which results report. Type norm={inner}."
+    for name in (name for name in NAMES if name not in (*PARTS, "logger", "choices", "image")):
+        if name not in values and name in OPTIONAL:
+            continue
+        value = values.get(name)
+        if wrong := problem(value, KINDS[name]):
+            yield f"{name}={value}: {wrong}"
+        elif isinstance(value, list) and KINDS[name] != KINDS["trust"] and not _is_range(value):
+            yield f"{name}={value}: must be two whole numbers from 1 up, such as [2,10]."
+    yield from _image_problems(values.get("image"))
+    choices = values.get("choices", {})
+    if not isinstance(choices, dict) or not all(isinstance(name, str) for name in choices.values()):
+        yield f"choices={choices}: must be the name of a file for each group."
+
+
+def shape_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    """Which parts name no Python to build them with, a line each."""
+    loggers = values.get("logger") or {}
+    if not isinstance(loggers, dict):
+        several = "logger=[tensorboard,mlflow]"
+        yield f"logger={loggers}: choose one of those that fsl ls logger shows, or several: {several}."
+        loggers = {}
+    nodes = {name: (name, values.get(name)) for name in PARTS}
+    nodes |= {f"logger.{name}": ("logger", node) for name, node in loggers.items()}
+    for called, (part, node) in nodes.items():
+        if not (part == "augment" and node is None) and not is_part(node):
+            yield (
+                f"{called}: names no Python to build it with (_target_). Choose one of those that fsl ls {part} shows."
+            )
+
+
+def is_part(node: Any) -> bool:
+    """Whether a node can be a part: it names Python, and its values have names."""
+    return (
+        isinstance(node, dict) and isinstance(node.get("_target_"), str) and all(isinstance(key, str) for key in node)
+    )
+
+
+def typed(values: Mapping[str, Any]) -> Settings:
+    """The settings of a configuration in which neither `root_problems` nor `shape_problems` finds anything."""
+    made: dict[str, Any] = {name: value for name, value in values.items() if name in NAMES}
+    made |= {name: part(values[name]) for name in PARTS if values[name] is not None}
+    made["logger"] = {name: part(node) for name, node in (values.get("logger") or {}).items()}
+    if values.get("image"):
+        made["image"] = Image(**values["image"])
+    return Settings(**made)
+
+
+def part(node: Mapping[str, Any]) -> Part:
+    """A node of YAML as a part."""
+    return Part(node["_target_"], {key: value for key, value in node.items() if key != "_target_"})
+
+
+def _is_range(value: list[Any]) -> bool:
+    return len(value) == 2 and value[0] <= value[1]
+
+
+def _image_problems(image: Any) -> Iterator[str]:
+    if image is None:
+        return
+    kinds = get_type_hints(Image, include_extras=True)
+    if not isinstance(image, dict) or image.keys() - kinds.keys() or kinds.keys() - {"ink"} - image.keys():
+        yield f"image={image}: must say {', '.join(kinds)}, and nothing else."
+        return
+    for name, value in image.items():
+        if wrong := problem(value, kinds[name]):
+            yield f"image.{name}={value}: {wrong}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Part):
+        return value.plain()
+    if isinstance(value, Image):
+        return asdict(value)
+    return {key: _plain(each) for key, each in value.items()} if isinstance(value, dict) else value
