@@ -42,4 +42,4 @@ def some(names: list[str], kind: str, because: str) -> str:
 def _plural(kind: str) -> str:
     if kind.endswith("file or folder"):
         return kind.replace("file or folder", "files or folders")
-    return kind.replace("file", "files", 1) if "file" in kind else f"{kind}s"
+    return kind.replace("file", "files", 1) if "file" in kind else f"{kind}{'es' if kind.endswith('s') else 's'}"

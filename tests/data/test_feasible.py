@@ -96,6 +96,20 @@ def pictures(root: Path, *names: str, count: int = 4) -> Path:
     return root
 
 
+def test_classes_of_one_picture_go_before_the_others_are_divided(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "it", *(f"c{i}" for i in range(6)))
+    pictures(root, "one", count=1)
+    shapes = dict.fromkeys(("train", "val", "test"), Shape(2, 1, 1))
+    with_it, without = (
+        folder(str(root), size=4, on_small=choice, cache=str(tmp_path / "cache"))  # type: ignore[arg-type]
+        for choice in ("stop", "skip")
+    )
+    [problem] = shape_problems(with_it, shapes)
+    assert "one in the " in problem and "Type data.on_small=skip to leave out the 1 class" in problem
+    assert not shape_problems(without_small(without, shapes), shapes)
+    assert without.left_out == ["1 class, one: with a single picture"]
+
+
 def test_two_classes_are_told_what_to_do_and_six_will_do(tmp_path: Path) -> None:
     root = pictures(tmp_path / "two", "ash", "elm")
     with pytest.raises(UserError) as caught:

@@ -15,6 +15,7 @@ from typing import Literal
 from fsl_cli.data.copies import divided
 from fsl_cli.data.decode import decode
 from fsl_cli.data.layouts import find, refuse
+from fsl_cli.data.left_out import some
 from fsl_cli.data.listed import Chosen, Groups
 from fsl_cli.data.photos import photo
 from fsl_cli.data.store import DataSet, Images, cache_folder, open_store
@@ -58,6 +59,9 @@ def folder(
     if not all(checks.values()):
         refuse("These values cannot be:", [message for message, good in checks.items() if not good])
     groups, table, reading, lost = find(root, chosen=Chosen(file_column, label_column, on_error == "skip"))
+    if on_small == "skip":
+        groups, alone = _without_single(groups)
+        lost = [*lost, *alone]
     classes = {name: pictures for group in groups.values() for name, pictures in group.items()}
     listing = [picture.stamp for name in sorted(classes) for picture in classes[name]]
     digest = blake2b(json.dumps(listing).encode(), digest_size=16).hexdigest()
@@ -81,6 +85,16 @@ def folder(
     return data._replace(
         mean=(0.5,) * channels, std=(0.5,) * channels, reading=reading, left_out=lost, on_small=on_small
     )
+
+
+def _without_single(groups: Groups) -> tuple[Groups, list[str]]:
+    """The classes of two images or more, which are then divided, and those of one, in words: no episode takes them."""
+    alone = sorted(name for group in groups.values() for name, pictures in group.items() if len(pictures) < 2)
+    kept = {
+        part: {name: pictures for name, pictures in group.items() if len(pictures) > 1}
+        for part, group in groups.items()
+    }
+    return kept, [some(alone, "class", "with a single picture")] if alone else []
 
 
 def _divide(groups: Groups, fractions: dict[str, float], seed: int, root: str, lost: list[str]) -> dict[str, list[str]]:
