@@ -17,7 +17,7 @@ import torch
 import yaml
 from torch import Tensor
 
-import fsl_cli.algorithms.inner_loop
+import fsl_cli.algorithms.over_tasks
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.backbones.base import NO_CHANGES, Backbone, Changes
 from fsl_cli.data.sampler import Shape
@@ -50,7 +50,7 @@ def float64() -> Iterator[None]:
 @pytest.fixture
 def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tasks on a CPU are taken one by one, however small."""
-    monkeypatch.setattr(fsl_cli.algorithms.inner_loop, "SMALL", 0)
+    monkeypatch.setattr(fsl_cli.algorithms.over_tasks, "_at_once", lambda *_: 0)
 
 
 @pytest.fixture

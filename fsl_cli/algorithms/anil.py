@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fsl_cli.algorithms.base import Algorithm
-from fsl_cli.algorithms.inner_loop import Parameters, adapt, for_each_task, mean_loss, sgd
+from fsl_cli.algorithms.inner_loop import Parameters, adapt, sgd
 from fsl_cli.algorithms.network import ANY_WAY, HeadInit, Network, demand_way, prototype_head
+from fsl_cli.algorithms.over_tasks import for_each_task, mean_loss
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
 from fsl_cli.ranges import Natural, Rate

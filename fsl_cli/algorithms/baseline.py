@@ -15,7 +15,8 @@ from torch.func import functional_call
 
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.algorithms.by_class import way
-from fsl_cli.algorithms.inner_loop import Parameters, adapt, for_each_task, momentum_sgd
+from fsl_cli.algorithms.inner_loop import Parameters, adapt, momentum_sgd
+from fsl_cli.algorithms.over_tasks import for_each_task
 from fsl_cli.algorithms.supervised import CosineHead, cosine_scores, supervised_loss
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples

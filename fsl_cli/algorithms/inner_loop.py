@@ -1,29 +1,16 @@
-"""Adaptation by gradient steps on dictionaries of parameters, for one task, and its mapping over T tasks.
-
-On a CPU the tasks are taken one by one, as many at once as torch has threads: small convolutions use one core
-each far better than two cores one convolution. On an accelerator `torch.func.vmap` does all tasks in one go, and on a
-CPU too those whose Python takes longer than their arithmetic, such as regression's: see `_side_by_side`.
-"""
+"""Adaptation by gradient steps on dictionaries of parameters, for one task. `over_tasks` maps it over T tasks."""
 
 from __future__ import annotations
 
-import copy
-import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
-from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.func import grad, vmap
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
-
-SMALL = 1 << 20  # multiply-adds of a pass up to which tasks go side by side on a CPU
+from torch import Tensor
+from torch.func import grad
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 Parameters = dict[str, Tensor]
 Loss = Callable[[Parameters, int], Tensor]  # (weights, number of the step) -> what the step descends on
@@ -170,135 +157,6 @@ class _Rebuilt(torch.autograd.Function):
         wanted = [(result, by) for result, by in zip(results, upstream, strict=True) if result.requires_grad]
         outputs, by = zip(*wanted, strict=True)
         return None, None, None, *torch.autograd.grad(outputs, leaves, by, materialize_grads=True)
-
-
-def for_each_task(net: nn.Module, function: Callable[..., Any], *tasks: Any, one_by_one: bool = False) -> Any:
-    """`function(net, *task)` for each of T tasks, the results stacked along a new first axis.
-
-    `tasks` are tensors, or tuples and dictionaries of tensors, whose first axis is T. The function must use
-    the `net` that it is given, a copy of its own for each thread: `torch.func.functional_call` puts the
-    parameters of a task into the module while it runs. `one_by_one`: on a CPU never side by side.
-    """
-    if _side_by_side(net, tasks, one_by_one):
-        return vmap(lambda *task: function(net, *task), randomness="different")(*tasks)
-    results = list(_one_by_one(net, function, tasks))
-    return tree_map(lambda *parts: torch.stack(parts), *results)
-
-
-def mean_loss(
-    net: nn.Module, function: Callable[..., Tensor], parameters: Parameters, *tasks: Any, one_by_one: bool = False
-) -> Tensor:
-    """The mean over T tasks of the scalar `function(net, parameters, *task)`, differentiable in `parameters`.
-
-    Taken one by one, each task's gradient is computed as soon as its loss is known and its graph is freed, so memory
-    does not grow with T. `one_by_one` as for `for_each_task`.
-    """
-    if _side_by_side(net, tasks, one_by_one):
-        return vmap(lambda *task: function(net, parameters, *task), randomness="different")(*tasks).mean()
-    if not torch.is_grad_enabled():
-        return for_each_task(net, lambda own, *task: function(own, parameters, *task), *tasks, one_by_one=True).mean()
-    return _MeanLoss.apply(net, function, list(parameters), tasks, *parameters.values())
-
-
-class _MeanLoss(torch.autograd.Function):
-    """Losses and gradients of all tasks, computed in `forward`, handed out in `backward`."""
-
-    @staticmethod
-    def forward(ctx: Any, net: nn.Module, function: Any, names: list[str], tasks: Any, *values: Tensor) -> Tensor:
-        def one(own: nn.Module, *task: Any) -> tuple[Tensor, ...]:
-            with torch.enable_grad():
-                leaves = [value.detach().requires_grad_() for value in values]
-                loss = function(own, dict(zip(names, leaves, strict=True)), *task)
-                return loss.detach(), *torch.autograd.grad(loss, leaves, materialize_grads=True)
-
-        results = _one_by_one(net, one, tasks)
-        total = [part.clone() for part in next(results)]
-        count = 1
-        for parts in results:  # in the order of the tasks, so that the sum is always the same to the last bit
-            count += 1
-            for whole, part in zip(total, parts, strict=True):
-                whole += part
-        loss, *ctx.gradients = [whole / count for whole in total]
-        return loss
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> Any:
-        return None, None, None, None, *(upstream * gradient for gradient in ctx.gradients)
-
-
-def _one_by_one(net: nn.Module, function: Callable[..., Any], tasks: Any) -> Iterator[Any]:
-    """Results in the order of the tasks, computed by as many threads as torch would use for one operation."""
-    count = len(tree_leaves(tasks)[0])
-    threads = min(torch.get_num_threads(), count)
-    take = [tree_map(lambda tensor, i=i: tensor[i], tasks) for i in range(count)]
-    if threads == 1:
-        yield from (function(net, *task) for task in take)
-        return
-    shared = {id(tensor): tensor for tensor in [*net.parameters(), *net.buffers()]}
-    copies: SimpleQueue[nn.Module] = SimpleQueue()
-    for _ in range(threads):
-        copies.put(copy.deepcopy(net, dict(shared)))
-    state = _thread_state()
-
-    def run(task: Any) -> Any:
-        own = copies.get()
-        try:
-            with state():
-                return function(own, *task)
-        finally:
-            copies.put(own)
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # whoever sums the results up meanwhile must not wait for a second core
-    try:
-        yield from _pool(threads).map(run, take)
-    finally:
-        torch.set_num_threads(before)
-
-
-def _thread_state() -> Callable[[], Any]:
-    """The caller's gradient and autocast modes, which torch keeps per thread, for use in another thread."""
-    gradients, autocast = torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
-    dtype = torch.get_autocast_dtype("cpu")
-
-    @contextmanager
-    def state() -> Iterator[None]:
-        with torch.set_grad_enabled(gradients), torch.autocast("cpu", dtype, enabled=autocast):
-            yield
-
-    return state
-
-
-_pools: dict[int, ThreadPoolExecutor] = {}
-_lock = threading.Lock()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pools.clear)  # a forked process has the pools, but not their threads
-
-
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """Worker threads that leave each operation to one core; kept, as starting them costs more than a task."""
-    with _lock:
-        if threads not in _pools:
-            _pools[threads] = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-        return _pools[threads]
-
-
-def _side_by_side(net: nn.Module, tasks: Any, one_by_one: bool = False) -> bool:
-    """Whether each operation takes all tasks at once: on an accelerator, and for several small tasks on a CPU.
-
-    A pass has no more multiply-adds than the product of a task's numbers and the network's. For 4 to 25 tasks on one
-    core, side by side was 1.7 to 10 times as fast up to a million of them, 1.1 to 1.8 times at three million, and 0.9
-    to 1.3 times for Conv4 of 32 and 64 filters, where threads over tasks gain more and need no memory for all of them.
-    Not under autocast, which is without effect inside vmap on a CPU.
-    """
-    first = tree_leaves(tasks)[0]
-    if first.device.type != "cpu":
-        return True
-    if one_by_one or len(first) == 1 or torch.is_autocast_enabled("cpu"):
-        return False
-    examples = [leaf for task in tasks if not isinstance(task, dict) for leaf in tree_leaves(task)]  # not the weights
-    numbers = sum(leaf.numel() for leaf in examples) // len(first)
-    return numbers * sum(each.numel() for each in net.parameters()) <= SMALL
 
 
 def _detach(parameters: Parameters) -> Parameters:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fsl_cli.algorithms.base import Algorithm
-from fsl_cli.algorithms.inner_loop import Parameters, Rule, mean_loss, sgd, trajectory
+from fsl_cli.algorithms.inner_loop import Parameters, Rule, sgd, trajectory
 from fsl_cli.algorithms.network import ANY_WAY, HeadInit, Network, classifier, demand_way, task_head
+from fsl_cli.algorithms.over_tasks import mean_loss
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
 from fsl_cli.errors import UserError

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fsl_cli.algorithms.inner_loop import Loss, Parameters, for_each_task, mean_loss
+from fsl_cli.algorithms.inner_loop import Loss, Parameters
+from fsl_cli.algorithms.over_tasks import for_each_task, mean_loss
 from fsl_cli.algorithms.protonet import prototypes
 from fsl_cli.backbones.base import NO_CHANGES, Backbone, Changes
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fsl_cli.algorithms.base import Algorithm
-from fsl_cli.algorithms.inner_loop import Parameters, Rule, adam, adapt, for_each_task, sgd
+from fsl_cli.algorithms.inner_loop import Parameters, Rule, adam, adapt, sgd
 from fsl_cli.algorithms.network import Network, classifier, demand_way
+from fsl_cli.algorithms.over_tasks import for_each_task
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
 from fsl_cli.ranges import Count, Natural, Rate

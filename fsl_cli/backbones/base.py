@@ -33,6 +33,7 @@ class Backbone(nn.Module, ABC):
     map_shape: tuple[int, int, int]  # (channels, height, width) that the features are a flat view of
     block_channels: Sequence[int]  # what each block gives to the next
     frozen = False
+    compiled = False  # whether tasks that each have weights of their own go through it side by side, in compiled blocks
     drops = False  # whether training drops something at random
     progress = 1.0  # share of the training that is done; before each of its steps the learner says how much
     pixels: tuple[Sequence[float], Sequence[float]] | None = None  # mean and std that images were scaled by, if known

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import partial
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsl_cli.backbones.base import NO_CHANGES, Backbone, Changes
-from fsl_cli.backbones.layers import channels_last
+from fsl_cli.backbones.layers import channels_last, each_image
 from fsl_cli.backbones.mode import Mode
 from fsl_cli.backbones.norm import EPS, Norm
 from fsl_cli.ranges import PartOf, Range, Rate
@@ -83,21 +84,25 @@ class Conv4(Backbone):
         self.map_shape = (widths[-1], 1, 1) if maximum or halve == "stride" else (widths[-1], side, side)
         self.out_features = math.prod(self.map_shape)
 
+    @property
+    def compiled(self) -> bool:  # type: ignore[override]
+        return not self.leaky and all(norm.goes_with(conv) for conv, norm in self._blocks())
+
+    def _blocks(self) -> Iterable[tuple[nn.Conv2d, Norm]]:
+        return cast("Iterable[tuple[nn.Conv2d, Norm]]", zip(self.convs, self.norms, strict=True))
+
     def features(self, x: Tensor, n_support: int, changes: Changes = NO_CHANGES) -> Tensor:
-        episodes = x.shape[:2]  # T, n
-        x = channels_last(x.flatten(0, 1))  # (T*n, C, H, W)
-        for number, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            x = conv(x).unflatten(0, episodes)  # (T, n, filters, H, W)
+        x = each_image(channels_last, x)  # (T, n, C, H, W)
+        for number, (conv, norm) in enumerate(self._blocks()):
             pool = self.halve == "pool" and number < self.halvings
             if number in changes:  # which come in front of the ReLU, and may as well after the pooling
-                x = self.activation(changes[number](norm(x, n_support, pool=pool)))
+                x = self.activation(changes[number](norm(each_image(conv, x), n_support, pool=pool)))
             elif self.leaky:
-                x = self.activation(norm(x, n_support, pool=pool))
+                x = self.activation(norm(each_image(conv, x), n_support, pool=pool))
             else:
-                x = norm(x, n_support, relu=True, pool=pool)  # (T, n, filters, H/2, W/2)
-            x = x.flatten(0, 1)
-        x = x.amax((2, 3)) if self.maximum else x.mean((2, 3)) if self.halve == "stride" else x.flatten(1)
-        return x.unflatten(0, episodes)  # (T, n, out_features)
+                x = norm.after(conv, x, n_support, pool)  # (T, n, filters, H/2, W/2)
+        # (T, n, out_features)
+        return x.amax((3, 4)) if self.maximum else x.mean((3, 4)) if self.halve == "stride" else x.flatten(2)
 
 
 def _side(size: int, halvings: int, unpadded: int) -> int:

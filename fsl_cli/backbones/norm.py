@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsl_cli.backbones.compiled import fused
+from fsl_cli.backbones.compiled import block, fused
 from fsl_cli.backbones.layers import each_image
 from fsl_cli.backbones.mode import Mode
 
@@ -63,11 +63,32 @@ class Norm(nn.Module):
 
         `relu`: ReLU follows; `pool`: and the greatest of each 2 x 2 pixels after that.
         """
-        if relu and self._fusible(x):
+        if relu and self._by_batch() and fused.usable(x, self.weight, self.bias):
             return self._fused(x, n_support, pool)
         out = self._normalised(x, n_support)
         out = F.relu(out) if relu else out
         return each_image(partial(F.max_pool2d, kernel_size=2), out) if pool else out
+
+    def goes_with(self, conv: nn.Conv2d) -> bool:
+        """Whether a convolution and this norm after it are one compiled block."""
+        return self._by_batch() and conv.bias is None and conv.padding == (1, 1) and block.usable(conv.weight)
+
+    def after(self, conv: nn.Conv2d, x: Tensor, n_support: int = 0, pool: bool = False) -> Tensor:
+        """relu(norm(conv(x))), pooled where asked, of images (T, n, C, H, W); in one go where it can."""
+        if self.goes_with(conv) and block.faster(x):
+            return self._block(conv, x, n_support, pool)
+        return self(each_image(conv, x), n_support, relu=True, pool=pool)
+
+    def _block(self, conv: nn.Conv2d, x: Tensor, n_support: int, pool: bool) -> Tensor:
+        if self.mode == "transductive" and n_support:
+            return torch.cat([self._block(conv, part, 0, pool) for part in (x[:, :n_support], x[:, n_support:])], 1)
+        weights = conv.weight.permute(0, 2, 3, 1)[None], self.weight[None], self.bias[None]  # for all episodes
+        images = x.permute(0, 1, 3, 4, 2)
+        options = block.Options(self._first(x, n_support), conv.stride[0], pool, self.eps)
+        y, stats = block.block(images, *weights, options)
+        if self.mode == "running":
+            self._follow(stats[:, 0], stats[:, 1], x.shape[1] * math.prod(block.sides(images, options)))
+        return y.permute(0, 1, 4, 2, 3)
 
     def _normalised(self, x: Tensor, n_support: int) -> Tensor:
         if self.mode == "none":
@@ -103,14 +124,22 @@ class Norm(nn.Module):
         self.mean.lerp_(mean.mean(0), MOMENTUM)
         self.var.lerp_(var.mean(0), MOMENTUM)
 
-    def _fusible(self, x: Tensor) -> bool:
-        batch = self.mode in ("support", "transductive") or (self.mode == "running" and self.training)
-        return batch and fused.usable(x, self.weight, self.bias)
+    def _by_batch(self) -> bool:
+        """Whether statistics are those of the images at hand."""
+        return self.mode in ("support", "transductive") or (self.mode == "running" and self.training)
+
+    def _first(self, x: Tensor, n_support: int) -> int:
+        """How many of an episode's images give its statistics."""
+        return n_support if self.mode == "support" and n_support else x.shape[1]
+
+    def _follow(self, mean: Tensor, r: Tensor, count: int) -> None:
+        """Bring means and 1 / deviations (T, channels) over `count` numbers of T episodes into the running ones."""
+        self._average(mean, (r.pow(-2) - self.eps) * (count / (count - 1)))
 
     def _fused(self, x: Tensor, n_support: int, pool: bool) -> Tensor:
         if self.mode == "transductive" and n_support:
             return torch.cat([self._fused(part, 0, pool) for part in (x[:, :n_support], x[:, n_support:])], 1)
-        k = n_support if self.mode == "support" and n_support else x.shape[1]
+        k = self._first(x, n_support)
         statistics = []
 
         def normalise(episode: Tensor) -> Tensor:
@@ -121,8 +150,7 @@ class Norm(nn.Module):
         out = _each_episode(normalise, x)
         if self.mode == "running":
             mean, r = (torch.stack(values) for values in zip(*statistics, strict=True))
-            count = x[0].numel() / len(self.mean)
-            self._average(mean, (r.pow(-2) - self.eps) * (count / (count - 1)))
+            self._follow(mean, r, x[0].numel() // len(self.mean))
         return out
 
     def _by_set(self, x: Tensor, n_support: int) -> Tensor:

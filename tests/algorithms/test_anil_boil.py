@@ -8,7 +8,7 @@ from test_algorithms import GRADIENT_NORMS, ROWS, SMALL_MAML, algorithm, episode
 from torch import nn
 
 from fsl_cli.algorithms.base import Algorithm
-from fsl_cli.algorithms.inner_loop import for_each_task
+from fsl_cli.algorithms.over_tasks import for_each_task
 
 FROZEN = {"anil": "^backbone", "boil": "^head"}
 

@@ -11,7 +11,7 @@ from conftest import settings
 from test_algorithms import CPU, QUERY, SHOT, WAY, episodes, flat, shift
 from torch import Tensor, nn
 
-import fsl_cli.algorithms.inner_loop
+import fsl_cli.algorithms.over_tasks
 from fsl_cli.algorithms.cavia import CAVIA
 from fsl_cli.backbones.conv4 import Conv4
 from fsl_cli.backbones.mlp import MLP
@@ -152,7 +152,7 @@ def test_regressions_gradient_is_right_and_the_same_side_by_side(
         values.append(built.loss(some).item())
         shift(built, -sign * 1e-7 * direction)
     assert (values[0] - values[1]) / 2e-7 == pytest.approx(float(gradient @ direction), rel=1e-5)
-    monkeypatch.setattr(fsl_cli.algorithms.inner_loop, "_side_by_side", lambda *_: True)
+    monkeypatch.setattr(fsl_cli.algorithms.over_tasks, "_at_once", lambda net, tasks, *_: len(tasks[0][0]))
     torch.testing.assert_close(flat(torch.autograd.grad(built.loss(some), parameters)), gradient, rtol=1e-9, atol=1e-12)
 
 

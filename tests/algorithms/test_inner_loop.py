@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fsl_cli.algorithms.inner_loop import Parameters, Rule, adapt, for_each_task, mean_loss, sgd, trajectory
+from fsl_cli.algorithms.inner_loop import Parameters, Rule, adapt, sgd, trajectory
+from fsl_cli.algorithms.over_tasks import for_each_task, mean_loss
 from fsl_cli.algorithms.protonet import logits, prototypes
 
 LR, STEPS = 0.1, 3

@@ -11,9 +11,10 @@ from test_algorithms import CPU, flat
 from torch import Tensor, nn
 from torch.func import functional_call
 
-import fsl_cli.algorithms.inner_loop
+import fsl_cli.algorithms.over_tasks
 from fsl_cli.algorithms.base import Algorithm
-from fsl_cli.algorithms.inner_loop import Parameters, for_each_task, mean_loss
+from fsl_cli.algorithms.inner_loop import Parameters
+from fsl_cli.algorithms.over_tasks import for_each_task, mean_loss
 from fsl_cli.data.sampler import Shape
 from fsl_cli.data.sources.sinusoid import sinusoid
 from fsl_cli.data.tasks import Batch
@@ -46,9 +47,9 @@ def curves(count: int, first: int = 0) -> Episodes:
 def mapped(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What was handed to vmap."""
     found: list[Any] = []
-    real = fsl_cli.algorithms.inner_loop.vmap
+    real = fsl_cli.algorithms.over_tasks.vmap
     monkeypatch.setattr(
-        fsl_cli.algorithms.inner_loop, "vmap", lambda function, **how: found.append(function) or real(function, **how)
+        fsl_cli.algorithms.over_tasks, "vmap", lambda function, **how: found.append(function) or real(function, **how)
     )
     return found
 
@@ -58,8 +59,8 @@ def test_loss_gradient_and_predictions_are_those_of_one_by_one(
     name: str, float64: None, mapped: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results, calls = [], []
-    for small in (fsl_cli.algorithms.inner_loop.SMALL, 0):
-        monkeypatch.setattr(fsl_cli.algorithms.inner_loop, "SMALL", small)
+    for small in (fsl_cli.algorithms.over_tasks.SMALL, 0):
+        monkeypatch.setattr(fsl_cli.algorithms.over_tasks, "SMALL", small)
         built, some = regression(name), curves(3)
         loss = built.loss(some)
         gradient = flat(torch.autograd.grad(loss, list(built.parameters())))

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fsl_cli.algorithms.inner_loop import mean_loss
-from fsl_cli.backbones.compiled import fused, kernel
+from fsl_cli.algorithms.over_tasks import mean_loss
+from fsl_cli.backbones.compiled import block, fused, kernel
 from fsl_cli.backbones.conv4 import Conv4
 from fsl_cli.backbones.norm import Norm
 
@@ -154,7 +154,9 @@ def test_a_norm_is_the_same_fused_and_not(
         torch.testing.assert_close(own, other, rtol=1e-9, atol=1e-10)
 
 
-def test_conv4_trains_fused_and_adapts_under_vmap_explicitly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_conv4_trains_fused_where_it_has_no_blocks_and_adapts_under_vmap_explicitly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Neither a class that never uses the fused step nor one that uses it under vmap would be noticed otherwise."""
     calls = []
     real = fused.norm_relu
@@ -163,6 +165,7 @@ def test_conv4_trains_fused_and_adapts_under_vmap_explicitly(monkeypatch: pytest
         calls.append(1)
         return real(*each)
 
+    monkeypatch.setattr(block, "usable", lambda weight: False)
     monkeypatch.setattr(fused, "norm_relu", counted)
     backbone = Conv4(1, 16, "support", filters=8)
     backbone(torch.randn(1, 3, 1, 16, 16))

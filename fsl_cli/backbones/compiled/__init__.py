@@ -1,4 +1,4 @@
-"""The compiled kernel of norm and ReLU, and its two doors: building it, and calling it from autograd.
+"""The compiled kernels, and their doors: building them (kernel.py), and autograd's (fused.py: norm and ReLU; block.py).
 
 Everything runs without it.
 """

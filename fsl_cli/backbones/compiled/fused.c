@@ -1,12 +1,12 @@
 /* The arithmetic of fused.py, which says what it is: relu(batch norm) of images, max-pooled over 2 x 2 pixels where
    asked, with two derivatives.
 
-   x, v, dx are (images, H, W, C) float or bfloat16, channels-last; so are y, g, dg, or (images, H / 2, W / 2, C) where
-   pooled. The first k images give the statistics. A pass goes over parts of the images, which threads share, and in
-   them over rows: of pixels, or of windows where pooled. Sums go over a row in float and from there into double, and
+   x, v, dx are (images, H, W, C) float, double or bfloat16, channels-last; so are y, g, dg, or (images, H / 2,
+   W / 2, C) where pooled. The first k images give the statistics. A pass goes over parts of the images, which threads share, and in
+   them over rows: of pixels, or of windows where pooled. Sums go over a row in REAL and from there into double, and
    over the parts in their order: they are the same to the last bit however many threads there are. */
 
-#ifndef NUMBER /* this file includes itself, for each type of number */
+#ifndef REAL /* this file includes itself, for each type of number */
 
 #include <math.h>
 #include <string.h>
@@ -23,9 +23,6 @@ typedef struct {
     long images, k, H, W, C, pool, threads;
 } Sizes;
 
-static inline float from_float(float a) { return a; }
-static inline float to_float(float a) { return a; }
-
 static inline float from_bfloat16(unsigned short a) {
     unsigned bits = (unsigned)a << 16;
     float b;
@@ -40,26 +37,34 @@ static inline unsigned short to_bfloat16(float a) { /* the nearest, or the even 
     return a != a ? none : rounded;
 }
 
-/* the one of a window's four that is the greatest elsewhere */
-static inline float choose(float a0, float a1, float a2, float a3, int right, int low_right, int low) {
-    float above = right ? a1 : a0, below = low_right ? a3 : a2;
-    return low ? below : above;
-}
-
-#define NUMBER float
-#define NAMED(name) name##_float
-#define LOAD from_float
-#define STORE to_float
-#include "fused.c"
-#undef NUMBER
-#undef NAMED
-#undef LOAD
-#undef STORE
+#define AS_IT_IS(a) (a)
+#define REAL float /* what is computed in, and the type of weights and statistics */
 #define NUMBER unsigned short
 #define NAMED(name) name##_bfloat16
 #define LOAD from_bfloat16
 #define STORE to_bfloat16
 #include "fused.c"
+#undef NUMBER
+#undef NAMED
+#undef LOAD
+#undef STORE
+#define LOAD AS_IT_IS
+#define STORE AS_IT_IS
+#define NUMBER float
+#define NAMED(name) name##_float
+#include "fused.c"
+#undef REAL
+#undef NUMBER
+#undef NAMED
+#define REAL double
+#define NUMBER double
+#define NAMED(name) name##_double
+#include "fused.c"
+#undef REAL
+#undef NUMBER
+#undef NAMED
+#undef LOAD
+#undef STORE
 
 #else
 
@@ -68,12 +73,19 @@ static inline float choose(float a0, float a1, float a2, float a3, int right, in
 #define pass NAMED(pass)
 #define clear NAMED(clear)
 #define total NAMED(total)
+#define choose NAMED(choose)
+
+/* the one of a window's four that is the greatest elsewhere */
+static inline REAL choose(REAL a0, REAL a1, REAL a2, REAL a3, int right, int low_right, int low) {
+    REAL above = right ? a1 : a0, below = low_right ? a3 : a2;
+    return low ? below : above;
+}
 
 typedef struct {
     const NUMBER *x, *g, *v;
-    const float *stats, *factor; /* stats: 4 rows of C: mean, r, scale = w r, shift = b - mean scale */
+    const REAL *stats, *factor; /* stats: 4 rows of C: mean, r, scale = w r, shift = b - mean scale */
     NUMBER *y, *dx, *dg;
-    double *sums; /* for each part 3 C, and room for as many floats */
+    double *sums; /* for each part 3 C, and room for as many REALs */
     Sizes size;
 } Job;
 
@@ -81,10 +93,10 @@ typedef struct {
    are inlined with C, which RUN makes a constant where it is usual, so that the loops over channels unroll. */
 #define KERNEL(name)                                                                                                   \
     static inline __attribute__((always_inline)) void NAMED(name)(const Job *job, long at, long out,                   \
-                                                                  float *restrict s, long first, long C)
+                                                                  REAL *restrict s, long first, long C)
 #define VIEW                                                                                                           \
     const NUMBER *x = job->x + at;                                                                                     \
-    const float *mean = job->stats, *scale = job->stats + 2 * C, *shift = job->stats + 3 * C;                          \
+    const REAL *mean = job->stats, *scale = job->stats + 2 * C, *shift = job->stats + 3 * C;                          \
     const long W = job->size.W;                                                                                        \
     (void)x, (void)mean, (void)scale, (void)shift, (void)W, (void)s, (void)first
 #define EACH _Pragma("GCC ivdep") for (long c = 0; c < C; c++) /* nothing overlaps */
@@ -95,8 +107,8 @@ typedef struct {
 /* z is the norm's output; of a window's four the first greatest counts. No branches, so that compilers vectorise. */
 #define Z(p) (LOAD(x[p + c]) * scale[c] + shift[c])
 #define GREATEST                                                                                                       \
-    float z0 = Z(p), z1 = Z(p1), z2 = Z(p2), z3 = Z(p3);                                                               \
-    float up = z1 > z0 ? z1 : z0, down = z3 > z2 ? z3 : z2, z = down > up ? down : up
+    REAL z0 = Z(p), z1 = Z(p1), z2 = Z(p2), z3 = Z(p3);                                                               \
+    REAL up = z1 > z0 ? z1 : z0, down = z3 > z2 ? z3 : z2, z = down > up ? down : up
 #define CHOSEN(from)                                                                                                   \
     choose(LOAD(from[p + c]), LOAD(from[p1 + c]), LOAD(from[p2 + c]), LOAD(from[p3 + c]), z1 > z0, z3 > z2, down > up)
 #define NO_NUMBER(a) ((a) != (a))
@@ -104,7 +116,7 @@ typedef struct {
 KERNEL(moments) { /* of x less the very first pixel, so that nothing cancels */
     VIEW;
     PIXELS EACH {
-        float d = LOAD(x[p + c]) - LOAD(job->x[c]);
+        REAL d = LOAD(x[p + c]) - LOAD(job->x[c]);
         s[c] += d;
         s[C + c] += d * d;
     }
@@ -114,7 +126,7 @@ KERNEL(activate) {
     VIEW;
     NUMBER *y = job->y + out;
     PIXELS EACH {
-        float z = Z(p);
+        REAL z = Z(p);
         z = z <= 0 ? 0 : z; /* not z > 0, so that what is no number stays visible */
         y[p + c] = STORE(z);
     }
@@ -125,7 +137,7 @@ KERNEL(activate_pooled) {
     NUMBER *y = job->y + out;
     WINDOWS EACH {
         GREATEST;
-        float any = z0 + z1 + z2 + z3;
+        REAL any = z0 + z1 + z2 + z3;
         z = z <= 0 ? 0 : z;
         y[o + c] = STORE(NO_NUMBER(any) ? any : z);
     }
@@ -136,7 +148,7 @@ KERNEL(backward_sums) {
     VIEW;
     const NUMBER *g = job->g + out;
     PIXELS EACH {
-        float h = LOAD(g[p + c]);
+        REAL h = LOAD(g[p + c]);
         h = Z(p) <= 0 ? 0 : h;
         s[c] += h;
         s[C + c] += h * (LOAD(x[p + c]) - mean[c]);
@@ -148,7 +160,7 @@ KERNEL(backward_sums_pooled) {
     const NUMBER *g = job->g + out;
     WINDOWS EACH {
         GREATEST;
-        float h = LOAD(g[o + c]);
+        REAL h = LOAD(g[o + c]);
         h = z <= 0 ? 0 : h;
         s[c] += h;
         s[C + c] += h * (CHOSEN(x) - mean[c]);
@@ -160,10 +172,10 @@ KERNEL(backward_sums_pooled) {
 KERNEL(backward) {
     VIEW;
     const NUMBER *g = job->g + out;
-    const float *f0 = job->factor, *f1 = f0 + C;
+    const REAL *f0 = job->factor, *f1 = f0 + C;
     NUMBER *dx = job->dx + at;
     PIXELS EACH {
-        float h = LOAD(g[p + c]);
+        REAL h = LOAD(g[p + c]);
         h = Z(p) <= 0 ? 0 : h;
         BACK(p, h);
     }
@@ -172,13 +184,13 @@ KERNEL(backward) {
 KERNEL(backward_pooled) {
     VIEW;
     const NUMBER *g = job->g + out;
-    const float *f0 = job->factor, *f1 = f0 + C;
+    const REAL *f0 = job->factor, *f1 = f0 + C;
     NUMBER *dx = job->dx + at;
     WINDOWS EACH {
         GREATEST;
-        float h = LOAD(g[o + c]);
+        REAL h = LOAD(g[o + c]);
         h = z <= 0 ? 0 : h;
-        float above = down > up ? 0 : h, below = down > up ? h : 0;
+        REAL above = down > up ? 0 : h, below = down > up ? h : 0;
         BACK(p, z1 > z0 ? 0 : above);
         BACK(p1, z1 > z0 ? above : 0);
         BACK(p2, z3 > z2 ? 0 : below);
@@ -188,7 +200,7 @@ KERNEL(backward_pooled) {
 
 KERNEL(backward_outside) { /* a pixel that no window covers */
     VIEW;
-    const float *f0 = job->factor, *f1 = f0 + C;
+    const REAL *f0 = job->factor, *f1 = f0 + C;
     NUMBER *dx = job->dx + at;
     EACH BACK(0, 0);
 }
@@ -201,7 +213,7 @@ KERNEL(second_sums) {
     VIEW;
     const NUMBER *g = job->g + out, *v = job->v + at;
     PIXELS EACH {
-        float h = LOAD(g[p + c]);
+        REAL h = LOAD(g[p + c]);
         h = Z(p) <= 0 ? 0 : h;
         SUM(p);
         s[2 * C + c] += h * LOAD(v[p + c]);
@@ -213,7 +225,7 @@ KERNEL(second_sums_pooled) {
     const NUMBER *g = job->g + out, *v = job->v + at;
     WINDOWS EACH {
         GREATEST;
-        float h = LOAD(g[o + c]);
+        REAL h = LOAD(g[o + c]);
         h = z <= 0 ? 0 : h;
         SUM(p), SUM(p1), SUM(p2), SUM(p3);
         s[2 * C + c] += h * CHOSEN(v);
@@ -232,7 +244,7 @@ KERNEL(second_sums_outside) {
     dx[p + c] = STORE((h) * f0[c] + first * (LOAD(v[p + c]) * f2[c] + (LOAD(x[p + c]) - mean[c]) * f3[c] + f4[c]))
 #define SECOND                                                                                                         \
     const NUMBER *g = job->g + out, *v = job->v + at;                                                                  \
-    const float *f0 = job->factor, *f1 = f0 + C, *f2 = f1 + C, *f3 = f2 + C, *f4 = f3 + C;                             \
+    const REAL *f0 = job->factor, *f1 = f0 + C, *f2 = f1 + C, *f3 = f2 + C, *f4 = f3 + C;                             \
     NUMBER *dx = job->dx + at, *dg = job->dg + out;                                                                    \
     (void)g, (void)dg, (void)f1
 
@@ -240,7 +252,7 @@ KERNEL(second) {
     VIEW;
     SECOND;
     PIXELS EACH {
-        float z = Z(p), h = LOAD(g[p + c]), t = LOAD(v[p + c]) * scale[c] + (LOAD(x[p + c]) - mean[c]) * f0[c] + f1[c];
+        REAL z = Z(p), h = LOAD(g[p + c]), t = LOAD(v[p + c]) * scale[c] + (LOAD(x[p + c]) - mean[c]) * f0[c] + f1[c];
         h = z <= 0 ? 0 : h;
         t = z <= 0 ? 0 : t;
         dg[p + c] = STORE(t);
@@ -253,11 +265,11 @@ KERNEL(second_pooled) {
     SECOND;
     WINDOWS EACH {
         GREATEST;
-        float h = LOAD(g[o + c]), t = CHOSEN(v) * scale[c] + (CHOSEN(x) - mean[c]) * f0[c] + f1[c];
+        REAL h = LOAD(g[o + c]), t = CHOSEN(v) * scale[c] + (CHOSEN(x) - mean[c]) * f0[c] + f1[c];
         h = z <= 0 ? 0 : h;
         t = z <= 0 ? 0 : t;
         dg[o + c] = STORE(t);
-        float above = down > up ? 0 : h, below = down > up ? h : 0;
+        REAL above = down > up ? 0 : h, below = down > up ? h : 0;
         AGAIN(p, z1 > z0 ? 0 : above);
         AGAIN(p1, z1 > z0 ? above : 0);
         AGAIN(p2, z3 > z2 ? 0 : below);
@@ -273,15 +285,15 @@ KERNEL(second_outside) {
 
 KERNEL(nothing) { (void)job, (void)at, (void)out, (void)s, (void)first, (void)C; }
 
-typedef void Kernel(const Job *, long, long, float *, long, long);
+typedef void Kernel(const Job *, long, long, REAL *, long, long);
 
 /* One part of a pass: `rows` over rows of pixels, or of windows, and then `outside` over the pixels that no window
  * covers. */
 static inline __attribute__((always_inline)) void pass(const Job *job, long part, long last, long C, long windows,
                                                        Kernel *rows, Kernel *outside) {
     const long H = job->size.H, W = job->size.W, side = windows ? 2 : 1, end = (part + 1) * job->size.images / PARTS;
-    double *sums = job->sums + part * 5 * C;
-    float *s = (float *)(sums + 3 * C);
+    double *sums = job->sums + part * 6 * C;
+    REAL *s = (REAL *)(sums + 3 * C);
     for (long i = part * job->size.images / PARTS; i < (end < last ? end : last); i++) {
         long first = i < job->size.k, image = i * H * W * C, small = i * (H / side) * (W / side) * C;
         for (long row = 0; row < (H + side - 1) / side; row++) {
@@ -301,9 +313,9 @@ static inline __attribute__((always_inline)) void pass(const Job *job, long part
 #define RUN(last, windows, rows, outside)                                                                              \
     _Pragma("omp parallel for num_threads(job.size.threads) if (job.size.threads > 1)") for (long part = 0;            \
                                                                                              part < PARTS; part++) {   \
-        if (job.size.C == 64)                                                                                          \
+        if (job.size.C == 64 && sizeof(REAL) == sizeof(float))                                                         \
             pass(&job, part, last, 64, windows, rows, outside);                                                        \
-        else if (job.size.C == 32)                                                                                     \
+        else if (job.size.C == 32 && sizeof(REAL) == sizeof(float))                                                    \
             pass(&job, part, last, 32, windows, rows, outside);                                                        \
         else                                                                                                           \
             pass(&job, part, last, job.size.C, windows, rows, outside);                                                \
@@ -311,17 +323,17 @@ static inline __attribute__((always_inline)) void pass(const Job *job, long part
 
 static void clear(const Job *job) {
     for (long part = 0; part < PARTS; part++)
-        memset(job->sums + part * 5 * job->size.C, 0, 3 * job->size.C * sizeof(double));
+        memset(job->sums + part * 6 * job->size.C, 0, 3 * job->size.C * sizeof(double));
 }
 
 static double total(const Job *job, long which, long c) {
     double sum = 0;
     for (long part = 0; part < PARTS; part++)
-        sum += job->sums[part * 5 * job->size.C + which * job->size.C + c];
+        sum += job->sums[part * 6 * job->size.C + which * job->size.C + c];
     return sum;
 }
 
-void NAMED(norm_forward)(const NUMBER *x, const float *w, const float *b, NUMBER *y, float *stats, double *work,
+void NAMED(norm_forward)(const NUMBER *x, const REAL *w, const REAL *b, NUMBER *y, REAL *stats, double *work,
                          Sizes *size, double eps) {
     Job job = {.x = x, .y = y, .stats = stats, .sums = work, .size = *size};
     long C = size->C, n = size->k * size->H * size->W;
@@ -341,10 +353,10 @@ void NAMED(norm_forward)(const NUMBER *x, const float *w, const float *b, NUMBER
         RUN(size->images, 0, NAMED(activate), NAMED(nothing))
 }
 
-void NAMED(norm_backward)(const NUMBER *g, const NUMBER *x, const float *stats, NUMBER *dx, float *dw, float *db,
+void NAMED(norm_backward)(const NUMBER *g, const NUMBER *x, const REAL *stats, NUMBER *dx, REAL *dw, REAL *db,
                           double *work, Sizes *size) {
     long C = size->C, n = size->k * size->H * size->W;
-    float *f0 = (float *)(work + PARTS * 5 * C), *f1 = f0 + C;
+    REAL *f0 = (REAL *)(work + PARTS * 6 * C), *f1 = f0 + C;
     Job job = {.x = x, .g = g, .dx = dx, .stats = stats, .factor = f0, .sums = work, .size = *size};
     clear(&job);
     if (size->pool)
@@ -364,11 +376,11 @@ void NAMED(norm_backward)(const NUMBER *g, const NUMBER *x, const float *stats, 
         RUN(size->images, 0, NAMED(backward), NAMED(nothing))
 }
 
-void NAMED(norm_second)(const NUMBER *v, const float *a, const float *b, const NUMBER *g, const NUMBER *x,
-                        const float *w, const float *stats, const float *dw, const float *db, NUMBER *dg, NUMBER *dx,
-                        float *ddw, double *work, Sizes *size) {
+void NAMED(norm_second)(const NUMBER *v, const REAL *a, const REAL *b, const NUMBER *g, const NUMBER *x,
+                        const REAL *w, const REAL *stats, const REAL *dw, const REAL *db, NUMBER *dg, NUMBER *dx,
+                        REAL *ddw, double *work, Sizes *size) {
     long C = size->C, n = size->k * size->H * size->W;
-    float *f0 = (float *)(work + PARTS * 5 * C), *f1 = f0 + C, *f2 = f1 + C, *f3 = f2 + C, *f4 = f3 + C;
+    REAL *f0 = (REAL *)(work + PARTS * 6 * C), *f1 = f0 + C, *f2 = f1 + C, *f3 = f2 + C, *f4 = f3 + C;
     Job job = {.x = x, .g = g, .v = v, .dx = dx, .dg = dg, .stats = stats, .factor = f0, .sums = work, .size = *size};
     clear(&job);
     if (size->pool)

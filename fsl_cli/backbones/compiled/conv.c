@@ -1,0 +1,204 @@
+/* 3 x 3 convolutions of images (n, H, W, C) by weights (O, 3, 3, C), their transpose, and the weights' gradient.
+
+   Each is a product of matrices, taken in tiles of some pixels (or outputs) by COLUMNS channels whose sums stay in
+   registers. Compiled for each type REAL. */
+
+#define Vec NAMED(Vec)
+#define Term NAMED(Term)
+#define Product NAMED(Product)
+#define load NAMED(load)
+#define tile NAMED(tile)
+#define tiles NAMED(tiles)
+#define gather NAMED(gather)
+#define gathers NAMED(gathers)
+
+typedef REAL Vec __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));
+#define V ((long)(BYTES / sizeof(REAL)))
+#define COLUMNS (2 * V)
+
+typedef struct {
+    const REAL *x, *panels; /* images, and weights in panels (columns / COLUMNS, tap, K, COLUMNS) */
+} Term;
+
+typedef struct {
+    Term term[2]; /* whose sum is taken */
+    long terms, K, taps, columns;
+    const long *from, *to;
+    REAL *out;
+} Product;
+
+static inline Vec load(const REAL *at) { return *(const Vec *)at; }
+
+/* COLUMNS numbers, those after the first `left` 0 */
+static inline void NAMED(row)(REAL *to, const REAL *from, long left) {
+    if (left >= COLUMNS)
+        memcpy(to, from, COLUMNS * sizeof *to);
+    else
+        for (long j = 0; j < COLUMNS; j++)
+            to[j] = j < left ? from[j] : 0;
+}
+
+/* R pixels of a kind, from number `row` of the plan, COLUMNS channels from `o` */
+INLINE void tile(long R, const Product *job, const Kind *kind, long row, long o) {
+    const long K = job->K, left = job->columns - o;
+    Vec sum[ROWS][2];
+    for (long r = 0; r < R; r++)
+        sum[r][0] = sum[r][1] = (Vec){0};
+    for (const Term *term = job->term; term < job->term + job->terms; term++)
+        for (long i = 0; i < kind->taps; i++) {
+            const REAL *b = term->panels + (o * job->taps + kind->tap[i] * COLUMNS) * K, *a[ROWS];
+            for (long r = 0; r < R; r++)
+                a[r] = term->x + (job->from[row + r] + kind->shift[i]) * K;
+            for (long k = 0; k < K; k++, b += COLUMNS) {
+                Vec b0 = load(b), b1 = load(b + V);
+                for (long r = 0; r < R; r++) {
+                    sum[r][0] += a[r][k] * b0;
+                    sum[r][1] += a[r][k] * b1;
+                }
+            }
+        }
+    for (long r = 0; r < R; r++) {
+        REAL *out = job->out + job->to[row + r] * job->columns + o;
+        memcpy(out, sum[r], (left < COLUMNS ? left : COLUMNS) * sizeof *out);
+    }
+}
+
+/* out (R, COLUMNS) += sum over `count` pixels of R numbers, at a[pixel] + o, times a row of b (count, COLUMNS) */
+INLINE void gather(long R, const REAL *const *a, long o, const REAL *b, long count, REAL *out, long stride, long left) {
+    const size_t size = (left < COLUMNS ? left : COLUMNS) * sizeof *out;
+    Vec sum[ROWS][2] = {0};
+    for (long r = 0; r < R; r++)
+        memcpy(sum[r], out + r * stride, size);
+    for (long k = 0; k < count; k++, b += COLUMNS) {
+        const REAL *at = a[k] + o;
+        __asm__("" : "+r"(at)); /* one register and constant offsets, not R of them */
+        Vec b0 = load(b), b1 = load(b + V);
+        for (long r = 0; r < R; r++) {
+            sum[r][0] += at[r] * b0;
+            sum[r][1] += at[r] * b1;
+        }
+    }
+    for (long r = 0; r < R; r++)
+        memcpy(out + r * stride, sum[r], size);
+}
+
+/* a function for each number of rows, so that it is a constant and sums find registers */
+#define TILE(R)                                                                                                        \
+    static APART void NAMED(tile_##R)(const Product *job, const Kind *kind, long row, long o) {                        \
+        tile(R, job, kind, row, o);                                                                                    \
+    }                                                                                                                  \
+    static APART void NAMED(gather_##R)(const REAL *const *a, long o, const REAL *b, long count, REAL *out,            \
+                                        long stride, long left) {                                                      \
+        gather(R, a, o, b, count, out, stride, left);                                                                  \
+    }
+EACH_ROWS(TILE)
+#define TILE_NAME(R) NAMED(tile_##R),
+#define GATHER_NAME(R) NAMED(gather_##R),
+static void (*const tiles[])(const Product *, const Kind *, long, long) = {0, EACH_ROWS(TILE_NAME)};
+static void (*const gathers[])(const REAL *const *, long, const REAL *, long, REAL *, long, long) = {
+    0, EACH_ROWS(GATHER_NAME)};
+
+/* The pixels of a chunk, from number `begin` of the plan, with their factors: (count, 3, 3, C), 0 outside. */
+static void NAMED(patches)(const Plan *plan, long begin, long end, const REAL *x, long C, REAL *out) {
+    memset(out, 0, (end - begin) * 9 * C * sizeof *out);
+    for (const Kind *kind = plan->kind; kind < plan->kind + plan->kinds; kind++)
+        for (long row = MAX(begin, kind->begin); row < MIN(end, kind->end); row++)
+            for (long i = 0; i < kind->taps; i++)
+                for (long c = 0; c < C; c++)
+                    out[((row - begin) * 9 + kind->tap[i]) * C + c] = x[(plan->from[row] + kind->shift[i]) * C + c];
+}
+
+/* Some rows of a kind, in tiles of nearly one height. */
+static void NAMED(rows)(const Product *job, const Kind *kind, long begin, long end, long o) {
+    long rows = end - begin, count = (rows + ROWS - 1) / ROWS;
+    for (long i = 0; i < count; i++) {
+        long row = i * rows / count;
+        tiles[(i + 1) * rows / count - row](job, kind, begin + row, o);
+    }
+}
+
+/* out (pixels, columns) = sum of `terms` convolutions of images (pixels, K) */
+static void NAMED(product)(const Plan *plan, const Term *term, long terms, long K, REAL *out, long columns) {
+    for (long begin = 0; begin < plan->pixels; begin += CHUNK) {
+        long end = MIN(begin + CHUNK, plan->pixels), order[CHUNK];
+        Product job = {.terms = terms, .K = K, .taps = 9, .columns = columns, .from = plan->from, .to = plan->to, .out = out};
+        REAL few[2][CHUNK * 9 * FEW];
+        for (long t = 0; t < terms; t++)
+            job.term[t] = term[t];
+        if (K <= FEW) { /* one tap of nine times as many factors */
+            job.K = 9 * K, job.taps = 1, job.from = order, job.to = plan->to + begin;
+            for (long t = 0; t < terms; t++) {
+                NAMED(patches)(plan, begin, end, term[t].x, K, few[t]);
+                job.term[t].x = few[t];
+            }
+            for (long i = 0; i < end - begin; i++)
+                order[i] = i;
+        }
+        for (long o = 0; o < columns; o += COLUMNS)
+            if (K <= FEW)
+                NAMED(rows)(&job, &(Kind){.taps = 1}, 0, end - begin, o);
+            else
+                for (const Kind *kind = plan->kind; kind < plan->kind + plan->kinds; kind++)
+                    NAMED(rows)(&job, kind, MAX(begin, kind->begin), MAX(MAX(begin, kind->begin), MIN(end, kind->end)), o);
+    }
+}
+
+/* dw (O, taps, C) += sum over pixels of g (pixels, O) times x (C numbers a pixel and tap), of the chunk's pixels */
+static void NAMED(chunk)(const REAL *const *x, const REAL *const *g, long count, long C, long O, REAL *dw, long stride) {
+    for (long c = 0; c < C && count; c += COLUMNS) {
+        REAL b[CHUNK * COLUMNS];
+        for (long k = 0; k < count; k++)
+            NAMED(row)(b + k * COLUMNS, x[k] + c, C - c);
+        for (long i = 0, parts = (O + ROWS - 1) / ROWS; i < parts; i++) {
+            long o = i * O / parts;
+            gathers[(i + 1) * O / parts - o](g, o, b, count, dw + o * stride + c, stride, C - c);
+        }
+    }
+}
+
+/* dw (O, 3, 3, C) += the gradient of a convolution's weights: x its images, g the gradient of what it gave */
+static void NAMED(weights)(const Plan *plan, const REAL *x, const REAL *g, long C, long O, REAL *dw) {
+    const REAL *from[CHUNK], *to[CHUNK];
+    REAL few[CHUNK * 9 * FEW];
+    for (long begin = 0; begin < plan->pixels; begin += CHUNK) {
+        long end = MIN(begin + CHUNK, plan->pixels);
+        if (C <= FEW) {
+            NAMED(patches)(plan, begin, end, x, C, few);
+            for (long k = 0; k < end - begin; k++)
+                from[k] = few + k * 9 * C, to[k] = g + plan->to[begin + k] * O;
+            NAMED(chunk)(from, to, end - begin, 9 * C, O, dw, 9 * C);
+            continue;
+        }
+        for (long tap = 0; tap < 9; tap++) {
+            long count = 0;
+            for (const Kind *kind = plan->kind; kind < plan->kind + plan->kinds; kind++)
+                for (long i = 0; i < kind->taps; i++)
+                    for (long row = MAX(begin, kind->begin); kind->tap[i] == tap && row < MIN(end, kind->end); row++) {
+                        from[count] = x + (plan->from[row] + kind->shift[i]) * C;
+                        to[count++] = g + plan->to[row] * O;
+                    }
+            NAMED(chunk)(from, to, count, C, O, dw + tap * C, 9 * C);
+        }
+    }
+}
+
+/* The room that panels take, in numbers. */
+static size_t NAMED(panel_room)(long O, long C) { return (O + COLUMNS) * (C + COLUMNS) * 9; }
+
+/* Weights (O, 3, 3, C) as a convolution's panels. */
+static void NAMED(panels)(const REAL *w, REAL *panel, long O, long C) {
+    const long K = 9 * C;
+    for (long o = 0; o < O; o += COLUMNS, panel += K * COLUMNS)
+        for (long k0 = 0; k0 < K; k0 += 16) /* in blocks, so that both sides stay in the cache */
+            for (long j = 0; j < COLUMNS; j++)
+                for (long k = k0; k < MIN(k0 + 16, K); k++)
+                    panel[k * COLUMNS + j] = o + j < O ? w[(o + j) * K + k] : 0;
+}
+
+/* The same for its transpose, which gives C channels of O. */
+static void NAMED(panels_transposed)(const REAL *w, REAL *panel, long O, long C) {
+    for (long c = 0; c < C; c += COLUMNS)
+        for (long tap = 0; tap < 9; tap++)
+            for (long o = 0; o < O; o++, panel += COLUMNS)
+                NAMED(row)(panel, w + (o * 9 + tap) * C + c, C - c);
+}
