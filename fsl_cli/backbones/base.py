@@ -34,6 +34,7 @@ class Backbone(nn.Module, ABC):
     block_channels: Sequence[int]  # what each block gives to the next
     frozen = False
     compiled = False  # whether tasks that each have weights of their own go through it side by side, in compiled blocks
+    origin = ""  # what its first weights have seen: ImageNet, or a file's name where that is not known; "": nothing
     drops = False  # whether training drops something at random
     progress = 1.0  # share of the training that is done; before each of its steps the learner says how much
     pixels: tuple[Sequence[float], Sequence[float]] | None = None  # mean and std that images were scaled by, if known

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from fsl_cli.backbones.base import NO_CHANGES, Backbone, Changes
 from fsl_cli.backbones.mode import Mode
 from fsl_cli.errors import UserError
+
+IMAGENET = "ImageNet"
 
 
 class Trained(NamedTuple):
@@ -26,27 +30,38 @@ class Trained(NamedTuple):
 class Pretrained(Backbone):
     """`net` without its classifier, images (n, 3, size, size) -> (n, features), on images of 1 or 3 channels.
 
-    Grey is shown to it as colour, and pixels at the scale of its own training. It keeps the normalisation that it has:
+    Grey is shown to it as colour, and pixels at the scale of its own training, of images of another size than `resize`
+    after they are brought to that. It keeps the normalisation that it has:
     what is a batch norm takes, in training, the statistics of one episode, as `backbones.norm` does. Its blocks are
     out of an algorithm's reach. Raises UserError where it cannot take images of that size.
     """
 
-    def __init__(self, name: str, net: nn.Module, trained: Trained, channels: int, size: int) -> None:
+    def __init__(
+        self, name: str, net: nn.Module, trained: Trained, channels: int, size: int, resize: int | None = None
+    ) -> None:
         super().__init__()
         if channels not in (1, 3):
             raise UserError(f"backbone.name={name}: takes images of 1 or 3 channels, and these have {channels}.")
         self.norm: Mode = "running"
         self.net = net
         self.trained = trained
-        self.out_features = _tried(name, net, trained.size, size)
+        self.resize = resize
+        self.out_features = _tried(name, net, trained.size, resize or size)
         self.map_shape = (self.out_features, 1, 1)
         self.block_channels = ()
 
     def features(self, x: Tensor, n_support: int, changes: Changes = NO_CHANGES) -> Tensor:
-        x = self._rescaled(x.expand(-1, -1, 3, -1, -1))
+        x = self._resized(self._rescaled(x.expand(-1, -1, 3, -1, -1)))
         if self.training:
             return self._by_episode(x)
         return self.net(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+    def _resized(self, x: Tensor) -> Tensor:
+        """(T, n, 3, H, W) at the size that the network is to see."""
+        if self.resize in (None, x.shape[-1]):
+            return x
+        side = [self.resize, self.resize]
+        return F.interpolate(x.flatten(0, 1), side, mode="bilinear", antialias=True).unflatten(0, x.shape[:2])
 
     def _rescaled(self, x: Tensor) -> Tensor:
         """(T, n, 3, H, W) as the network's own training scaled them."""
@@ -72,6 +87,17 @@ class Pretrained(Backbone):
         return torch.stack(outs)
 
 
+def origin(tag: str) -> str:
+    """What weights that timm calls by this tag have seen: ImageNet, or the tag itself where that is not known."""
+    return IMAGENET if re.search(r"in(1|12|21|22)k|^dino$|mae", tag) else tag or "timm"
+
+
+def demand_one(pretrained: bool, weights: str | None) -> None:
+    """Raises UserError where weights are to come from two places."""
+    if pretrained and weights:
+        raise UserError(f"backbone.pretrained=true backbone.weights={weights}: choose one of the two.")
+
+
 def demand_running(norm: Mode) -> None:
     """Raises UserError for a norm that a network which keeps its own cannot have."""
     if norm != "running":
@@ -92,8 +118,8 @@ def no_weights(name: str, error: Exception, places: str) -> UserError:
     """That trained weights could not be had, where they were looked for and what to do by hand."""
     reason = " ".join(str(error).split()) or type(error).__name__
     return UserError(
-        f"The weights of {name} cannot be had: {reason[:300]}. {places}, or type "
-        "backbone.pretrained=false to do without, as a test of a finished run can: its checkpoint has all weights."
+        f"The weights of {name} cannot be had: {reason[:300]}. {places}, take them "
+        "from a file, backbone.weights=FILE, or type backbone.pretrained=false to do without."
     )
 
 

@@ -79,6 +79,7 @@ class DataSet(NamedTuple):
     reading: str = ""  # how the user's files were understood, in words
     left_out: list[str] = []  # kinds of files that were not taken, and why
     on_small: str | None = None  # classes too small for an episode: stop | skip; None where there is no such setting
+    part_of: str = ""  # a larger collection of which its classes are some, such as ImageNet
 
     @property
     def hash(self) -> str:

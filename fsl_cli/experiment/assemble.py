@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.backbones.base import Backbone
 from fsl_cli.backbones.mode import Mode
 from fsl_cli.data.augment import Augment
 from fsl_cli.data.feasible import shape_problems, without_small
@@ -21,7 +22,7 @@ from fsl_cli.experiment.datamodule import Episodic
 from fsl_cli.experiment.learner import Learner, Metric
 from fsl_cli.runs.checkpoints import load_weights
 from fsl_cli.runs.run import Run
-from fsl_cli.settings.binding import build, demand_parts
+from fsl_cli.settings.binding import build, demand_parts, without_weights
 from fsl_cli.settings.schema import Image, Settings
 
 Data = DataSet | Sinusoids
@@ -36,6 +37,7 @@ class Experiment(NamedTuple):
     data: Data
     image: Image  # what the backbone sees
     train_classes: int  # of the training split, turned ones counted on their own
+    pretrained: str  # what the backbone's first weights had seen, as `Backbone.origin`
 
 
 def assemble(settings: Settings, parts: Sequence[str] = ("train", "val", "test")) -> Experiment:
@@ -63,7 +65,8 @@ def assemble(settings: Settings, parts: Sequence[str] = ("train", "val", "test")
     train_classes = settings.train_classes or own
     teacher = trained(Run(settings.teacher)) if settings.teacher and "train" in parts else None
     built = learner(settings, image, tasks.metric, train_classes, teacher)
-    return Experiment(built, episodes, data, image, train_classes)
+    pretrained = settings.pretrained or next((b.origin for b in built.modules() if isinstance(b, Backbone)), "")
+    return Experiment(built, episodes, data, image, train_classes, pretrained)
 
 
 def trained(run: Run, trust: Sequence[str] = (), norm: Mode | None = None) -> Algorithm:
@@ -77,10 +80,7 @@ def trained(run: Run, trust: Sequence[str] = (), norm: Mode | None = None) -> Al
     image = settings.image
     if image is None:
         raise UserError(f"{run.folder / 'config.yaml'} does not say what images the run sees. Is it of another fsl?")
-    if "pretrained" in settings.backbone.values:
-        settings = settings.having(
-            backbone=settings.backbone.having(pretrained=False)
-        )  # the checkpoint has the weights
+    settings = without_weights(settings)
     if norm:
         settings = settings.having(norm=norm, backbone=settings.backbone.having(norm=norm))
     built = learner(settings, image, train_classes=settings.train_classes or 1)

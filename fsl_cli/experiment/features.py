@@ -86,7 +86,7 @@ def _features(backbone: Backbone, tasks: ImageTasks, part: str, trainer: lightni
     training = backbone.training
     backbone.eval()
     with torch.no_grad(), trainer.precision_plugin.forward_context():
-        dtype = next(backbone.parameters()).dtype
+        dtype = next((weight.dtype for weight in backbone.parameters()), torch.get_default_dtype())
         chunks = [backbone(images.unsqueeze(0)).squeeze(0).to(dtype) for images in tasks.images(part, device, dtype)]
     backbone.train(training)
     found = torch.cat(chunks)

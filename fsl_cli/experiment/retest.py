@@ -10,7 +10,7 @@ from typing import Any
 from fsl_cli.errors import UserError
 from fsl_cli.runs.run import Run
 from fsl_cli.runs.wording import task_name
-from fsl_cli.settings.binding import demand_fit, demand_root
+from fsl_cli.settings.binding import demand_fit, demand_root, without_weights
 from fsl_cli.settings.compose import compose, did_you_mean, names
 from fsl_cli.settings.schema import Settings
 from fsl_cli.settings.words import typed_value
@@ -24,7 +24,7 @@ def settings_of_a_test(run: Run, given: dict[str, str], user_dir: str | None) ->
     Raises UserError when the two do not go together.
     """
     trust = names(given.pop("trust", ""))
-    settings = demand_fit(changed(run.settings.plain(), given, user_dir), trust)
+    settings = without_weights(demand_fit(changed(run.settings.plain(), given, user_dir), trust))
     if "data.root" in given:  # the run's own may be on another machine
         demand_root(settings.data)
     return settings

@@ -33,7 +33,9 @@ def start(config: Config, begun: Callable[[Run], Any] | None = None, report: Rep
     settings = finalize(config)
     experiment = assemble(settings)
     _try_out(settings, experiment)
-    settings = settings.having(image=experiment.image, train_classes=experiment.train_classes)
+    settings = settings.having(
+        image=experiment.image, train_classes=experiment.train_classes, pretrained=experiment.pretrained
+    )
     run = Run(new_folder(settings.out, run_name(settings)))
     try:
         with disk(run), run.lock():
@@ -89,10 +91,13 @@ def finalize(config: Config) -> Settings:
     demand_root(settings.data)
     if root := settings.data.get("root"):
         settings = settings.having(data=settings.data.having(root=_absolute(root)))
+    if places := {key: _absolute(path) for key in ("weights", "file") if (path := settings.backbone.get(key))}:
+        settings = settings.having(backbone=settings.backbone.having(**places))
     if settings.teacher:
         settings = settings.having(teacher=_absolute(settings.teacher))
     if settings.init:
-        settings = settings.having(init=_absolute(settings.init), image=Run(settings.init).settings.image)
+        first = Run(settings.init).settings
+        settings = settings.having(init=_absolute(settings.init), image=first.image, pretrained=first.pretrained)
         if "size" in settings.data.values and settings.image:
             settings = settings.having(data=settings.data.having(size=settings.image.size))
     return settings.having(choices=config.choices)

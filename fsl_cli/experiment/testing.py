@@ -14,7 +14,7 @@ import torch
 
 from fsl_cli import __version__
 from fsl_cli.data.sources.sinusoid import REACH, SinusoidTasks
-from fsl_cli.data.store import cache_folder
+from fsl_cli.data.store import DataSet, cache_folder
 from fsl_cli.data.tasks import Batch
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.assemble import Data, Experiment
@@ -23,7 +23,7 @@ from fsl_cli.experiment.features import features_for_images, possible, worth_it
 from fsl_cli.files import write_table, writing
 from fsl_cli.pictures.curves import FittedTask
 from fsl_cli.runs.checkpoints import load_weights, read_checkpoint
-from fsl_cli.runs.records import UNFINISHED, Result, write
+from fsl_cli.runs.records import UNFINISHED, Result, seen, write
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.schema import Settings
 from fsl_cli.stats import mean_interval
@@ -83,6 +83,8 @@ def run_test(
         changes=changes if run.training else [*changes, UNFINISHED],
         training_seconds=round(seconds, 1),
         version=__version__,
+        pretrained=experiment.pretrained,
+        seen=seen(experiment.pretrained, data.part_of if isinstance(data, DataSet) else ""),
     )
     with writing(destination, "Free some space and test again."):
         destination.mkdir(parents=True, exist_ok=True)

@@ -20,8 +20,16 @@ def protocol_line(result: Result) -> str:
     return (
         f"{elsewhere}{result.data} {result.split} split ({result.split_hash}), "
         f"rotations={result.rotations}, {sampling}{queries} a class, {result.episodes} episodes, "
-        f"{result.inference} (norm={result.norm})"
+        f"{result.inference} (norm={result.norm}){_weights(result)}"
     )
+
+
+def _weights(result: Result) -> str:
+    """What the backbone had seen before, which is no measure of new classes where the test's were among it."""
+    if not result.pretrained:
+        return ""
+    known = {"yes": ", which HAS SEEN these classes", "maybe": ", which may have seen these classes"}
+    return f", on weights from {result.pretrained}{known.get(result.seen, '')}"
 
 
 def reached_line(result: Result) -> str:

@@ -19,7 +19,7 @@ THEIRS = "Published numbers were reached under the papers' protocols, as far as 
 # of a result, for CSV
 COLUMNS = (
     "data", "split", "split_hash", "images", "rotations", "sampling", "part", "way", "shot", "query", "episodes",
-    "episode_seed", "norm", "inference", "trained_on", "metric",
+    "episode_seed", "norm", "inference", "trained_on", "pretrained", "seen", "metric",
 )  # fmt: skip
 Strong = Callable[[str], str]
 

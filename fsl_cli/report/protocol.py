@@ -14,7 +14,7 @@ EPISODES = (
     "metric",
 )  # fmt: skip
 # and what else two numbers of one column have in common
-COLUMN = (*EPISODES, "episodes", "norm", "inference", "trained_on", "channels", "size")
+COLUMN = (*EPISODES, "episodes", "norm", "inference", "trained_on", "pretrained", "channels", "size")
 OF_A_TEST = ("way", "shot", "query", "data", "rotations", "sampling")  # fsl test can change these of a finished run
 IRRELEVANT = ("data.root", "data.cache", "data.download")  # where images come from, not which they are
 

@@ -44,7 +44,7 @@ class Published(NamedTuple):
 
 def published(result: Result) -> list[Published]:
     """What papers report for a result's data set, way and shot; nothing where it was trained on other data."""
-    if result.metric != "accuracy" or result.trained_on != result.data:
+    if result.metric != "accuracy" or result.trained_on != result.data or result.pretrained:
         return []
     if not _known_task(result):
         return []

@@ -12,7 +12,15 @@ from fsl_cli.runs.run import Run
 from fsl_cli.runs.wording import task_name
 from fsl_cli.settings.schema import Settings
 
-ELSEWHERE = {"out", "logger", "trust", "choices", "image", "train_classes"}  # says nothing of what is computed
+ELSEWHERE = {
+    "out",
+    "logger",
+    "trust",
+    "choices",
+    "image",
+    "train_classes",
+    "pretrained",
+}  # says nothing of what is computed
 MACHINE = {"accelerator", "devices", "num_nodes", "strategy"}  # of a trainer
 
 

@@ -34,6 +34,11 @@ class Training:
         return self.best_value if self.metric == "accuracy" else -self.best_value
 
 
+def seen(pretrained: str, part_of: str) -> str:
+    """`Result.seen`, of weights that have seen `pretrained` and a data set whose classes are `part_of` something."""
+    return "" if not (pretrained and part_of) else "yes" if pretrained == part_of else "maybe"
+
+
 @dataclass(frozen=True)
 class Result:
     """result.json: a test, with everything that tells whether two numbers may stand in one column."""
@@ -68,6 +73,8 @@ class Result:
     changes: list[str]  # settings of the run that were changed for this test
     version: str
     sampling: str = "uniform"  # of an episode's classes: uniform in the split | within_alphabet
+    pretrained: str = ""  # what the backbone's first weights had seen: ImageNet, or a file's name; "": nothing
+    seen: str = ""  # whether the test classes were among that: "" no, as far as fsl knows | maybe | yes
 
 
 Record = TypeVar("Record", Training, Result)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
+from fsl_cli.backbones.weights import put_weights
 from fsl_cli.errors import UserError
 from fsl_cli.ranges import PartOf, Rate, Share, Weight
 from fsl_cli.settings.compose import did_you_mean
@@ -42,7 +43,8 @@ PACKAGES = {  # what loggers need besides Lightning, in the extra [track]
     "WandbLogger": "wandb",
     "Comet": "comet_ml",
 }
-SHARED: dict[str, dict[str, Any]] = {"backbone": {"frozen": bool}}  # settings of every one, which `build` sees to
+# settings of every one, which `build` sees to where it does not itself
+SHARED: dict[str, dict[str, Any]] = {"backbone": {"frozen": bool, "weights": str | None}}
 FOREIGN: dict[str, Any] = {  # ranges of numbers whose annotations are a library's
     "lr": Rate, "eps": Rate, "weight_decay": Weight, "momentum": PartOf, "dampening": Share, "alpha": Share,
     "beta2_decay": float, "rho": Share, "lr_decay": Weight, "lambd": Weight, "betas": Annotated[list[float], PartOf],
@@ -99,16 +101,20 @@ def demand_root(data: Part) -> None:
 def build(part: Part, **later: Any) -> Any:
     """Call what a part names with its values, and what it takes of `later`.
 
-    `problems` has vouched for the name. What has no setting `frozen` of its own, but is told `frozen: true`, is built
-    and frozen. Raises UserError where the values do not go together, or are too large for this machine.
+    `problems` has vouched for the name. What has no settings `frozen` and `weights` of its own, but is told them, is
+    built, given the weights of that file, and frozen. Raises UserError where the values do not go together, or are too
+    large for this machine.
     """
     module, _, attribute = part.target.rpartition(".")
     values = dict(part.values)
     target = getattr(importlib.import_module(module), attribute)
     taken = inspect.signature(target).parameters
-    frozen = "frozen" in values and "frozen" not in taken and values.pop("frozen")
+    frozen, weights = (values.pop(key) if key in values and key not in taken else None for key in ("frozen", "weights"))
     try:
         built = target(**values, **{key: value for key, value in later.items() if key in taken})
+        if weights:
+            put_weights(built, Path(weights).expanduser())
+            built.origin = Path(weights).name
         return built.freeze() if frozen else built
     except (ValueError, re.error) as error:
         raise UserError(f"{attribute} cannot be built with {values}: {error}.") from error
@@ -116,6 +122,13 @@ def build(part: Part, **later: Any) -> Any:
         if isinstance(error, RuntimeError) and not re.search("memory|overflow|too large", str(error), re.IGNORECASE):
             raise
         raise UserError(f"{attribute} cannot be built with {values}: that is too large for this machine.") from error
+
+
+def without_weights(settings: Settings) -> Settings:
+    """As a finished run's backbone is built, without the weights that it began with: its checkpoint has all."""
+    first = {"weights": None, "pretrained": False}
+    there = {key: value for key, value in first.items() if key in settings.backbone.values}
+    return settings.having(backbone=settings.backbone.having(**there))
 
 
 def _names(trust: Any) -> list[str]:

@@ -82,6 +82,7 @@ class Settings:
     choices: Annotated[dict[str, str], "which file of each group was chosen"] = field(default_factory=dict)
     image: Annotated[Image | None, "what the backbone sees; found out at the start"] = None
     train_classes: Annotated[Count | None, "classes of the training split; found out at the start"] = None
+    pretrained: Annotated[str, "what the backbone's first weights had seen; found out at the start"] = ""
 
     def plain(self) -> dict[str, Any]:
         """As YAML has it; what was not found out yet is left out."""
@@ -93,7 +94,7 @@ class Settings:
         return replace(self, **values)
 
 
-FOUND_OUT = {"image", "train_classes"}  # by a run itself
+FOUND_OUT = {"image", "train_classes", "pretrained"}  # by a run itself
 NAMES = tuple(each.name for each in fields(Settings))
 KINDS: dict[str, Any] = get_type_hints(Settings, include_extras=True)
 OPTIONAL = {

@@ -108,6 +108,7 @@ def test_images_with_tables_or_in_folders_zipped_or_not(
     assert names(data) == LISTS and {split.turns for split in data.splits.values()} == {1}
     assert data.protocol == {"split": "ravi", "split_hash": split_hash(LISTS), "rotations": "none"}
     assert len(data.mean) == len(data.std) == 3
+    assert data.part_of == "ImageNet"
     same = opened(zipped(tmp_path / "other", tables("some/where")), tmp_path / "cache")
     assert same.store.hash == data.store.hash
 

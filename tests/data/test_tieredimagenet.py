@@ -86,6 +86,7 @@ def test_the_published_pickles(tmp_path: Path, dump: Callable[[Any], bytes], sha
     assert np.diff(data.store.starts).tolist() == [2, 2, 2, 2, 3, 2]
     assert np.array_equal(data.store.images[8:11], PIXELS["train"][[0, 5, 6]].transpose(0, 3, 1, 2))
     assert data.protocol.keys() == {"split", "split_hash", "rotations"} and data.protocol["split"] == "ren"
+    assert data.part_of == "ImageNet"
 
 
 def test_class_folders(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def miniimagenet(
     lists = frozen("miniimagenet")
     if sorted(store.names) != sorted(sum(lists.values(), [])):
         lists = by_prefix(store.names)  # pickles that number their classes
-    return divided("miniimagenet", store, "ravi", lists, rotations)._replace(mean=MEAN, std=STD)
+    return divided("miniimagenet", store, "ravi", lists, rotations)._replace(mean=MEAN, std=STD, part_of="ImageNet")
 
 
 def _draw(place: Path, size: int, on_error: str, skipped: list[str]) -> Iterable[tuple[str, Images]]:

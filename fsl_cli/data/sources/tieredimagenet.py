@@ -51,7 +51,7 @@ def tieredimagenet(
     draw = partial(_draw, size=size, on_error=on_error, skipped=skipped)
     store = open_copy(cache_folder(cache), "tieredimagenet", root, recipe, draw, GET_IT)
     data = divided("tieredimagenet", store, "ren", by_prefix(store.names), rotations)
-    return data._replace(mean=MEAN, std=STD)
+    return data._replace(mean=MEAN, std=STD, part_of="ImageNet")
 
 
 def _draw(place: Path, size: int, on_error: str, skipped: list[str]) -> Iterable[tuple[str, Images]]:
