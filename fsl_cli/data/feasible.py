@@ -20,7 +20,7 @@ def shape_problems(data: DataSet, shapes: Shapes) -> list[str]:
             problems.append(
                 f"{_prefix(part)}way={shape.way}: with fewer than 2 classes there is nothing to tell apart."
             )
-        problems += _too_few(data, part, shapes) + _too_small(data, part, shapes)
+        problems += _too_few(data, part, shapes) + (_too_small(data, part, shapes) or _too_many(data, part, shape))
     return list(dict.fromkeys(problems))
 
 
@@ -110,6 +110,20 @@ def _too_small(data: DataSet, part: str, shapes: Shapes) -> list[str]:
     return [
         f"{prefix}shot={shape.shot} and {prefix}query={shape.query} need {need} images of each class; {name} in the "
         f"{part} split of {data.name} has {least}. {text}."
+    ]
+
+
+def _too_many(data: DataSet, part: str, shape: Shape) -> list[str]:
+    """A range of shots whose upper end no class reaches: what would be drawn is not what was asked for."""
+    sizes, most = sizes_of(data, part), largest(shape.shot)
+    queries = needed(shape) - smallest(shape.shot)
+    if isinstance(shape.shot, int) or not len(sizes) or most + queries <= sizes.max():
+        return []
+    there, able = int(sizes.max()), int(sizes.max()) - queries
+    prefix = _prefix(part)
+    return [
+        f"{prefix}shot={shape.shot} and {prefix}query={shape.query} need up to {most + queries} images of a class; "
+        f"the largest in the {part} split of {data.name} has {there}. Try {prefix}shot=[{smallest(shape.shot)},{able}]."
     ]
 
 

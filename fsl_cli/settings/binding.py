@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_type_hints
 
 from fsl_cli.backbones.weights import put_weights
 from fsl_cli.errors import UserError
-from fsl_cli.ranges import PartOf, Rate, Share, Weight
+from fsl_cli.ranges import PartOf, Range, Rate, Share, Weight
 from fsl_cli.settings.compose import did_you_mean
 from fsl_cli.settings.schema import PARTS, Part, Settings, is_part, root_problems, shape_problems, typed
 from fsl_cli.settings.values import problem
@@ -47,7 +47,8 @@ PACKAGES = {  # what loggers need besides Lightning, in the extra [track]
 SHARED: dict[str, dict[str, Any]] = {"backbone": {"frozen": bool, "weights": str | None}}
 FOREIGN: dict[str, Any] = {  # ranges of numbers whose annotations are a library's
     "lr": Rate, "eps": Rate, "weight_decay": Weight, "momentum": PartOf, "dampening": Share, "alpha": Share,
-    "beta2_decay": float, "rho": Share, "lr_decay": Weight, "lambd": Weight, "betas": Annotated[list[float], PartOf],
+    "beta2_decay": float, "rho": Share, "lr_decay": Weight, "lambd": Weight,
+    "betas": Annotated[list[float], Range(least=0, below=1)],
 }  # fmt: skip
 
 

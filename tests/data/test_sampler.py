@@ -10,7 +10,9 @@ import torch
 from conftest import tiny_data
 
 from fsl_cli.data.augment import Augment
+from fsl_cli.data.feasible import shape_problems
 from fsl_cli.data.sampler import Sampler, Shape
+from fsl_cli.data.sources.glyphs import glyphs
 from fsl_cli.data.tasks import Batch, ImageTasks
 from fsl_cli.episodes import Episodes
 from fsl_cli.errors import UserError
@@ -176,3 +178,10 @@ def test_only_training_images_are_augmented_and_by_their_index_alone() -> None:
     assert torch.equal(images("val", [0], some), images("val", [0], None))
     assert not torch.equal(images("train", [0], some), images("train", [0], None))
     assert torch.equal(images("train", [0, 1], some)[1], images("train", [1], some)[0])
+
+
+def test_a_range_of_shots_that_no_class_reaches_is_refused() -> None:
+    data = glyphs(train_classes=6, val_classes=6, test_classes=6, drawings=8, size=8)
+    [line] = shape_problems(data, {"val": Shape(5, [1, 99], 2)})
+    assert line.startswith("shot=[1, 99] and query=2 need up to 101 images of a class") and "Try shot=[1,6]." in line
+    assert shape_problems(data, {"val": Shape(5, [1, 6], 2)}) == []
