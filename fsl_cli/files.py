@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,9 @@ from uuid import uuid4
 
 from fsl_cli.errors import UserError
 from fsl_cli.text import csv_cell
+
+TABLES = {".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet"}
+ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz"}
 
 
 def make_folder(folder: Path) -> None:
@@ -91,3 +95,16 @@ def disk(place: object) -> Iterator[None]:
         raise UserError(
             f"{error.filename or place} cannot be written: {error.strerror}. Free some space, or type out=FOLDER."
         ) from error
+
+
+def own_name(root: str | None, name: str | None = None) -> str:
+    """What a collection at `root` is called, in letters that a path may have: `name`, or as its folder or archive.
+
+    A table is called as the folder that it lies in.
+    """
+    path = Path(root or "folder").expanduser().resolve()
+    if path.suffix.lower() in TABLES:
+        path = path.parent
+    while path.suffix.lower() in ARCHIVES:
+        path = path.with_suffix("")
+    return re.sub(r"[^\w.-]+", "_", name or path.name).strip("._") or "folder"

@@ -71,7 +71,7 @@ class ANIL(Algorithm):
 
     def _fast_head(self, head: Parameters, features: Tensor, y: Tensor, way: int) -> Parameters:
         """The head after the inner loop on features (n, d), which are the same in every step; {}: of prototypes."""
-        head = head or prototype_head(features, y, way)
+        head = head or prototype_head(features, y, way, self.net.temperature)
 
         def loss(weights: Parameters, step: int) -> Tensor:
             return task_loss(F.linear(features, **weights), y)

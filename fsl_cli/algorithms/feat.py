@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fsl_cli.algorithms.base import Algorithm
-from fsl_cli.algorithms.protonet import logits, prototypes
+from fsl_cli.algorithms.protonet import logits, prototypes, usual_temperature
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
 from fsl_cli.ranges import Count, Rate, Weight
@@ -27,7 +27,8 @@ class FEAT(Algorithm):
 
     Logits are minus the squared distances over `temperature`. In training a second loss counts `contrast` times: each
     class's images, support and query, attend to each other, and each image before that must be nearest to the mean of
-    its class after it, at `contrast_temperature`. The attention learns `lr_times` as fast as the backbone.
+    its class after it, at `contrast_temperature`. By default both are `usual_temperature`. The attention
+    learns `lr_times` as fast as the backbone.
     """
 
     takes_features = True
@@ -35,18 +36,19 @@ class FEAT(Algorithm):
     def __init__(
         self,
         backbone: Backbone,
-        temperature: Rate = 64.0,
+        temperature: Rate | None = None,
         contrast: Weight = 1.0,
-        contrast_temperature: Rate = 16.0,
+        contrast_temperature: Rate | None = None,
         heads: Count = 1,
         lr_times: Rate = 10.0,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.attention = _Attention(backbone.out_features, heads)
-        self.temperature = temperature
+        usual = usual_temperature(backbone.out_features)
+        self.temperature = temperature or usual
         self.contrast = contrast
-        self.contrast_temperature = contrast_temperature
+        self.contrast_temperature = contrast_temperature or usual
         self.lr_times = lr_times
 
     def adapt(self, support: Examples) -> Classifier:

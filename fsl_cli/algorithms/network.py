@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from fsl_cli.algorithms.inner_loop import Loss, Parameters
 from fsl_cli.algorithms.over_tasks import for_each_task, mean_loss
-from fsl_cli.algorithms.protonet import prototypes
+from fsl_cli.algorithms.protonet import prototypes, usual_temperature
 from fsl_cli.backbones.base import NO_CHANGES, Backbone, Changes
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
 from fsl_cli.errors import UserError
@@ -21,17 +21,19 @@ from fsl_cli.errors import UserError
 Learn = Callable[[nn.Module, Parameters, Examples], Parameters]
 
 # What the head of a task starts from: what training has learned, which began with torch's own start or one of MAML's
-# authors (normal on Omniglot, xavier on miniImageNet, small on sinusoids; biases 0); or the task's prototypes
+# authors (normal on Omniglot, xavier on miniImageNet, small on sinusoids; biases 0); or the task's prototypes, whose
+# distances are as the paper has them, or scaled as a prototypical network's
 Start = Literal["learned", "normal", "xavier", "small"]
-HeadInit = Literal["learned", "normal", "xavier", "small", "prototypes"]
+HeadInit = Literal["learned", "normal", "xavier", "small", "prototypes", "scaled_prototypes"]
 ANY_WAY = " Or train with algo.head_init=prototypes: such a model takes any way."
 
 
 class Network(nn.Module):
     """Backbone and linear head for one task: (n, *item), the support set's images -> (n, way).
 
-    With `head_init` = "prototypes" the head is no parameter and has no size; `task_head` makes that of a task. `way`
-    is the head's number of outputs, None where it has any; `adaptable` names all that an inner loop may adapt.
+    With `head_init` = "prototypes", or scaled ones, the head is no parameter and has no size; `task_head` makes that of
+    a task, whose distances are divided by `temperature`. `way` is the head's number of outputs, None where it has any;
+    `adaptable` names all that an inner loop may adapt.
     """
 
     def __init__(self, backbone: Backbone, way: int | list[int], head_init: HeadInit = "learned") -> None:
@@ -42,7 +44,8 @@ class Network(nn.Module):
                 "Type norm=support (inductive), norm=transductive, norm=group or norm=none."
             )
         self.backbone = backbone
-        self.way = None if head_init == "prototypes" else _one_number(way)
+        self.temperature = usual_temperature(backbone.out_features) if head_init == "scaled_prototypes" else 1.0
+        self.way = None if head_init in ("prototypes", "scaled_prototypes") else _one_number(way)
         self.head = _Borrowed() if self.way is None else _head(backbone.out_features, self.way, head_init)
         self.adaptable = [f"backbone.{name}" for name, _ in backbone.named_parameters()] + ["head.weight", "head.bias"]
 
@@ -87,27 +90,28 @@ def _one_number(way: int | list[int]) -> int:
     )
 
 
-def task_head(net: nn.Module, parameters: Parameters, support: Examples, way: int) -> Parameters:
+def task_head(net: Any, parameters: Parameters, support: Examples, way: int) -> Parameters:
     """The head that one task starts from, of the support set's features under `parameters`; {} where it is learned."""
     if "head.weight" in parameters:
         return {}
     body = {name.removeprefix("backbone."): value for name, value in parameters.items() if name.startswith("backbone.")}
     features = functional_call(net.get_submodule("backbone"), body, (support.x.unsqueeze(0),)).squeeze(0)  # (n, d)
-    return {f"head.{name}": value for name, value in prototype_head(features, support.y, way).items()}
+    return {f"head.{name}": value for name, value in prototype_head(features, support.y, way, net.temperature).items()}
 
 
-def prototype_head(features: Tensor, y: Tensor, way: int) -> Parameters:
+def prototype_head(features: Tensor, y: Tensor, way: int, temperature: float = 1.0) -> Parameters:
     """The linear head of a prototypical network: features (n, d), y (n,) -> weight (way, d), bias (way,).
 
     Proto-MAML (Triantafillou et al., ICLR 2020, section 3), https://arxiv.org/abs/1903.03096: -|f - c_k|^2 is
-    2 c_k f - |c_k|^2 but for |f|^2, which is the same for all classes. The head is a function of the features,
-    and so of the backbone, which gradients reach through it. Raises UserError in regression, which has no classes.
+    2 c_k f - |c_k|^2 but for |f|^2, which is the same for all classes; all over `temperature`. The head is a function
+    of the features, and so of the backbone, which gradients reach through it. Raises UserError in regression, which has
+    no classes.
     """
     if y.is_floating_point():
         raise UserError("algo.head_init=prototypes: a regression has no classes. Type algo.head_init=learned.")
     centres = prototypes(features.unsqueeze(0), y.unsqueeze(0), way).squeeze(0)  # (way, d)
     centres = centres.to(torch.promote_types(centres.dtype, torch.float32))  # bfloat16 would lose small steps
-    return {"weight": 2 * centres, "bias": -centres.square().sum(-1)}
+    return {"weight": 2 * centres / temperature, "bias": -centres.square().sum(-1) / temperature}
 
 
 def demand_way(support: Examples, way: int | None, otherwise: str = "") -> int:

@@ -21,10 +21,10 @@ from fsl_cli.ranges import Rate
 class ProtoNet(Algorithm):
     """Nearest class mean by `distance`.
 
-    `euclidean`: squared distances, divided by `temperature` (1: the paper's). `cosine`: cosines, which lie within
-    one of zero however long the features are, so the network cannot sharpen them; a learned scale does, which starts
-    from `scale` (10 as in Gidaris and Komodakis 2018, https://arxiv.org/abs/1804.09458). From a backbone trained on
-    all classes, that is Meta-Baseline (Chen et al., ICCV 2021, equations 1 and 2), https://arxiv.org/abs/2003.04390
+    `euclidean`: squared distances, divided by `temperature`, by default by `usual_temperature`. `cosine`: cosines,
+    which lie within one of zero however long the features are, so the network cannot sharpen them; a learned scale
+    does, which starts from `scale` (10 as in Gidaris and Komodakis 2018, https://arxiv.org/abs/1804.09458). From a
+    backbone trained on all classes, that is Meta-Baseline (Chen et al., ICCV 2021, equations 1 and 2), https://arxiv.org/abs/2003.04390
     """
 
     takes_features = True
@@ -34,14 +34,12 @@ class ProtoNet(Algorithm):
         self,
         backbone: Backbone,
         distance: Literal["euclidean", "cosine"] = "euclidean",
-        temperature: Rate = 1.0,
+        temperature: Rate | None = None,
         scale: Rate = 10.0,
     ) -> None:
         super().__init__()
-        if temperature <= 0:
-            raise ValueError(f"temperature={temperature} must be above 0")
         self.backbone = backbone
-        self.temperature = temperature
+        self.temperature = temperature or usual_temperature(backbone.out_features)
         self.scale = nn.Parameter(torch.tensor(float(scale))) if distance == "cosine" else None
 
     def adapt(self, support: Examples) -> Classifier:
@@ -58,6 +56,15 @@ class ProtoNet(Algorithm):
         if self.scale is None:
             return logits(queries, centres) / self.temperature
         return self.scale * cosines(queries, centres)
+
+
+def usual_temperature(features: int) -> float:
+    """What squared distances of so many features are divided by where nobody says it: 1 up to the paper's 64.
+
+    They grow with the number of features. Of 1600, as Conv4 has at 84 pixels, they begin in the hundreds; the softmax
+    saturates, and hardly anything is learned.
+    """
+    return max(1.0, features / 64)
 
 
 def prototypes(features: Tensor, y: Tensor, way: int = -1) -> Tensor:

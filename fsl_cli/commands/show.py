@@ -49,11 +49,13 @@ def main(words: Sequence[str]) -> None:
             )
         importlib.import_module(f"fsl_cli.use.show_{overrides[0]}").show(overrides[1:], user_dir)
         return
-    config = compose(overrides, user_dir)
-    sources = provenance(overrides, user_dir)
+    from fsl_cli.settings.own_pictures import fitted
+
+    config, reasons = fitted(compose(overrides, user_dir))
+    sources = provenance(overrides, user_dir) | reasons
     rows = list(_rows(config.values, "", sources))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    wide = max(len(row[2]) for row in rows)
+    wide = max(len(row[2]) for row in rows if row[2] not in reasons.values())
     for name, value, source in rows:
         print(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {source:<{wide}}  {meaning(name)}".rstrip())
 

@@ -72,6 +72,6 @@ def _leaves(node: dict[str, Any], prefix: str = "") -> list[str]:
 def test_name(settings: Settings, given: dict[str, str]) -> str:
     """A folder's name for this test: data, way, shot, and whatever else was changed."""
     others = [f"{key}={value}" for key, value in sorted(given.items()) if key not in ("data", "way", "shot")]
-    name = "-".join([settings.choices["data"], task_name(settings.way, settings.shot), *others])
+    name = "-".join([settings.data_name, task_name(settings.way, settings.shot), *others])
     name = re.sub(r"[^\w.=-]+", "_", name)
     return name if len(name) < 120 else f"{name[:100]}-{hashlib.blake2b(name.encode(), digest_size=5).hexdigest()}"

@@ -15,6 +15,7 @@ from fsl_cli.runs.jobs import run_name
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.binding import demand_fit, demand_packages, demand_root
 from fsl_cli.settings.compose import Config, compose
+from fsl_cli.settings.own_pictures import fitted
 from fsl_cli.settings.schema import Settings, part
 
 if TYPE_CHECKING:
@@ -28,10 +29,15 @@ def start(config: Config, begun: Callable[[Run], Any] | None = None, report: Rep
     `begun` is told of the run before training; `report` as in `training.train`.
     """
     from fsl_cli.experiment.assemble import assemble
+    from fsl_cli.experiment.repeats import demand_new_classes, say
     from fsl_cli.experiment.training import train
 
+    config, reasons = fitted(config)
     settings = finalize(config)
+    if reasons:
+        say(f"Settings for {settings.data_name} by what its pictures are; why: fsl show {' '.join(config.overrides)}")
     experiment = assemble(settings)
+    demand_new_classes(settings, experiment.data)
     _try_out(settings, experiment)
     settings = settings.having(
         image=experiment.image, train_classes=experiment.train_classes, pretrained=experiment.pretrained

@@ -71,7 +71,7 @@ def run_test(
         norm=settings.norm,
         episode_seed=EVALUATION_SEED,
         inference="transductive" if settings.norm == "transductive" else "inductive",
-        trained_on=run.settings.choices["data"],
+        trained_on=run.settings.data_name,
         image=experiment.image,
         checkpoint=run.best.name,
         step=step,

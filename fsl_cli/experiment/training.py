@@ -13,6 +13,7 @@ from fsl_cli.data.store import cache_folder
 from fsl_cli.errors import Diverged, Interrupted
 from fsl_cli.experiment.allocator import keep_memory
 from fsl_cli.experiment.assemble import Experiment
+from fsl_cli.experiment.beginning import Beginning
 from fsl_cli.experiment.callbacks import Prune, Record, Report, Screen, WholeFiles
 from fsl_cli.experiment.features import augmented, features_for_images, frozen, possible
 from fsl_cli.experiment.learner import NotFinite
@@ -42,7 +43,14 @@ def train(run: Run, settings: Settings, experiment: Experiment, words: list[str]
     with quiet(), one_job(run, words):
         track = Track(run, settings, record)
         prune = Prune(record, report)
-        callbacks = [*_early_stopping(settings, metric), Screen(), record, track, prune]
+        callbacks = [
+            *_early_stopping(settings, metric),
+            Screen(),
+            Beginning(settings, experiment),
+            record,
+            track,
+            prune,
+        ]
         callbacks += [StopOnSignal(run, settings.val_every)]
         trainer = new_trainer(
             **settings.trainer.values, max_steps=settings.steps, callbacks=callbacks, plugins=[WholeFiles()]

@@ -52,7 +52,7 @@ def learning_curves(tests: Sequence[Reported], names: Names) -> list[Chart]:
     for test in {test.outcome.run.folder.resolve(): test for test in tests}.values():
         rows = _metrics(test.outcome.run.metrics)
         metric, run = test.outcome.result.metric, test.outcome.run.settings
-        task = f"{run.choices['data']} {task_words(run.way, run.shot, metric)}, norm={run.norm}"
+        task = f"{run.data_name} {task_words(run.way, run.shot, metric)}, norm={run.norm}"
         accuracy = metric == "accuracy"
         method = names[identity(trained(test))]
         name = f"{method}, seed {test.outcome.result.seed}"

@@ -43,8 +43,8 @@ class Published(NamedTuple):
 
 
 def published(result: Result) -> list[Published]:
-    """What papers report for a result's data set, way and shot; nothing where it was trained on other data."""
-    if result.metric != "accuracy" or result.trained_on != result.data or result.pretrained:
+    """What papers report for a result's data set, way and shot; nothing for other training data or splits."""
+    if result.metric != "accuracy" or result.trained_on != result.data or result.pretrained or _own(result):
         return []
     if not _known_task(result):
         return []
@@ -73,6 +73,11 @@ def _known_task(result: Result) -> bool:
     if result.sampling != "uniform":
         return False
     return result.split == "vinyals" if result.data == "omniglot" else result.rotations == "none"
+
+
+def _own(result: Result) -> bool:
+    """Whether the data set is a folder of the user's, which may have the name of a known one."""
+    return result.split.startswith("seeded-") or result.split in ("folders", "csv")
 
 
 def beside(result: Result, settings: dict[str, Any]) -> Published | None:

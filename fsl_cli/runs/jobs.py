@@ -20,7 +20,8 @@ ELSEWHERE = {
     "image",
     "train_classes",
     "pretrained",
-}  # says nothing of what is computed
+    "calibrate",
+}  # says nothing of what is learned
 MACHINE = {"accelerator", "devices", "num_nodes", "strategy"}  # of a trainer
 
 
@@ -51,7 +52,7 @@ def read_jobs(place: Path, expected: Iterable[list[str]] = ()) -> list[Job]:
 
 def run_name(settings: Settings) -> str:
     """The folder of all runs of an algorithm, data set and task: maml-omniglot-5w1s."""
-    return f"{settings.choices['algo']}-{settings.choices['data']}-{task_name(settings.way, settings.shot)}"
+    return f"{settings.choices['algo']}-{settings.data_name}-{task_name(settings.way, settings.shot)}"
 
 
 def earlier_run(settings: Settings) -> Run | None:

@@ -23,6 +23,7 @@ class Config(NamedTuple):
     values: dict[str, Any]
     choices: dict[str, str]  # group -> name, such as algo -> maml
     overrides: list[str]  # what was typed
+    user_dir: str | None = None  # the user's own files
 
 
 def conf_dir() -> Path:
@@ -107,7 +108,7 @@ def compose(overrides: Sequence[str], user_dir: str | None = None) -> Config:
     try:
         with _hydra_at_conf():
             composed = hydra.compose("train", [*_search(user_dir), *overrides], return_hydra_config=True)
-        return from_hydra(composed, composed.hydra.runtime.choices, overrides)
+        return from_hydra(composed, composed.hydra.runtime.choices, overrides, user_dir)
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error, overrides, user_dir) from error
 
@@ -133,7 +134,7 @@ def provenance(overrides: Sequence[str], user_dir: str | None = None) -> dict[st
     return sources | dict.fromkeys(typed, "your command line")
 
 
-def from_hydra(composed: Any, chosen: Any, overrides: Sequence[str]) -> Config:
+def from_hydra(composed: Any, chosen: Any, overrides: Sequence[str], user_dir: str | None = None) -> Config:
     """Plain values of what Hydra composed, every interpolation resolved."""
     from omegaconf import OmegaConf
 
@@ -141,7 +142,7 @@ def from_hydra(composed: Any, chosen: Any, overrides: Sequence[str]) -> Config:
     values = OmegaConf.to_container(OmegaConf.masked_copy(composed, keys), resolve=True)
     assert isinstance(values, dict)
     names = {group: name for group, name in chosen.items() if name and not group.startswith("hydra/")}
-    return Config({str(key): value for key, value in values.items()}, names, list(overrides))
+    return Config({str(key): value for key, value in values.items()}, names, list(overrides), user_dir)
 
 
 def explain(error: Exception, overrides: Sequence[str], user_dir: str | None = None) -> UserError:
@@ -182,12 +183,19 @@ def explain(error: Exception, overrides: Sequence[str], user_dir: str | None = N
 
 @contextmanager
 def _hydra_at_conf() -> Iterator[None]:
-    """Hydra, looking into conf/."""
+    """Hydra, looking into conf/; inside a job of Hydra's own too."""
     import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.singleton import Singleton
 
     register_resolvers()
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        yield
+    outer = Singleton._instances.pop(GlobalHydra, None)
+    try:
+        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            yield
+    finally:
+        if outer is not None:
+            Singleton._instances[GlobalHydra] = outer
 
 
 def _search(user_dir: str | None) -> list[str]:

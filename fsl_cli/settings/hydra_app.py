@@ -51,7 +51,7 @@ def compose_and(job: Callable[[Config], Any], words: Sequence[str], user_dir: st
     def call(composed: Any) -> None:
         chosen, typed = HydraConfig.get().runtime.choices, HydraConfig.get().overrides.task
         try:
-            job(from_hydra(composed, chosen, typed))
+            job(from_hydra(composed, chosen, typed, user_dir))
         except UserError as error:
             failed.append(error)
         except OmegaConfBaseException as error:

@@ -11,6 +11,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from fsl_cli.backbones.mode import Mode
+from fsl_cli.files import own_name
 from fsl_cli.ranges import Count, Natural, Range
 from fsl_cli.settings.values import problem, words
 
@@ -88,6 +89,13 @@ class Settings:
         """As YAML has it; what was not found out yet is left out."""
         found = {name: _plain(getattr(self, name)) for name in NAMES}
         return {name: value for name, value in found.items() if value is not None or name not in FOUND_OUT}
+
+    @property
+    def data_name(self) -> str:
+        """What the data set is called: a folder of one's own has a name of its own."""
+        if self.data.target.endswith(".folder.folder"):
+            return own_name(self.data.get("root"), self.data.get("name"))
+        return self.choices["data"]
 
     def having(self, **values: Any) -> Settings:
         """The same settings with others in place of some."""

@@ -20,6 +20,7 @@ from fsl_cli.runs.jobs import Job, earlier_run, read_jobs, write_job
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.compose import Config, compose, explain, from_hydra, register_resolvers, take_user_dir
 from fsl_cli.settings.hydra_app import through_hydra
+from fsl_cli.settings.own_pictures import fitted
 
 PLUGINS = {  # what launchers and sweepers need, and the extra that brings it
     "joblib": ("hydra_plugins.hydra_joblib_launcher", "sweep"),
@@ -78,7 +79,8 @@ def run_one(typed: Sequence[str], again: bool, composed: Any) -> Job:
 
     note()
     try:
-        config = from_hydra(composed, hydra.runtime.choices, overrides)
+        files = next((each.path for each in hydra.runtime.config_sources if each.provider == "command-line"), None)
+        config = fitted(from_hydra(composed, hydra.runtime.choices, overrides, files or None)).config
         run, state = _go(config, again, hydra.sweeper, lambda run: note(folder=str(run)))
         return note(state=state, folder=str(run), score=run.training.score if run.training else None)
     except UserError as error:

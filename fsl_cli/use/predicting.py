@@ -57,9 +57,7 @@ def predicted(run: Predictor, typed: dict[str, str], html: bool) -> Predictions:
     asked = {query.file.name: query for query in queries(words, classify.classes, lost)}
     for line in lost:
         print(f"query: left out: {line}.")
-    if both := asked.keys() & {file.name for file in known}:
-        some = f"{len(both):,} of the {len(asked):,} new pictures are of the support set, such as {min(both)}"
-        print(f"{some}: no measure of what was learned.", file=sys.stderr)
+    _tell_copies(known, [query.file for query in asked.values()])
     shown = set(list(asked)[:PICTURED]) if html else set()
     thumbnails: dict[str, str] = {}
 
@@ -79,6 +77,24 @@ def predicted(run: Predictor, typed: dict[str, str], html: bool) -> Predictions:
     return Predictions(
         typed["run"], run.run.settings.choices["algo"], classify.classes, of_support, rows, skipped, thumbnails
     )
+
+
+def _tell_copies(known: list[File], new: list[File]) -> None:
+    """Say which new pictures are of the support set, whatever they are called."""
+    from fsl_cli.data.repeats import same_files
+    from fsl_cli.text import shown
+
+    of_support: dict[str, str] = {}
+    for group in same_files({"support": known, "query": new}):
+        known_as = [name for place, name in group if place == "support"]
+        of_support |= {name: known_as[0] for place, name in group if place == "query" and known_as}
+    if of_support:
+        first = min(of_support)
+        same = "" if of_support[first] == first else f", which is the same as {shown(of_support[first])}"
+        some = (
+            f"{len(of_support):,} of the {len(new):,} new pictures are of the support set, such as {shown(first)}{same}"
+        )
+        print(f"{some}: no measure of what was learned.", file=sys.stderr)
 
 
 def write(out: Path, found: Predictions, html: bool) -> list[Path]:

@@ -120,11 +120,11 @@ def test_another_data_set_is_brought_to_the_runs_images(folder: Path, tmp_path: 
         (tmp_path / f"class {label}").mkdir()
         for number in range(4):
             Image.new("RGB", (40, 50), (30 * label, 9 * number, 99)).save(tmp_path / f"class {label}" / f"{number}.png")
-    test = ["way=2", "data=folder", f"data.root={tmp_path}", "data.test_fraction=0.5", "episodes=3"]
+    test = ["way=2", "data=folder", f"data.root={tmp_path}", "data.test_fraction=0.5", "episodes=3", "data.name=signs"]
     run(["test", f"run={folder}", *test])
-    (path,) = folder.glob("tests/folder-2w1s*/result.json")
+    (path,) = folder.glob("tests/signs-2w1s*/result.json")
     tested = json.loads(path.read_text())
-    assert (tested["data"], tested["trained_on"]) == ("folder", "glyphs")
+    assert (tested["data"], tested["trained_on"]) == ("signs", "glyphs")
 
 
 def test_classes_that_the_model_was_trained_on_are_no_test(folder: Path) -> None:

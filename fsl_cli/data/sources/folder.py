@@ -20,6 +20,7 @@ from fsl_cli.data.listed import Chosen, Groups
 from fsl_cli.data.photos import photo
 from fsl_cli.data.store import DataSet, Images, cache_folder, open_store
 from fsl_cli.errors import UserError
+from fsl_cli.files import own_name
 from fsl_cli.ranges import Natural, PartOf
 
 
@@ -35,6 +36,7 @@ def folder(
     on_small: Literal["stop", "skip"] = "stop",
     file_column: str | int | None = None,
     label_column: str | int | None = None,
+    name: str | None = None,
     cache: str | None = None,
 ) -> DataSet:
     """The images at `root`, each (channels, size, size): shorter side resized to `size`, then the middle cut out.
@@ -46,7 +48,8 @@ def folder(
     train and test, `val_fraction` and `test_fraction` of the classes, at least two each where there are six, are drawn
     by `split_seed`; where there is but no val, val is `val_fraction` of the classes in train. `on_error="skip"`
     leaves out images that cannot be read, or that a table lists and are not there; `on_small="skip"` classes with fewer
-    images than an episode takes. What is left out is told, and in the data set's `left_out`. Raises UserError.
+    images than an episode takes. What is left out is told, and in the data set's `left_out`. Reports call it
+    `name`, by default as `own_name` does. Raises UserError.
     """
     fractions = {"val": val_fraction, "test": test_fraction}
     checks = {
@@ -60,12 +63,12 @@ def folder(
         refuse("These values cannot be:", [message for message, good in checks.items() if not good])
     groups, table, reading, lost = find(root, chosen=Chosen(file_column, label_column, on_error == "skip"))
     if on_small == "skip":
-        groups, alone = _without_single(groups)
+        groups, alone = without_single(groups)
         lost = [*lost, *alone]
     classes = {name: pictures for group in groups.values() for name, pictures in group.items()}
     listing = [picture.stamp for name in sorted(classes) for picture in classes[name]]
     digest = blake2b(json.dumps(listing).encode(), digest_size=16).hexdigest()
-    lists = _divide(groups, fractions, split_seed, str(root), lost)
+    lists = divide(groups, fractions, split_seed, str(root), lost)
     for line in lost:
         print(f"Left out: {line}.")
 
@@ -81,13 +84,13 @@ def folder(
 
     store = open_store(cache_folder(cache), "folder", recipe, drawn)
     split = f"seeded-{split_seed}" if "" in groups else "csv" if table else "folders"
-    data = divided("folder", store, split, lists, rotations)
+    data = divided(own_name(root, name), store, split, lists, rotations)
     return data._replace(
         mean=(0.5,) * channels, std=(0.5,) * channels, reading=reading, left_out=lost, on_small=on_small
     )
 
 
-def _without_single(groups: Groups) -> tuple[Groups, list[str]]:
+def without_single(groups: Groups) -> tuple[Groups, list[str]]:
     """The classes of two images or more, which are then divided, and those of one, in words: no episode takes them."""
     alone = sorted(name for group in groups.values() for name, pictures in group.items() if len(pictures) < 2)
     kept = {
@@ -97,7 +100,7 @@ def _without_single(groups: Groups) -> tuple[Groups, list[str]]:
     return kept, [some(alone, "class", "with a single picture")] if alone else []
 
 
-def _divide(groups: Groups, fractions: dict[str, float], seed: int, root: str, lost: list[str]) -> dict[str, list[str]]:
+def divide(groups: Groups, fractions: dict[str, float], seed: int, root: str, lost: list[str]) -> dict[str, list[str]]:
     """The classes of each split; those that have none of their own take theirs from "" or from train.
 
     An episode needs two classes, so each split gets two where there are enough. Raises UserError with what was `lost`.

@@ -1,0 +1,53 @@
+"""Does training begin where it can learn?"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from statistics import fmean
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from fsl_cli.data.sampler import largest
+from fsl_cli.experiment.assemble import Experiment
+from fsl_cli.experiment.repeats import say
+from fsl_cli.settings.schema import Settings
+
+FIRST = 5  # meta-iterations
+FAR = 3.0  # times the loss of guessing: an untrained network is wrong, but not that sure of it
+
+
+class Beginning(Callback):
+    """Says so when the first losses are far above those of guessing: the softmax is saturated and hardly learns."""
+
+    def __init__(self, settings: Settings, experiment: Experiment) -> None:
+        self.settings, self.algorithm = settings, experiment.learner.algorithm
+        self.supervised = "train_classes" in inspect.signature(type(self.algorithm).__init__).parameters
+        self.classes = experiment.train_classes if self.supervised else largest(settings.train_way)
+        self.accuracy = experiment.learner.metric == "accuracy"
+        self.losses: list[float] = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not self.accuracy or trainer.global_step > FIRST:
+            return
+        self.losses.append(float(outputs["loss"]))
+        if trainer.global_step == min(FIRST, self.settings.steps) and trainer.is_global_zero:
+            guessing, found = math.log(self.classes), fmean(self.losses)
+            if found > FAR * guessing:
+                say(
+                    f"The loss begins at {found:.1f}, where guessing among {self.classes} classes has {guessing:.2f}: "
+                    f"the logits are too large to learn from. {self._advice()}"
+                )
+
+    def _advice(self) -> str:
+        """The setting that makes logits smaller, with its value."""
+        if not self.supervised:
+            if "temperature" in self.settings.algo.values:
+                return f"Raise algo.temperature={getattr(self.algorithm, 'temperature', 1):g}."
+            for name in ("scale", "inner_lr"):
+                if name in self.settings.algo.values:
+                    return f"Lower algo.{name}={self.settings.algo.get(name):g}."
+        return f"Lower optim.lr={self.settings.optim.get('lr')}, or choose another norm than norm={self.settings.norm}."

@@ -1,0 +1,62 @@
+"""Before anything is trained: does the test ask for what training shows, and are pictures there twice?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fsl_cli.data.inspection import duplicates
+from fsl_cli.data.layouts import find
+from fsl_cli.data.listed import Chosen
+from fsl_cli.data.repeats import Places, repeated_classes, same_files, told
+from fsl_cli.data.store import DataSet
+from fsl_cli.errors import UserError
+from fsl_cli.pictures.console import console
+from fsl_cli.settings.schema import Part, Settings
+
+if TYPE_CHECKING:
+    from fsl_cli.experiment.assemble import Data
+
+
+def demand_new_classes(settings: Settings, data: Data) -> None:
+    """Tell of pictures that a folder holds twice. Raises UserError when the test that is asked for repeats a class."""
+    if not isinstance(data, DataSet):
+        return
+    if is_folder(settings.data):
+        within, across = duplicates(data)
+        for line in told(_places(data, rows) for rows in (*within, *across)):
+            say(line)
+    repeats = repeated_classes(data) if settings.test else []
+    if repeats:
+        name, part, other = repeats[0]
+        raise UserError(
+            f"{len(repeats)} of the {len(data.splits['test'].classes)} test classes repeat classes that are trained or "
+            f"validated on: {name} begins with the same picture as {other} in {part}. Take one of the two away, or "
+            "type test=false."
+        )
+
+
+def tell_same_files(data: Part) -> None:
+    """Tell of files that a folder of one's own holds twice; nothing is decoded."""
+    if is_folder(data) and data.get("root"):
+        columns = Chosen(data.get("file_column"), data.get("label_column"), data.get("on_error") == "skip")
+        groups = find(data.get("root"), chosen=columns).groups.values()
+        classes = {name: [picture.file for picture in own] for group in groups for name, own in group.items()}
+        for line in told(same_files(classes)):
+            say(line)
+
+
+def is_folder(data: Part) -> bool:
+    """Whether a data set is a folder of one's own."""
+    return data.target.endswith(".folder.folder")
+
+
+def say(line: str) -> None:
+    """What the user should know before work begins."""
+    console().print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
+def _places(data: DataSet, rows: list[int]) -> Places:
+    """The class of each row of the store, and which of its pictures it is, from 0."""
+    starts, names = data.store.starts, data.store.names
+    numbers = [int(number) for number in starts.searchsorted(rows, side="right") - 1]
+    return [(names[c], f"{names[c]} number {row - int(starts[c])}") for c, row in zip(numbers, rows, strict=True)]
