@@ -50,8 +50,11 @@ def main(words: Sequence[str]) -> None:
     demand_packages(typed["format"])
     with redirect_stdout(sys.stderr):  # a script reads standard output
         run = load_run(typed["run"], names(typed["trust"]), device="cpu")
-        support = typed["support"]
-        graph = classifier(read_support(run, support, typed["on_error"], [])[0]) if support else embedding(run)
+        if typed["support"]:
+            trust = names(typed["trust"])
+            graph = classifier(read_support(run, typed["support"], typed["on_error"], [], trust)[0])
+        else:
+            graph = embedding(run)
         if run.changed:
             print("norm=transductive: exported with norm=support, as no prediction may depend on other pictures.")
         content, off = exported(graph, typed["format"])

@@ -21,6 +21,7 @@ HELP = """Let a finished run learn classes from a few known pictures and classif
   fsl predict run=outputs/RUN support=photos/known query=photos/new
   fsl predict run=outputs/RUN support=known.csv query='new/*.jpg'    a table file,label; single files: query=a.jpg,b.png
   fsl predict run=outputs/RUN support=known.zip query=new.tar.gz     zips and tars, read without unpacking
+  fsl predict … unknown=0.01                                         of known pictures called unknown; off: none are
   fsl predict … html=true                                            a page with the pictures, to look through
   fsl predict … out=FOLDER on_error=skip                             another folder; leave out unreadable pictures
   fsl predict … --json                                               for scripts
@@ -35,7 +36,7 @@ Prints, for example:
   photos/new/ash/1.jpg     ash 98.1%  oak 1.2%
   …
   accuracy 93.33%, 28 of 30 pictures whose class is known
-and writes predictions.csv (file, label, probability of each class), predictions.html and confusion.png."""
+and writes predictions.csv (file, label, probability of each class and of none), predictions.html and confusion.png."""
 
 LISTED = 10  # pictures in the terminal
 DEFAULTS = {
@@ -44,6 +45,7 @@ DEFAULTS = {
     "query": "",
     "out": "predictions",
     "html": "false",
+    "unknown": "0.05",
     "on_error": "stop",
     "trust": "",
 }
@@ -57,6 +59,7 @@ def main(words: Sequence[str]) -> None:
             raise UserError(f"fsl predict needs {key}=: type {key}={needed}. See fsl predict --help.")
     one_of("on_error", typed["on_error"], ("stop", "skip"))
     html = yes_or_no("html", typed["html"])
+    _demand_rate(typed["unknown"])
 
     from fsl_cli.files import writing
     from fsl_cli.use.predicting import predicted, write
@@ -76,6 +79,27 @@ def main(words: Sequence[str]) -> None:
         _show(found, files)
 
 
+def _demand_rate(text: str) -> None:
+    """Raises UserError where `unknown` is neither off nor a share."""
+    if text != "off":
+        try:
+            good = 0 < float(text) < 1
+        except ValueError:
+            good = False
+        if not good:
+            raise UserError(
+                f"unknown={text}: type the share of known pictures that may be called unknown by mistake, such as "
+                "unknown=0.05, or unknown=off."
+            )
+
+
+def _calibration_line(found: Predictions) -> str:
+    """How far the probabilities can be believed."""
+    if found.calibration == "none":
+        return "probabilities not calibrated: the run has no temperature (fsl test run=… fits one)"
+    return f"probabilities at temperature {found.temperature:.3g}, {found.calibration}"
+
+
 def _show(found: Predictions, files: Sequence[Path]) -> None:
     """A short table, the accuracy where labels are known, and which files were written."""
     from rich.table import Table
@@ -83,17 +107,22 @@ def _show(found: Predictions, files: Sequence[Path]) -> None:
 
     from fsl_cli.pictures.console import console
     from fsl_cli.text import shown
-    from fsl_cli.use.predictions import accuracy_line, per_class
+    from fsl_cli.use.predictions import accuracy_line, per_class, unknown_line
 
     table = Table("file", "label", "next", box=None, pad_edge=False)
     for row in found.rows[:LISTED]:
         best, *others = (f"{shown(name)} {share:.1%}" for name, share in found.best(row, 2))
         style = "" if row.true in (None, found.label(row)) else "red"
+        if row.is_unknown:
+            best, others = f"{found.no_class} {row.unknown:.1%}", [best]
         table.add_row(Text(shown(row.file), overflow="fold"), Text(best, style), Text("".join(others)))
     screen = console()
     screen.print(table)
     if len(found.rows) > LISTED:
         screen.print(f"and {len(found.rows) - LISTED:,} more", highlight=False)
+    screen.print(_calibration_line(found), highlight=False)
+    if line := unknown_line(found):
+        screen.print(line, highlight=False)
     if line := accuracy_line(found):
         screen.print(f"[bold]{line}[/]", highlight=False)
     scores = sorted(

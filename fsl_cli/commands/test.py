@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from fsl_cli.settings.words import split_word, yes_or_no
 
 if TYPE_CHECKING:
     from fsl_cli.experiment.assemble import Experiment
+    from fsl_cli.settings.schema import Settings
 
 HELP = """Test a run's best checkpoint on its data set's test split, or on another's.
 
@@ -20,11 +22,13 @@ HELP = """Test a run's best checkpoint on its data set's test split, or on anoth
   fsl test run=outputs/RUN episodes=10000 query=5
   fsl test run=outputs/RUN data=omniglot data.root=DIR another data set
   fsl test run=outputs/RUN algo.test_steps=10          any setting of the run that keeps its weights
+  fsl test run=outputs/RUN open=true                   and pictures of none of the classes, told from the others
   fsl test run=outputs/RUN similarity=true             and how far each layer changes while it adapts (CKA)
   fsl test algo=protonet data=omniglot init=RUN        no training: with a backbone as it is, in a run of its own
 
 Prints, for example:
   20-way 1-shot test accuracy  95.45% ± 0.16%
+  calibration error 5.10% -> 0.82%, NLL 0.512 -> 0.351 (temperature 2.1, fitted on validation, 20w1s)
 and writes result.json and episodes.csv (and similarity.json) to tests/NAME in the run's folder."""
 
 
@@ -40,14 +44,14 @@ def main(words: Sequence[str]) -> None:
         raise UserError(f"Which run? Type fsl test run=FOLDER; every fsl train prints its folder.{near}")
 
     from fsl_cli.experiment.allocator import keep_memory
-    from fsl_cli.experiment.assemble import assemble
+    from fsl_cli.experiment.calibrating import needs_fit
     from fsl_cli.experiment.retest import settings_of_a_test, test_name
     from fsl_cli.experiment.running import start
     from fsl_cli.experiment.similarity import demand_inner_loop
     from fsl_cli.experiment.testing import run_test
     from fsl_cli.experiment.trainer import one_process, quiet
     from fsl_cli.pictures.console import console
-    from fsl_cli.pictures.run_screen import protocol_line, reached_line
+    from fsl_cli.pictures.run_screen import calibration_line, open_line, protocol_line, reached_line
     from fsl_cli.runs.records import UNFINISHED
     from fsl_cli.runs.run import Run
 
@@ -55,19 +59,25 @@ def main(words: Sequence[str]) -> None:
         start(compose([*words, "steps=0"], user_dir))
         return
     run = Run(given.pop("run"))
+    opened = yes_or_no("open", given.pop("open", "false"))
     compare = yes_or_no("similarity", given.pop("similarity", "false"))
     settings = settings_of_a_test(run, given, user_dir)
+    unknown = ["open=true"] if opened else []  # in the folder's name, beside what was changed
     keep_memory()
-    destination = run.folder / "tests" / test_name(settings, given)
+    destination = run.folder / "tests" / "-".join([test_name(settings, given), *unknown])
     with quiet():
         trainer = one_process(settings.trainer)
         changes = [f"{key}={value}" for key, value in given.items()]
-        experiment = assemble(settings, ["test"])
+        experiment = _assembled(settings, needs_fit(run, changes))
         if compare:
             demand_inner_loop(experiment.learner.algorithm, settings.choices["algo"])
-        result = run_test(run, settings, experiment, trainer, destination, changes)
+        result = run_test(run, settings, experiment, trainer, destination, changes, opened)
     assert result  # of the only process
     console().print(f"[bold]{reached_line(result)}[/]\n{protocol_line(result)}", highlight=False)
+    if line := calibration_line(result):
+        console().print(line, highlight=False)
+    if result.open:
+        console().print(open_line(result.open), highlight=False)
     if UNFINISHED in result.changes:
         far = f"step {result.step} of {settings.steps}"
         console().print(
@@ -76,6 +86,16 @@ def main(words: Sequence[str]) -> None:
     if compare:
         console().print(_compare(experiment, destination), highlight=False)
     console().print(f"files  {destination}", highlight=False, soft_wrap=True)
+
+
+def _assembled(settings: Settings, fits: bool) -> Experiment:
+    """With validation episodes too, if a temperature `fits` must be found, and there are such episodes."""
+    from fsl_cli.experiment.assemble import assemble
+
+    if settings.calibrate and fits:
+        with suppress(UserError):  # what is wrong with the test itself is said below
+            return assemble(settings, ["val", "test"])
+    return assemble(settings, ["test"])
 
 
 def _compare(experiment: Experiment, destination: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping
-from functools import cache
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -37,7 +36,6 @@ class Look(NamedTuple):
         return f"{sum(self.classes.values())} classes of {min(self.least.values())} {kind} or more, {self.side} pixels"
 
 
-@cache
 def look(data: Mapping[str, Any]) -> Look:
     """Read the names of all pictures that these settings of data=folder name, and some of the pictures.
 

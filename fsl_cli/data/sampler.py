@@ -62,6 +62,25 @@ class Sampler(NamedTuple):
             return Episode(classes, support, [_others(own, n) for own, n in zip(support, sizes, strict=True)])
         return Episode(classes, support, [drawn[shot:] for drawn, shot in zip(images, shots, strict=True)])
 
+    def outside(self, seed: int, split: str, index: int) -> tuple[list[int], list[int]]:
+        """For each query image of that episode one of a class that it does not have: classes and image numbers.
+
+        From a stream of its own, so the episode stays as it is. There are fewer where such classes lack images, and
+        none where there is no such class.
+        """
+        episode = self.episode(seed, split, index)
+        count = sum(map(len, episode.query))
+        others = np.setdiff1d(np.arange(len(self.sizes)), episode.classes)
+        stream = f"{seed}/{split}/{index}/outside"
+        drawn = others[_distinct(_raw(stream, min(len(others), len(episode.classes))), len(others))].tolist()
+        raw = iter(_raw(stream, len(drawn) + count)[len(drawn) :])
+        found: list[tuple[int, int]] = []
+        for i, number in enumerate(drawn):
+            size = int(self.sizes[number])
+            each = min(count // len(drawn) + (i < count % len(drawn)), size)
+            found += [(number, image) for image in _distinct([next(raw) for _ in range(each)], size)]
+        return [number for number, _ in found], [image for _, image in found]
+
     def _pool(self, way: int, dice: Iterator[int]) -> Numbers | None:
         """The classes of one group that has enough of them; None: all classes."""
         if self.groups is None:

@@ -67,6 +67,16 @@ class ImageTasks:
             alike.setdefault(shape, []).append((index, drawn))
         return [self._side_by_side(batch, numbered, device, dtype) for numbered in alike.values()]
 
+    def outside(self, batch: Batch, device: torch.device, dtype: torch.dtype | None = None) -> list[Tensor]:
+        """For each episode of `batch`, as many images (n, *item) of classes that it does not have as it has queries."""
+        found = []
+        for index in batch.index:
+            classes, numbers = self.samplers[batch.split].outside(batch.seed, batch.split, index)
+            ones = np.ones(len(classes), dtype=np.int64)
+            drawn = np.array([classes, numbers], dtype=np.int64)
+            found.append(self._items(batch.split, drawn[0], ones, drawn[1], device, dtype, None))
+        return found
+
     def images(self, part: str, device: torch.device, dtype: torch.dtype | None = None) -> Iterator[Tensor]:
         """All images of a split, class by class, each (n, C, H, W): the order in which `features` are kept."""
         for number, size in enumerate(self.samplers[part].sizes.tolist()):
@@ -92,20 +102,23 @@ class ImageTasks:
     def _examples(
         self, part: str, classes: Numbers, images: list[list[list[int]]], device: Any, dtype: Any, random: Tensor | None
     ) -> Examples:
-        """classes (T, way), images of each class of each episode: pixels (T, n, C, H, W) and labels (T, n).
-
-        Where the split's features are known, these (T, n, d) take the place of pixels.
-        """
+        """classes (T, way), images of each class of each episode: pixels (T, n, C, H, W) and labels (T, n)."""
         episodes, way = classes.shape
         counts = np.array([len(own) for episode in images for own in episode])  # (T * way,)
         numbers = np.array([number for episode in images for own in episode for number in own])
         labels = torch.from_numpy(np.repeat(np.tile(np.arange(way), episodes), counts)).to(device)
-        if part in self.features:
-            first = np.cumsum([0, *self.samplers[part].sizes])[np.repeat(classes.reshape(-1), counts)]
-            x = self.features[part][torch.from_numpy(first + numbers).to(device)]
-        else:
-            x = self._scaled(part, classes, counts, numbers, device, dtype, random)
+        x = self._items(part, classes, counts, numbers, device, dtype, random)
         return Examples(x.unflatten(0, (episodes, -1)), labels.view(episodes, -1))
+
+    def _items(
+        self, part: str, classes: Numbers, counts: Numbers, numbers: Numbers, device: Any, dtype: Any,
+        random: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        """As `_scaled`; where the split's features are known, these in place of images."""
+        if part not in self.features:
+            return self._scaled(part, classes, counts, numbers, device, dtype, random)
+        first = np.cumsum([0, *self.samplers[part].sizes])[np.repeat(classes.reshape(-1), counts)]
+        return self.features[part][torch.from_numpy(first + numbers).to(device)]
 
     def _scaled(
         self, part: str, classes: Numbers, counts: Numbers, numbers: Numbers, device: Any, dtype: Any,

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map
 
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.episodes import Episodes
+from fsl_cli.experiment.calibration import Judged
 
 Metric = Literal["accuracy", "mse"]
 
@@ -60,6 +61,7 @@ class Learner(LightningModule):
         self.schedule = schedule
         self.stop_at_nan = True
         self.scores: list[Score] = []  # of the last validation or test, all episodes, in the order of their index
+        self.judged: list[Judged] = []  # what the last test said of each group of episodes, in no order
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.algorithm.parameter_groups())
@@ -106,14 +108,14 @@ class Learner(LightningModule):
         self._score(groups)
 
     def test_step(self, groups: list[Episodes], step: int) -> None:
-        self._score(groups)
+        self._score(groups, keep=True)
 
     def on_validation_epoch_start(self) -> None:
         self.scores = []
         self.algorithm.prepare(self.trainer.datamodule.sample(self.device, self.dtype))
 
     def on_test_epoch_start(self) -> None:
-        self.scores = []
+        self.scores, self.judged = [], []
 
     def on_validation_epoch_end(self) -> None:
         self._gather()
@@ -151,7 +153,7 @@ class Learner(LightningModule):
         stream = f"{self.seed}/noise/{self.trainer.global_step}/{self.trainer.global_rank}"
         torch.manual_seed(int.from_bytes(shake_128(stream.encode()).digest(8), "little"))
 
-    def _score(self, groups: list[Episodes]) -> None:
+    def _score(self, groups: list[Episodes], keep: bool = False) -> None:
         for episodes in groups:
             predicted, y = self.algorithm.adapt(episodes.support)(episodes.query.x), episodes.query.y  # (T, m, way)
             if self.metric == "mse":
@@ -159,6 +161,8 @@ class Learner(LightningModule):
             else:
                 value = (predicted.argmax(-1) == y).double().mean(-1)
                 loss = F.cross_entropy(predicted.mT, y, reduction="none").double().mean(-1)
+                if keep:
+                    self.judged.append(Judged(predicted.flatten(0, 1).float().cpu(), y.flatten().cpu()))
             rows = zip(episodes.index.tolist(), value.tolist(), loss.tolist(), strict=True)
             self.scores += [Score(*row) for row in rows]
 
@@ -177,4 +181,7 @@ class Learner(LightningModule):
             parts: list[list[Score]] = [[] for _ in range(self.trainer.world_size)]
             torch.distributed.all_gather_object(parts, self.scores)
             self.scores = [score for part in parts for score in part]
+            told: list[list[Judged]] = [[] for _ in range(self.trainer.world_size)]
+            torch.distributed.all_gather_object(told, self.judged)
+            self.judged = [each for part in told for each in part]
         self.scores.sort()

@@ -18,12 +18,17 @@ from fsl_cli.data.store import DataSet, cache_folder
 from fsl_cli.data.tasks import Batch
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.assemble import Data, Experiment
+from fsl_cli.experiment.calibrating import calibration_of_a_test
+from fsl_cli.experiment.calibration import Judged, calibration_error, nll, reliability
 from fsl_cli.experiment.datamodule import EVALUATION_SEED
 from fsl_cli.experiment.features import features_for_images, possible, worth_it
+from fsl_cli.experiment.judging import judge
+from fsl_cli.experiment.open_test import open_results
 from fsl_cli.files import write_table, writing
 from fsl_cli.pictures.curves import FittedTask
+from fsl_cli.pictures.reliability import reliability_picture
 from fsl_cli.runs.checkpoints import load_weights, read_checkpoint
-from fsl_cli.runs.records import UNFINISHED, Result, seen, write
+from fsl_cli.runs.records import UNFINISHED, Calibration, Result, seen, write
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.schema import Settings
 from fsl_cli.stats import mean_interval
@@ -36,16 +41,22 @@ def run_test(
     trainer: lightning.Trainer,
     destination: Path,
     changes: list[str],
+    open: bool = False,
 ) -> Result | None:
     """Read the test split with a run's best checkpoint; writes result.json and episodes.csv, and returns the result.
 
     `settings` are the run's, with what was changed for this test, which `changes` lists; `UNFINISHED` is added to them
-    where training is not over. None in all processes but the first. Raises UserError when the checkpoint does not fit,
-    or when a class of the test was trained on or used for choosing the checkpoint.
+    where training is not over; with `open`, pictures of none of an episode's classes are told apart too. None in all
+    processes but the first. Raises UserError when the checkpoint does not fit, or when a class of the test was trained
+    on or used for choosing the checkpoint.
     """
     refuse_seen_classes(run, experiment.data)
     seconds = run.training.seconds if run.training else read_checkpoint(run.best)["callbacks"]["Record"]["seconds"]
+    calibration, how = None, "none"
+    if trainer.is_global_zero:
+        calibration, how = calibration_of_a_test(run, settings, experiment, trainer, changes)
     step = load_weights(run.best, experiment.learner)
+    opened = _open(settings, experiment, trainer, calibration) if open else None
     started = time.monotonic()
     with ExitStack() as stack:
         if possible(experiment.learner) and worth_it(experiment.episodes, "test"):
@@ -57,12 +68,13 @@ def run_test(
     if not trainer.is_global_zero:
         return None
     data = experiment.data
+    protocol: dict[str, Any] = {**data.protocol}
     result = Result(
         algorithm=settings.choices["algo"],
         data=data.name,
         images=data.hash,
         part="test",
-        **data.protocol,
+        **protocol,
         way=settings.way,
         shot=settings.shot,
         query=settings.query,
@@ -85,14 +97,52 @@ def run_test(
         version=__version__,
         pretrained=experiment.pretrained,
         seen=seen(experiment.pretrained, data.part_of if isinstance(data, DataSet) else ""),
+        **_calibrated(experiment.learner.judged, calibration, how),
+        open=opened,
     )
     with writing(destination, "Free some space and test again."):
         destination.mkdir(parents=True, exist_ok=True)
         write_table(destination / "episodes.csv", ["index", result.metric, "loss"], scores)
         write(destination, result)
+        if calibration:
+            _draw(destination / "reliability.png", experiment.learner.judged, result)
     if destination == run.folder:
         run.take_result(result)
     return result
+
+
+def _open(
+    settings: Settings, experiment: Experiment, trainer: lightning.Trainer, calibration: Calibration | None
+) -> dict[str, Any]:
+    """The test episodes again, with pictures of other classes. Raises UserError where there are none."""
+    if experiment.learner.metric != "accuracy":
+        raise UserError("open=true: a regression has no classes. Leave it out.")
+    cache, count = cache_folder(settings.data.get("cache")), experiment.episodes.episodes["test"]
+    return open_results(judge(experiment, "test", count, trainer, cache), calibration)
+
+
+def _calibrated(judged: list[Judged], calibration: Calibration | None, how: str) -> dict[str, Any]:
+    """The fields of a result that say whether probabilities mean what they say."""
+    if not judged:
+        return {}
+    found: dict[str, Any] = {"ece": calibration_error(judged)}
+    if calibration:
+        temperature = calibration.temperature
+        found |= {"calibration": how, "logit_temperature": temperature, "loss_calibrated": nll(judged, temperature)}
+        found |= {"ece_calibrated": calibration_error(judged, temperature)}
+    return found
+
+
+def _draw(path: Path, judged: list[Judged], result: Result) -> None:
+    """The reliability diagram."""
+    assert result.logit_temperature and result.ece is not None and result.ece_calibrated is not None
+    curves = {
+        f"as they are: calibration error {result.ece:.1%}": reliability(judged),
+        f"temperature {result.logit_temperature:.3g}: {result.ece_calibrated:.1%}": reliability(
+            judged, result.logit_temperature
+        ),
+    }
+    reliability_picture(path, curves)
 
 
 def fit_tasks(

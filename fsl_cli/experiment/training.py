@@ -14,6 +14,7 @@ from fsl_cli.errors import Diverged, Interrupted
 from fsl_cli.experiment.allocator import keep_memory
 from fsl_cli.experiment.assemble import Experiment
 from fsl_cli.experiment.beginning import Beginning
+from fsl_cli.experiment.calibrating import calibrate
 from fsl_cli.experiment.callbacks import Prune, Record, Report, Screen, WholeFiles
 from fsl_cli.experiment.features import augmented, features_for_images, frozen, possible
 from fsl_cli.experiment.learner import NotFinite
@@ -55,7 +56,7 @@ def train(run: Run, settings: Settings, experiment: Experiment, words: list[str]
         trainer = new_trainer(
             **settings.trainer.values, max_steps=settings.steps, callbacks=callbacks, plugins=[WholeFiles()]
         )
-        if not run.training:
+        if ended := not run.training:  # in this process
             console().print(f"Training in {run}", highlight=False, soft_wrap=True)
             _fit(trainer, settings, experiment, run)
             run = Run(trainer.strategy.broadcast(str(run)))  # where the first process has saved the best
@@ -64,6 +65,8 @@ def train(run: Run, settings: Settings, experiment: Experiment, words: list[str]
                 step, value = record.best or (0, math.nan)
                 seconds = round(record.seconds, 1)
                 run.end_training(Training(trainer.global_step, step, metric, value, seconds, prune.pruned))
+        if settings.calibrate and metric == "accuracy" and (ended or not run.calibration) and trainer.is_global_zero:
+            run.take_calibration(calibrate(run, settings, experiment, trainer))
         if settings.test:
             run_test(run, settings, experiment, trainer, run.folder, changes=[])
             if trainer.is_global_zero and metric == "mse" and hasattr(experiment.learner.algorithm, "test_steps"):

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.panel import Panel
 
 from fsl_cli.pictures.console import console
 from fsl_cli.runs.records import Result, Training
 from fsl_cli.runs.run import Run
 from fsl_cli.runs.wording import score_text, task_words
+
+OPEN = {
+    "auroc": "AUROC",
+    "caught": "caught at 5% false alarms",
+    "accuracy": "accuracy on the known",
+    "false_alarms": "false alarms",
+}
 
 
 def protocol_line(result: Result) -> str:
@@ -39,6 +48,26 @@ def reached_line(result: Result) -> str:
     return f"{task_words(result.way, result.shot, result.metric)} {result.part} {measure}  {reached}"
 
 
+def calibration_line(result: Result) -> str:
+    """Whether probabilities mean what they say, before and after the temperature; "" where that is not known."""
+    if result.ece is None:
+        return ""
+    if result.logit_temperature is None or result.ece_calibrated is None or result.loss_calibrated is None:
+        return f"calibration error {result.ece:.2%}, NLL {result.loss:.3f}, not calibrated"
+    return (
+        f"calibration error {result.ece:.2%} -> {result.ece_calibrated:.2%}, "
+        f"NLL {result.loss:.3f} -> {result.loss_calibrated:.3f} "
+        f"(temperature {result.logit_temperature:.3g}, {result.calibration})"
+    )
+
+
+def open_line(found: dict[str, Any]) -> str:
+    """How pictures of none of the classes are told from the others."""
+    shown = {name: f"{found[name]:.2%} ± {found[f'{name}_interval']:.2%}" for name in OPEN if name in found}
+    words = ", ".join(f"{OPEN[name]} {value}" for name, value in shown.items())
+    return f"none of these: {words} (score: {found['score']})"
+
+
 def last_screen(run: Run, tested: bool) -> None:
     """What was reached, under which protocol, where it lies and what to type next."""
     training = run.training
@@ -51,7 +80,8 @@ def last_screen(run: Run, tested: bool) -> None:
     if tested:
         result = run.result
         assert result
-        lines = [f"[bold]{reached_line(result)}[/]", protocol_line(result), *lines]
+        lines = [f"[bold]{reached_line(result)}[/]", protocol_line(result), calibration_line(result), *lines]
+        lines = [line for line in lines if line]
         if result.metric == "accuracy":
             other = "shot=5" if result.shot == 1 else "shot=1"
     console().print(Panel("\n".join(lines), expand=False), highlight=False)

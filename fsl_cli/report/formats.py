@@ -6,9 +6,10 @@ import csv
 import io
 import math
 from collections.abc import Callable, Sequence
+from statistics import fmean
 
 from fsl_cli.report.published import Published, backbone_name
-from fsl_cli.report.rows import Section
+from fsl_cli.report.rows import Row, Section
 
 HEADER = ("method", "seeds", "{metric}", "± episodes", "± seeds", "published")
 EXPLAINED = (
@@ -20,6 +21,10 @@ THEIRS = "Published numbers were reached under the papers' protocols, as far as 
 COLUMNS = (
     "data", "split", "split_hash", "images", "rotations", "sampling", "part", "way", "shot", "query", "episodes",
     "episode_seed", "norm", "inference", "trained_on", "pretrained", "seen", "metric",
+)  # fmt: skip
+BELIEVED = (
+    "calibration_error", "calibration_error_after", "nll", "nll_after", "unknown_auroc", "unknown_caught",
+    "known_accuracy",
 )  # fmt: skip
 Strong = Callable[[str], str]
 
@@ -114,6 +119,18 @@ def _latex(text: str) -> str:
     return "".join(escapes.get(letter, letter) for letter in text)
 
 
+def believed(row: Row) -> list[float | str]:
+    """How far a method's probabilities can be believed, and how it tells what is of no class; means over the seeds."""
+    tests = [test.outcome.result for test in row.tests]
+    columns = [[result.ece, result.ece_calibrated, result.loss, result.loss_calibrated] for result in tests]
+    columns = [
+        [*own, *((result.open or {}).get(name) for name in ("auroc", "caught", "accuracy"))]
+        for own, result in zip(columns, tests, strict=True)
+    ]
+    whole = [[value for value in column if value is not None] for column in zip(*columns, strict=True)]
+    return [fmean(values) if len(values) == len(tests) else "" for values in whole]
+
+
 def as_csv(sections: Sequence[Section]) -> str:
     """One table of all sections, with the protocol in columns and numbers unrounded, accuracies 0..1."""
     out = io.StringIO()
@@ -121,7 +138,7 @@ def as_csv(sections: Sequence[Section]) -> str:
     ours = ("method", "backbone", "seeds", "mean", "episodes_interval", "seeds_interval", "best")
     paired = ("behind_the_first", "behind_interval", "behind_p")
     theirs = ("published_percent", "published_source", "published_mark", "published_inference", "published_note")
-    writer.writerow([*COLUMNS, "image_channels", "image_size", *ours, *paired, *theirs, "runs"])
+    writer.writerow([*COLUMNS, "image_channels", "image_size", *ours, *BELIEVED, *paired, *theirs, "runs"])
     for section in sections:
         for row in section.rows:
             result, behind, paper = row.result, row.behind, row.published
@@ -132,6 +149,7 @@ def as_csv(sections: Sequence[Section]) -> str:
                     " ".join(str(t.outcome.result.seed) for t in row.tests),
                     row.mean, row.episodes_interval, "" if math.isnan(row.seeds_interval) else row.seeds_interval,
                     row.best,
+                    *believed(row),
                     *([behind.mean, behind.interval, behind.p] if behind else ["", "", ""]),
                     *([paper.accuracy, paper.source, paper.mark, paper.inference, paper.note] if paper else [""] * 5),
                     " ".join(str(test.outcome.folder) for test in row.tests),

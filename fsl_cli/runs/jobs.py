@@ -12,16 +12,8 @@ from fsl_cli.runs.run import Run
 from fsl_cli.runs.wording import task_name
 from fsl_cli.settings.schema import Settings
 
-ELSEWHERE = {
-    "out",
-    "logger",
-    "trust",
-    "choices",
-    "image",
-    "train_classes",
-    "pretrained",
-    "calibrate",
-}  # says nothing of what is learned
+# says nothing of what is learned
+ELSEWHERE = {"out", "logger", "trust", "choices", "image", "train_classes", "pretrained", "calibrate"}
 MACHINE = {"accelerator", "devices", "num_nodes", "strategy"}  # of a trainer
 
 

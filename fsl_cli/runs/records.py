@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_type_hints
 
@@ -75,12 +75,41 @@ class Result:
     sampling: str = "uniform"  # of an episode's classes: uniform in the split | within_alphabet
     pretrained: str = ""  # what the backbone's first weights had seen: ImageNet, or a file's name; "": nothing
     seen: str = ""  # whether the test classes were among that: "" no, as far as fsl knows | maybe | yes
+    calibration: str = "none"  # how the temperature was found: fitted on validation, 5w1s | the run's own, 5w1s | none
+    logit_temperature: float | None = None  # what logits were divided by
+    ece: float | None = None  # expected calibration error, 0..1, of the logits as they are
+    ece_calibrated: float | None = None
+    loss_calibrated: float | None = None  # `loss` with the temperature: the mean negative log-likelihood
+    open: dict[str, Any] | None = None  # of open=true: see experiment/open_test.py
 
 
-Record = TypeVar("Record", Training, Result)
+@dataclass(frozen=True)
+class Calibration:
+    """calibration.json: what logits are divided by, so that probabilities mean what they say."""
+
+    FILE: ClassVar = "calibration.json"
+
+    step: int  # meta-iterations behind the checkpoint
+    way: int | list[int]  # of the validation episodes that it was fitted to
+    shot: int | list[int]
+    norm: str
+    episodes: int
+    temperature: float
+    nll: float  # negative log-likelihood of these episodes' labels
+    nll_calibrated: float
+    ece: float  # expected calibration error, 0..1
+    ece_calibrated: float
+    score: str | None = None  # which tells what is of no class: energy | logit | probability; None: not found out
+    auroc: float | None = None  # of this score on the validation episodes
+    levels: list[float] = field(default_factory=list)  # quantiles of the scores of known queries, 0 to 1
+    slope: float = 0.0  # the probability of no class, where half the pictures are of none, is
+    intercept: float = 0.0  # sigmoid(slope * score + intercept)
 
 
-def write(folder: Path, record: Training | Result) -> None:
+Record = TypeVar("Record", Training, Result, Calibration)
+
+
+def write(folder: Path, record: Training | Result | Calibration) -> None:
     """Put a record into a folder, whole or not at all."""
     write_json(folder / record.FILE, asdict(record))
 
@@ -93,8 +122,9 @@ def read(folder: Path, kind: type[Record], advice: str = "") -> Record:
     path = folder / kind.FILE
     content = read_json(path)
     kinds = get_type_hints(kind)
-    known = {field.name: field for field in fields(kind)}
-    odd = [f"lacks {name}" for name, field in known.items() if name not in content and field.default is MISSING]
+    known = {each.name: each for each in fields(kind)}
+    needed = [name for name, each in known.items() if each.default is MISSING and each.default_factory is MISSING]
+    odd = [f"lacks {name}" for name in needed if name not in content]
     odd += [f"has {name}, which is unknown here" for name in content if name not in known]
     if odd:
         raise UserError(

@@ -19,7 +19,7 @@ from fsl_cli import __version__
 from fsl_cli.errors import UserError
 from fsl_cli.files import read_json, write_json, write_text
 from fsl_cli.runs.folder import first_process
-from fsl_cli.runs.records import Result, Training, read, write
+from fsl_cli.runs.records import Calibration, Result, Training, read, write
 from fsl_cli.settings.earlier import upgraded
 from fsl_cli.settings.schema import Settings, root_problems, shape_problems, typed
 
@@ -33,6 +33,7 @@ class Run:
     checkpoints/best.ckpt checkpoints/last.ckpt     by validation; for resuming
     metrics.csv curves.png                          one row a validation
     training.json                                   written when training is over
+    calibration.json                                the temperature of its logits, fitted on validation episodes
     tracking.json                                   the run's ids in trackers, with logger=
     result.json episodes.csv                        the test; those of later `fsl test` in tests/NAME/
     """
@@ -89,6 +90,13 @@ class Run:
         return read(self.folder, Result, f"Test it again: fsl test run={self.folder}")
 
     @cached_property
+    def calibration(self) -> Calibration | None:
+        """What its logits are divided by; None where that was not found out, or not for its present best checkpoint."""
+        if not (self.folder / Calibration.FILE).exists():
+            return None
+        return read(self.folder, Calibration, f"Delete it, or test again: fsl test run={self.folder}")
+
+    @cached_property
     def environment(self) -> dict[str, Any]:
         """Where it ran; empty where that is not known."""
         try:
@@ -139,6 +147,11 @@ class Run:
         """Note how training ended."""
         write(self.folder, training)
         self.__dict__["training"] = training
+
+    def take_calibration(self, calibration: Calibration) -> None:
+        """Note what its logits are divided by."""
+        write(self.folder, calibration)
+        self.__dict__["calibration"] = calibration
 
     def take_result(self, result: Result) -> None:
         """Know its own test, which was just written."""

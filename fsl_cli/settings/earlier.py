@@ -15,7 +15,7 @@ def upgraded(values: dict[str, Any]) -> dict[str, Any]:
     trainer = values.get("trainer")
     if isinstance(trainer, dict):
         values = {**values, "trainer": {"_target_": "fsl_cli.experiment.trainer.new_trainer", **trainer}}
-    found = {key: _moved(value) for key, value in {"logger": {}, **values}.items()}
+    found = {key: _moved(value) for key, value in {"logger": {}, "calibrate": True, **values}.items()}
     if isinstance(found.get("backbone"), dict):  # which took none from a file
         found["backbone"].setdefault("weights", None)
     return found

@@ -69,6 +69,7 @@ class Settings:
     episodes: Annotated[int, Range(least=2), "episodes of the test"]
     test: Annotated[bool, "read the test split once, after training"]
     init: Annotated[str | None, "folder of a run whose backbone to begin with"]
+    calibrate: Annotated[bool, "fit the temperature of the logits on validation episodes"]
     out: Annotated[str, "folder that receives the run's folder"]
     trust: Annotated[list[str], "Python packages besides fsl_cli whose classes a configuration may name"]
     data: Annotated[Part, "the data set"]

@@ -79,9 +79,21 @@ def classifier(classify: FewShotClassifier) -> Graph:
     classes = list(map(str, classify.classes))
 
     def probabilities(x: Tensor) -> Tensor:
-        return classify.logits(x).softmax(-1)
+        return (classify.logits(x) / classify.temperature).softmax(-1)
 
-    return Graph(classify.predictor, "probabilities", len(classes), probabilities, classes=classes)
+    return Graph(
+        classify.predictor,
+        "probabilities",
+        len(classes),
+        probabilities,
+        classes=classes,
+        **_calibrated(classify),
+    )
+
+
+def _calibrated(classify: FewShotClassifier) -> dict[str, str]:
+    """What a file says of its probabilities: what logits were divided by, and how that was found."""
+    return {"temperature": str(classify.temperature), "calibration": classify.calibrated}
 
 
 def demand_packages(format: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fsl_cli.data.decode import File
 from fsl_cli.text import html
-from fsl_cli.use.predictions import Prediction, Predictions, accuracy_line
+from fsl_cli.use.predictions import Prediction, Predictions, accuracy_line, unknown_line
 
 SIDE = 128  # pixels of a thumbnail
 STYLE = """
@@ -43,7 +43,7 @@ def page(found: Predictions, matrix: Path | None) -> str:
     cards = [row for row in found.rows if row.file in found.thumbnails]
     cards.sort(key=lambda row: (row.true in (None, found.label(row)), max(row.probabilities)))
     more = f", of which the first {len(cards):,} are shown" if len(cards) < len(found.rows) else ""
-    known = f"<p><b>{html(accuracy_line(found))}</b></p>" if accuracy_line(found) else ""
+    known = "".join(f"<p><b>{html(line)}</b></p>" for line in (unknown_line(found), accuracy_line(found)) if line)
     if matrix:
         known += f'<details><summary>Confusion matrix</summary><img src="{_uri("png", matrix.read_bytes())}"></details>'
     return f"""<!doctype html>
@@ -64,6 +64,8 @@ def _card(found: Predictions, row: Prediction) -> str:
         f'<div class="bar"><i style="width:{share:.1%}"></i><span><b>{html(name)}</b>{share:.1%}</span></div>'
         for name, share in found.best(row, 3)
     )
+    if row.is_unknown:
+        bars = f'<div class="bar"><span><b>{html(found.no_class)}</b>{row.unknown:.1%}</span></div>{bars}'
     truth = f'<div class="truth">is <b>{html(row.true)}</b></div>' if row.true and state == "wrong" else ""
     near = html(found.classes[found.support[row.nearest]])
     return (

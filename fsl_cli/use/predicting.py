@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fsl_cli.settings.compose import names
 
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
 PICTURED = 2000  # pictures on a page at most
 
 
-def read_support(run: Predictor, root: str, on_error: str, skipped: list[str]) -> tuple[FewShotClassifier, list[File]]:
+def read_support(
+    run: Predictor, root: str, on_error: str, skipped: list[str], trust: Sequence[str] = ()
+) -> tuple[FewShotClassifier, list[File]]:
     """What `run` learns from the support set at `root`, and the files of its pictures. Raises UserError."""
     import numpy as np
     import torch
@@ -25,6 +29,7 @@ def read_support(run: Predictor, root: str, on_error: str, skipped: list[str]) -
     from fsl_cli.data.layouts import find
     from fsl_cli.data.listed import Chosen
     from fsl_cli.data.photos import photos
+    from fsl_cli.use.calibrated import fit
 
     found = find(root, "support", Chosen(skip=on_error == "skip"))
     for line in found.left_out:
@@ -38,6 +43,9 @@ def read_support(run: Predictor, root: str, on_error: str, skipped: list[str]) -
         labels += [label for label, _ in pairs]
         files += [file for _, file in pairs]
         pixels.append(images)
+    counts = Counter(labels)
+    if len(counts) > 1:
+        fit(run.run, len(counts), list(counts.values()), trust)
     return run.adapt_pixels(torch.from_numpy(np.concatenate(pixels)), labels), files
 
 
@@ -51,7 +59,8 @@ def predicted(run: Predictor, typed: dict[str, str], html: bool) -> Predictions:
     from fsl_cli.use.predictions import Prediction, Predictions
 
     skipped: list[str] = []
-    classify, known = read_support(run, typed["support"], typed["on_error"], skipped)
+    rate = None if typed["unknown"] == "off" else float(typed["unknown"])
+    classify, known = read_support(run, typed["support"], typed["on_error"], skipped, names(typed["trust"]))
     words = [typed["query"]] if Path(typed["query"]).expanduser().exists() else names(typed["query"])
     lost: list[str] = []
     asked = {query.file.name: query for query in queries(words, classify.classes, lost)}
@@ -69,14 +78,15 @@ def predicted(run: Predictor, typed: dict[str, str], html: bool) -> Predictions:
     for pairs, images in photos(files, run.image.size, run.image.channels, typed["on_error"], skipped, look):
         pixels = torch.from_numpy(images)
         nearest = [known[i].name for i in classify.nearest(pixels)] if html else [""] * len(pairs)
-        for (_, file), row, near in zip(pairs, classify.of_pixels(pixels).tolist(), nearest, strict=True):
-            rows.append(Prediction(file.name, row, asked[file.name].label, asked[file.name].told, near))
+        shares, unknown = classify.judged(pixels, rate)
+        for (_, file), row, near, own in zip(pairs, shares.tolist(), nearest, unknown, strict=True):
+            rows.append(Prediction(file.name, row, asked[file.name].label, asked[file.name].told, near, *own))
     of_support = dict(zip((file.name for file in known), classify.support.y[0].tolist(), strict=True))
     neighbours = {row.nearest for row in rows if row.file in thumbnails}
     thumbnails |= {file.name: thumbnail(file) for file in known if file.name in neighbours}
-    return Predictions(
-        typed["run"], run.run.settings.choices["algo"], classify.classes, of_support, rows, skipped, thumbnails
-    )
+    rate = rate if classify.tells_unknown else None
+    algorithm, how = run.run.settings.choices["algo"], (classify.temperature, classify.calibrated, rate)
+    return Predictions(typed["run"], algorithm, classify.classes, of_support, rows, skipped, thumbnails, *how)
 
 
 def _tell_copies(known: list[File], new: list[File]) -> None:
@@ -106,8 +116,12 @@ def write(out: Path, found: Predictions, html: bool) -> list[Path]:
     make_folder(out)
     files = [out / name for name in ("predictions.csv", "confusion.png", "predictions.html")]
     labelled = any(row.true for row in found.rows)
-    header = ["file", "label", *found.classes, *(["true"] if labelled else [])]
-    rows = ([row.file, found.label(row), *row.probabilities, *([row.true] if labelled else [])] for row in found.rows)
+    unknown = [found.no_class] if found.rate is not None else []
+    header = ["file", "label", *found.classes, *unknown, *(["true"] if labelled else [])]
+    rows: list[list[Any]] = [[row.file, found.answer(row), *row.probabilities] for row in found.rows]
+    for cells, row in zip(rows, found.rows, strict=True):
+        cells += [row.unknown] if unknown else []
+        cells += [row.true] if labelled else []
     write_table(files[0], header, rows)
     for path, wanted in zip(files[1:], (labelled, html), strict=True):
         if not wanted:  # of an earlier prediction

@@ -17,6 +17,8 @@ class Prediction(NamedTuple):
     true: str | None  # the class that it is known to show
     told: bool  # whether a folder or a CSV says what it shows, be it a class or not
     nearest: str  # file of the nearest support picture; "" where nobody asked
+    unknown: float | None = None  # probability that it is of no class, where half the pictures are of none
+    is_unknown: bool = False  # whether that is the answer
 
 
 class Predictions(NamedTuple):
@@ -29,9 +31,22 @@ class Predictions(NamedTuple):
     rows: list[Prediction]
     skipped: list[str]  # pictures that cannot be read, and why
     thumbnails: dict[str, str]  # file -> data URI, for the page
+    temperature: float = 1.0  # what logits were divided by
+    calibration: str = "none"  # how that was found
+    rate: float | None = None  # share of the known pictures that are called unknown by mistake; None: none are
 
     def label(self, row: Prediction) -> str:
+        """The most probable class."""
         return self.best(row, 1)[0][0]
+
+    def answer(self, row: Prediction) -> str:
+        """The most probable class, or that it is none of them."""
+        return self.no_class if row.is_unknown else self.label(row)
+
+    @property
+    def no_class(self) -> str:
+        """`unknown`, unless a class is called so."""
+        return "unknown" if "unknown" not in self.classes else "none of these"
 
     def best(self, row: Prediction, count: int) -> list[tuple[str, float]]:
         """The most probable classes, and their probabilities."""
@@ -66,6 +81,19 @@ def accuracy_line(found: Predictions) -> str:
     return "; ".join(lines)
 
 
+def unknown_line(found: Predictions) -> str:
+    """unknown 7 of 40 pictures: 6 of the 8 of no class, 1 of the 32 whose class is known; "" where nobody asked."""
+    if found.rate is None:
+        return ""
+    called = [row for row in found.rows if row.is_unknown]
+    others = [row for row in found.rows if row.told and row.true is None]
+    known = [row for row in found.rows if row.true is not None]
+    parts = [(rows, words) for rows, words in ((others, "of no class"), (known, "whose class is known")) if rows]
+    told = ", ".join(f"{sum(row.is_unknown for row in rows):,} of the {len(rows):,} {words}" for rows, words in parts)
+    line = f"{found.no_class} {len(called):,} of {len(found.rows):,} pictures, at {found.rate:.1%} false alarms"
+    return f"{line}: {told}" if told else line
+
+
 def as_json(found: Predictions) -> dict[str, Any]:
     """The same for a script."""
     scores = per_class(found)
@@ -73,7 +101,8 @@ def as_json(found: Predictions) -> dict[str, Any]:
     predictions = [
         {
             "file": row.file,
-            "label": found.label(row),
+            "label": found.answer(row),
+            **({"class": found.label(row), "unknown": row.unknown} if found.rate is not None else {}),
             "probabilities": dict(zip(found.classes, row.probabilities, strict=True)),
             "true": row.true,
         }
@@ -82,6 +111,9 @@ def as_json(found: Predictions) -> dict[str, Any]:
     return {
         "algorithm": found.algorithm,
         "classes": found.classes,
+        "temperature": found.temperature,
+        "calibration": found.calibration,
+        **({"false_alarms": found.rate} if found.rate is not None else {}),
         "support": len(found.support),
         "predictions": predictions,
         "accuracy": right / total if total else None,

@@ -19,8 +19,11 @@ from fsl_cli.data.photos import fitted, photo
 from fsl_cli.episodes import Examples
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.assemble import POINT, trained
+from fsl_cli.experiment.unknowns import score, threshold
+from fsl_cli.runs.records import Calibration
 from fsl_cli.runs.run import Run
 from fsl_cli.settings import schema
+from fsl_cli.use.calibrated import of_support
 
 BATCH = 64  # images at a time
 
@@ -54,6 +57,10 @@ class Predictor:
     image: schema.Image  # what the backbone sees
     device: torch.device
     changed: bool  # trained with norm=transductive, used with norm=support
+
+    def calibration(self, way: int, shots: Sequence[int]) -> tuple[Calibration | None, str]:
+        """What the logits of such a support set are divided by, and how that was found: `calibrated.of_support`."""
+        return of_support(self.run, way, shots)
 
     def adapt(self, images: Iterable[Any], labels: Iterable[Hashable]) -> FewShotClassifier:
         """Learn classes from support images and their labels, any number of either that the method allows.
@@ -102,12 +109,18 @@ class Predictor:
 
 
 class FewShotClassifier:
-    """What a run has learned from a support set; `classes` are its labels, in the order of the probabilities."""
+    """What a run has learned from a support set; `classes` are its labels, in the order of the probabilities.
+
+    Logits are divided by `temperature` before they become these; `calibrated` says how that was found.
+    """
 
     def __init__(self, predictor: Predictor, support: Examples, classes: list[Any]) -> None:
         self.predictor, self.support, self.classes = predictor, support, classes
         with torch.no_grad():
             self.logits = predictor.algorithm.adapt(support)  # scaled images (1, m, C, H, W) -> (1, m, classes)
+        shots = support.y.flatten().bincount().tolist()
+        self.calibration, self.calibrated = predictor.calibration(len(classes), shots)
+        self.temperature = self.calibration.temperature if self.calibration else 1.0
         self._known: Tensor | None = None
 
     def __call__(self, images: Iterable[Any]) -> Tensor:
@@ -116,10 +129,29 @@ class FewShotClassifier:
         parts = [self.of_pixels(self.predictor.pixels(images[i : i + BATCH])) for i in range(0, len(images), BATCH)]
         return torch.cat(parts) if parts else torch.zeros(0, len(self.classes))
 
-    @torch.no_grad()
     def of_pixels(self, pixels: Tensor) -> Tensor:
         """The same, for images as `Predictor.pixels` makes them."""
-        return self.logits(self.predictor.scaled(pixels).unsqueeze(0)).squeeze(0).softmax(-1).cpu()
+        return self.judged(pixels)[0]
+
+    @property
+    def tells_unknown(self) -> bool:
+        """Whether validation has shown how to tell what is of no class."""
+        return self.calibration is not None and self.calibration.score is not None
+
+    @torch.no_grad()
+    def judged(self, pixels: Tensor, rate: float | None = None) -> tuple[Tensor, list[tuple[float | None, bool]]]:
+        """For images as `Predictor.pixels` makes them, the probability of each class if it is one: (m, classes).
+
+        And for each image the probability that it is of none of them, where half the images are, and whether that is
+        the answer, for a `rate` of known images that are called unknown; (None, False) where nobody asked or can tell.
+        """
+        logits = self.logits(self.predictor.scaled(pixels).unsqueeze(0)).squeeze(0).cpu()
+        shares, kept = (logits / self.temperature).softmax(-1), self.calibration
+        if rate is None or kept is None or kept.score is None:
+            return shares, [(None, False)] * len(shares)
+        known = score(kept.score, logits, kept.temperature)
+        chance = (kept.slope * known + kept.intercept).sigmoid().tolist()
+        return shares, list(zip(chance, (known < threshold(kept.levels, rate)).tolist(), strict=True))
 
     @torch.no_grad()
     def nearest(self, pixels: Tensor) -> list[int]:

@@ -16,7 +16,7 @@ from fsl_cli.episodes import Episodes, Examples
 WORDS = [
     "data.train_classes=20", "data.val_classes=6", "data.test_classes=6", "data.size=16", "data.drawings=6",
     "way=3", "train_way=3", "train_query=2", "query=3", "steps=6", "val_every=6", "val_episodes=2", "test=false",
-    "backbone.filters=4", "trainer=cpu", "logger=[]",
+    "backbone.filters=4", "trainer=cpu", "logger=[]", "calibrate=false",
 ]  # fmt: skip
 
 

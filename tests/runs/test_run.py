@@ -43,7 +43,7 @@ def test_the_folder_holds_what_the_design_says(folder: Path) -> None:
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert names - {"changes.diff"} == {  # which is there where fsl differs from its commit
         "config.yaml", "overrides.txt", "environment.json", "classes.json", "metrics.csv", "curves.png",
-        "training.json",
+        "training.json", "calibration.json", "reliability.png",
         "result.json", "episodes.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt",
     }  # fmt: skip
     assert "seed=3" in (folder / "overrides.txt").read_text().splitlines()

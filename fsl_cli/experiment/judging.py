@@ -1,0 +1,72 @@
+"""What a trained algorithm says of the queries of evaluation episodes, and of pictures of none of their classes."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import pytorch_lightning as lightning
+import torch
+
+from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.data.tasks import Batch, ImageTasks
+from fsl_cli.episodes import Episodes, Examples
+from fsl_cli.errors import UserError
+from fsl_cli.experiment.assemble import Experiment
+from fsl_cli.experiment.calibration import Judged
+from fsl_cli.experiment.datamodule import EVALUATION_SEED
+from fsl_cli.experiment.features import features_for_images, possible, worth_it
+from fsl_cli.experiment.unknowns import Sides
+
+
+class Open(NamedTuple):
+    """One episode, and as many pictures of other classes as it has queries."""
+
+    known: Judged  # the queries
+    sides: Sides  # of the queries, and of the others, of which there may be none
+
+
+def judge(experiment: Experiment, part: str, count: int, trainer: lightning.Trainer, cache: Path) -> list[Open]:
+    """The first episodes of validation or test, the same as in every evaluation, on the trainer's device."""
+    learner = experiment.learner
+    with ExitStack() as stack:
+        if possible(learner) and worth_it(experiment.episodes, part):
+            stack.enter_context(features_for_images(learner, experiment.episodes, [part], trainer, cache))
+        training = learner.training
+        learner.to(trainer.strategy.root_device).eval()
+        stack.callback(learner.train, training)
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(trainer.precision_plugin.forward_context())
+        return [_judged(experiment, part, index) for index in range(count)]
+
+
+def _judged(experiment: Experiment, part: str, index: int) -> Open:
+    learner, tasks = experiment.learner, experiment.episodes.tasks
+    assert isinstance(tasks, ImageTasks)
+    batch = Batch(part, EVALUATION_SEED, [index])
+    [episode] = tasks.gather(batch, learner.device, learner.dtype)
+    [others] = tasks.outside(batch, learner.device, learner.dtype)
+    classify = learner.algorithm.adapt(episode.support)
+    known = Judged(classify(episode.query.x)[0].float().cpu(), episode.query.y[0].cpu())
+    if not len(others):
+        return Open(known, _left_out(learner.algorithm, episode))
+    return Open(known, Sides(known.logits, classify(others.unsqueeze(0))[0].float().cpu()))
+
+
+def _left_out(algorithm: Algorithm, episode: Episodes) -> Sides:
+    """Where a split has no class besides the episode's: the last of these is left out of the support set.
+
+    Nothing where there are but two, or the method's head has one number of classes.
+    """
+    last = int(episode.support.y.max())
+    kept, asked = episode.support.y[0] < last, episode.query.y[0] < last
+    none = torch.zeros(0, last)
+    if last < 2:
+        return Sides(none, none)
+    try:
+        classify = algorithm.adapt(Examples(episode.support.x[:, kept], episode.support.y[:, kept]))
+        logits = classify(episode.query.x)[0].float().cpu()
+    except UserError:
+        return Sides(none, none)
+    return Sides(logits[asked.cpu()], logits[~asked.cpu()])
