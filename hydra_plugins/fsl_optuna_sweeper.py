@@ -106,6 +106,8 @@ class OptunaSweeper(Sweeper):
         from fsl_cli.files import write_json
 
         waiting = study.get_trials(states=[TrialState.RUNNING])  # begun when the search was killed
+        for begun in waiting:
+            demand_drawn(begun, space, self.storage)
         jobs = 0
         while True:
             ended = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
@@ -121,7 +123,11 @@ class OptunaSweeper(Sweeper):
         found: dict[str, Any] = {"study": study.study_name, "storage": self.storage, "trials": ended, "best": None}
         if study.get_trials(states=[TrialState.COMPLETE]):
             best: optuna.trial.FrozenTrial = study.best_trial
-            found["best"] = {"number": best.number, "params": best.params, "folder": best.user_attrs["folder"]}
+            found["best"] = {
+                "number": best.number,
+                "params": best.params,
+                "folder": str(best.user_attrs.get("folder", "")),
+            }
         write_json(Path(self.config.hydra.sweep.dir) / "search.json", found)
 
     def _launch(self, study: optuna.Study, trials: Sequence[optuna.Trial], fixed: list[str], first: int) -> None:
@@ -156,6 +162,30 @@ def distribution(override: Override) -> Any:
             low, high = sorted((int(texts[0]), int(texts[-1])))
             return IntDistribution(low, high, step=abs(value.step))
     return CategoricalDistribution(list(override.sweep_string_iterator()))
+
+
+def demand_drawn(trial: optuna.trial.FrozenTrial, space: dict[str, Any], storage: str) -> None:
+    """Raises UserError for a trial whose settings this search does not draw: what a database says is typed to fsl.
+
+    A database may be a stranger's, so a setting that is not searched for, or a value outside its range, is no setting.
+    """
+    from fsl_cli.errors import UserError
+
+    odd = sorted(trial.params.keys() ^ space.keys())
+    odd += [f"{key}={value}" for key, value in trial.params.items() if key in space and not _within(space[key], value)]
+    if odd:
+        raise UserError(
+            f"hydra.sweeper.storage={storage}: its trial {trial.number} is not of this search "
+            f"({', '.join(odd)[:200]}). Type hydra.sweeper.study_name=NAME for a study of its own."
+        )
+
+
+def _within(drawn: Any, value: Any) -> bool:
+    """Whether a value is one that a distribution draws."""
+    if hasattr(drawn, "choices"):
+        return any(value == choice and type(value) is type(choice) for choice in drawn.choices)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and drawn.low <= value <= drawn.high
 
 
 def _first(drawn: Any) -> Any:

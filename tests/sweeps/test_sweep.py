@@ -192,6 +192,37 @@ def test_an_algorithm_without_a_search_space(tmp_path: Path) -> None:
         run(["train", "-m", "--config-dir", str(tmp_path), "algo=mine", "hydra/sweeper=optuna", f"out={tmp_path}"])
 
 
+HOSTILE = {
+    "another package": {"trust": "[subprocess]", "++logger": "{x:{_target_:subprocess.call,args:[touch]}}"},
+    "another folder": {"out": "elsewhere"},
+    "a value that is not drawn": {"optim.lr": "{_target_:os.system}"},
+    "a value outside its range": {"optim.lr": 7.0},
+    "nothing": {},
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_strangers_search_types_no_setting(tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search that goes on types the parameters of begun trials: only those that it draws itself."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    monkeypatch.chdir(tmp_path)
+    words = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "optim.lr=interval(0.001,0.1)"]
+    Path("out").mkdir()
+    study = open_study("sqlite:///out/search.db", "protonet-glyphs-5w1s", None, 0, 1)
+    drawn = {
+        "optim.lr": FloatDistribution(0.001, 0.1),
+        "algo.temperature": FloatDistribution(1, 100, log=True),
+        "train_way": CategoricalDistribution(("5", "10", "20", "30")),
+    } | {key: CategoricalDistribution([value]) for key, value in HOSTILE[case].items()}
+    if case == "nothing":
+        drawn = {}
+    study.ask(drawn)
+    with pytest.raises(UserError, match=f"is not of this search .*{next(iter(HOSTILE[case]), 'optim.lr').strip('+')}"):
+        run(["train", *words, *SMALL, "out=out"])
+    assert not runs(tmp_path / "out") and not Path("elsewhere").exists()
+
+
 @pytest.mark.parametrize("word", ["hydra/launcher=joblib", "hydra/sweeper=optuna"])
 def test_a_plugin_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str) -> None:
     plugins = dict.fromkeys(("joblib", "optuna"), ("hydra_plugins.no_such_thing", "sweep"))
@@ -208,7 +239,7 @@ def test_launchers_run_all_and_say_what_failed(tmp_path: Path, launcher: str) ->
     out = tmp_path / "out put"
     done = fsl(out, f"hydra/launcher={launcher}", "optim.lr=-1,0.01")
     assert done.returncode == 2, done.stderr
-    assert "fsl: 1 of 2 runs failed.\noptim.lr=-1: Adam cannot be built" in done.stderr
+    assert "fsl: 1 of 2 runs failed.\noptim.lr=-1: optim.lr=-1: must be above 0." in done.stderr
     assert "ConfigStore" not in done.stderr
     assert [job.state for job in notes(out)] == ["failed", "finished"]
     assert [(path / "result.json").exists() for path in runs(out)] == [True]
