@@ -1,4 +1,4 @@
-"""fsl VERB ...: one table of verbs, each a module that is imported when it is called."""
+"""The verbs of fsl: one table, each a module that is imported when it is called."""
 
 from __future__ import annotations
 

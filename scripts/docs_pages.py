@@ -38,6 +38,7 @@ NAV: list[Any] = [
     {"Algorithms": ["algorithms/index.md", "adding-an-algorithm.md", "backbones.md"]},
     {"Data sets": ["data/index.md"]},
     {"Numbers": ["protocols.md", "measured.md"]},
+    "how-fsl-is-built.md",
 ]  # with each algorithm and data set added to its section
 
 

@@ -1,4 +1,4 @@
-"""Settings: composed from conf/ (compose), checked against what they name (binding), read from words.
+"""What a run is made of: composed from conf/ (compose), checked against what it names (binding), read from words.
 
 Nothing is built or run here.
 """
