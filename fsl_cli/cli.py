@@ -18,7 +18,8 @@ from fsl_cli.text import lines
 VERBS = {
     "train": "meta-train an algorithm, validate, and test it once; -m sweeps, resume=DIR goes on",
     "test": "test a run again: any way, shot, query, episodes or data set",
-    "predict": "classify your own pictures with a run: a few known ones of each class, any number of new ones",
+    "predict": "classify your own pictures: a few known ones of each class, any number of new ones; needs no run",
+    "try": "which head on a frozen network suits your pictures, and how far to believe it, in seconds",
     "export": "a run as ONNX or torch.export: its embedding, or the classifier of a support set",
     "data": "data sets: ls, prepare (download, verify, decode), info, show (a picture), verify",
     "compare": "two runs on the same test episodes: the paired difference, and whether it counts",

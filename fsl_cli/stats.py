@@ -29,6 +29,13 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     return fmean(values), 1.96 * stdev(values) / math.sqrt(len(values)) if known else math.nan
 
 
+def share_interval(hits: int, total: int) -> tuple[float, float]:
+    """The 95% interval of a share by Wilson (1927), which has a width where all or none hit, too."""
+    share, z = hits / total, 1.96
+    middle, half = share + z**2 / (2 * total), z * math.sqrt(share * (1 - share) / total + (z / (2 * total)) ** 2)
+    return (middle - half) / (1 + z**2 / total), (middle + half) / (1 + z**2 / total)
+
+
 def seeds_interval(values: Sequence[float]) -> float:
     """Half the width of the 95% interval of a mean over two or more seeds, by Student's t: seeds are few."""
     from scipy.special import stdtrit

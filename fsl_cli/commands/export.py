@@ -37,24 +37,21 @@ def main(words: Sequence[str]) -> None:
         raise UserError("Which run? Type fsl export run=FOLDER; every fsl train prints its folder.")
     one_of("format", typed["format"], list(ENDINGS))
     one_of("on_error", typed["on_error"], ("stop", "skip"))
-    name = ("classifier" if typed["support"] else "embedding") + ENDINGS[typed["format"]]
+    known = typed["support"] or (Path(typed["run"]).expanduser() / "support.npz").exists()
+    name = ("classifier" if known else "embedding") + ENDINGS[typed["format"]]
     out = Path(typed["out"] or name).expanduser()
     if out.suffix != ENDINGS[typed["format"]]:
         raise UserError(f"out={out}: its name must end in {ENDINGS[typed['format']]}.")
 
     from fsl_cli.files import make_folder, replacing, writing
     from fsl_cli.use.export import classifier, demand_packages, embedding, exported
-    from fsl_cli.use.predicting import read_support
+    from fsl_cli.use.known import learn, support_of
     from fsl_cli.use.predictor import load_run
 
     demand_packages(typed["format"])
     with redirect_stdout(sys.stderr):  # a script reads standard output
         run = load_run(typed["run"], names(typed["trust"]), device="cpu")
-        if typed["support"]:
-            trust = names(typed["trust"])
-            graph = classifier(read_support(run, typed["support"], typed["on_error"], [], trust)[0])
-        else:
-            graph = embedding(run)
+        graph = classifier(learn(run, support_of(run, typed, []), names(typed["trust"]))) if known else embedding(run)
         if run.changed:
             print("norm=transductive: exported with norm=support, as no prediction may depend on other pictures.")
         content, off = exported(graph, typed["format"])

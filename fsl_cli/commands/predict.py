@@ -1,4 +1,4 @@
-"""fsl predict: a run learns classes from known pictures and classifies new ones."""
+"""fsl predict: learn classes from known pictures and classify new ones, with a run or without."""
 
 from __future__ import annotations
 
@@ -11,14 +11,20 @@ from typing import TYPE_CHECKING
 
 from fsl_cli.errors import UserError
 from fsl_cli.settings.compose import names
-from fsl_cli.settings.words import one_of, settings, yes_or_no
+from fsl_cli.settings.words import chosen_words, one_of, settings, yes_or_no
 
 if TYPE_CHECKING:
     from fsl_cli.use.predictions import Predictions
 
-HELP = """Let a finished run learn classes from a few known pictures and classify new ones.
+HELP = """Learn classes from a few known pictures and classify new ones, with a network that ImageNet trained or a run.
 
-  fsl predict run=outputs/RUN support=photos/known query=photos/new
+  fsl predict support=photos/known query=photos/new                  at once: backbone=photos, nothing is trained
+  fsl predict support=photos/known query=photos/new algo=rfs         another head; which one suits: fsl try
+  fsl predict support=photos/known save=shop                         keep the classifier in a folder
+  fsl predict run=shop query=photos/new                              and use it
+  fsl predict run=shop add=photos/more                               more pictures, or classes, of which only these cost
+  fsl predict run=shop correct=predictions/predictions.csv           and those that a person has set right in its labels
+  fsl predict run=outputs/RUN support=photos/known query=photos/new  with a run of fsl train
   fsl predict run=outputs/RUN support=known.csv query='new/*.jpg'    a table file,label; single files: query=a.jpg,b.png
   fsl predict run=outputs/RUN support=known.zip query=new.tar.gz     zips and tars, read without unpacking
   fsl predict … unknown=0.01                                         of known pictures called unknown; off: none are
@@ -29,7 +35,7 @@ HELP = """Let a finished run learn classes from a few known pictures and classif
 support: a folder for each class (or a table, or a zip or tar of either), any number of pictures in each, of any size
 and kind. What is left out is named.
 query: sub-folders, or a column label, that name classes tell how many predictions are right.
-Neither the data that the run was trained on nor a GPU is needed.
+Neither a GPU is needed nor the data that a run was trained on. For drawings and scans, train a run of such.
 
 Prints, for example:
   file                     label      next
@@ -43,6 +49,9 @@ DEFAULTS = {
     "run": "",
     "support": "",
     "query": "",
+    "add": "",
+    "correct": "",
+    "save": "",
     "out": "predictions",
     "html": "false",
     "unknown": "0.05",
@@ -53,24 +62,37 @@ DEFAULTS = {
 
 def main(words: Sequence[str]) -> None:
     """Run the command line after `fsl predict`. Raises UserError."""
-    typed = settings("predict", [word for word in words if word != "--json"], DEFAULTS)
-    for key, needed in (("run", "FOLDER"), ("support", "FOLDER, with a folder for each class"), ("query", "FOLDER")):
-        if not typed[key]:
-            raise UserError(f"fsl predict needs {key}=: type {key}={needed}. See fsl predict --help.")
+    chosen, others = chosen_words([word for word in words if word != "--json"], ("algo", "backbone"))
+    typed = settings("predict", others, DEFAULTS)
+    _demand_enough(typed, chosen)
     one_of("on_error", typed["on_error"], ("stop", "skip"))
     html = yes_or_no("html", typed["html"])
     _demand_rate(typed["unknown"])
 
     from fsl_cli.files import writing
+    from fsl_cli.use.frozen import described, frozen
+    from fsl_cli.use.known import support_of
     from fsl_cli.use.predicting import predicted, write
     from fsl_cli.use.predictions import as_json
     from fsl_cli.use.predictor import load_run
+    from fsl_cli.use.shelf import keep
 
+    skipped: list[str] = []
     with redirect_stdout(sys.stderr):  # a script reads standard output
-        run = load_run(typed["run"], names(typed["trust"]))
+        run = load_run(typed["run"], names(typed["trust"])) if typed["run"] else frozen(chosen)
         if run.changed:
             print("norm=transductive: used with norm=support, as no prediction may depend on the other new pictures.")
-        found = predicted(run, typed, html)
+        if not typed["run"]:
+            print(f"{described(run)}; head algo={run.run.settings.choices['algo']}")
+        support = support_of(run, typed, skipped)
+        place = typed["save"] or (typed["run"] if typed["add"] or typed["correct"] else "")
+        if place:
+            with writing(place, "Choose another folder with save=FOLDER."):
+                keep(Path(place).expanduser(), run, support)
+            print(f"{place} knows {len(support.labels):,} pictures of {len(set(support.labels)):,} classes.")
+        if not typed["query"]:
+            return
+        found = predicted(run, support, typed, html, skipped)
     with writing(typed["out"], "Choose another folder with out=FOLDER."):
         files = write(Path(typed["out"]).expanduser(), found, html)
     if "--json" in words:
@@ -98,6 +120,16 @@ def _calibration_line(found: Predictions) -> str:
     if found.calibration == "none":
         return "probabilities not calibrated: the run has no temperature (fsl test run=… fits one)"
     return f"probabilities at temperature {found.temperature:.3g}, {found.calibration}"
+
+
+def _demand_enough(typed: dict[str, str], chosen: Sequence[str]) -> None:
+    """Raises UserError where it is not said what to learn from, or what to do."""
+    if typed["run"] and chosen:
+        raise UserError(f"run={typed['run']} has a head and a backbone of its own: leave out {' '.join(chosen)}.")
+    if not typed["run"] and not typed["support"]:
+        raise UserError("fsl predict needs known pictures: type support=FOLDER, with a folder for each class.")
+    if not any(typed[key] for key in ("query", "save", "add", "correct")):
+        raise UserError("fsl predict needs query=: type query=FOLDER. See fsl predict --help.")
 
 
 def _show(found: Predictions, files: Sequence[Path]) -> None:

@@ -111,7 +111,12 @@ def _key(backbone: Backbone, tasks: ImageTasks, part: str, precision: str) -> st
         backbone.norm,
         precision,
     ]
-    digest = hashlib.blake2b(f"{backbone}{json.dumps(about)}".encode(), digest_size=8)
+    return weights_digest(backbone, json.dumps(about))
+
+
+def weights_digest(backbone: Backbone, about: str) -> str:
+    """Of a network, its weights, and what else is to count."""
+    digest = hashlib.blake2b(f"{backbone}{about}".encode(), digest_size=8)
     for name, value in backbone.state_dict().items():
         digest.update(f"{name}{value.dtype}".encode() + value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -48,6 +48,13 @@ class Run:
         write_text(self.folder / "config.yaml", yaml.safe_dump(settings.plain(), sort_keys=False))
         write_text(self.folder / "overrides.txt", "".join(f"{word}\n" for word in overrides))
 
+    @classmethod
+    def unwritten(cls, settings: Settings) -> Run:
+        """A run of these settings that has no folder yet."""
+        run = cls(os.devnull)
+        run.__dict__["settings"] = settings
+        return run
+
     def __str__(self) -> str:
         return str(self.folder)
 

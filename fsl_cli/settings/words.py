@@ -27,6 +27,12 @@ def split_word(word: str, example: str = "way=20") -> tuple[str, str]:
     return key, value
 
 
+def chosen_words(words: Sequence[str], groups: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Those words that choose something of these groups, such as backbone=timm and backbone.name=…, and the others."""
+    chosen = [word for word in words if word.partition("=")[0].partition(".")[0] in groups and "=" in word]
+    return chosen, [word for word in words if word not in chosen]
+
+
 def yes_or_no(key: str, text: str) -> bool:
     if text not in ("true", "false"):
         raise UserError(f"{key}={text} is neither true nor false. Type {key}=true.")

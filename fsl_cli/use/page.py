@@ -38,6 +38,14 @@ def thumbnail(file: File) -> str:
     return _uri("jpeg", buffer.getvalue())
 
 
+def thumbnail_of(name: str, sources: dict[str, File]) -> str:
+    """The same of a picture that was read, or that lies where it is said to; nothing to see where it does not."""
+    try:
+        return thumbnail(sources.get(name) or File(name, Path(name).expanduser().read_bytes))
+    except OSError:
+        return _uri("svg+xml", b'<svg xmlns="http://www.w3.org/2000/svg"/>')
+
+
 def page(found: Predictions, matrix: Path | None) -> str:
     """The page: what is wrong comes first, then what is least sure. `matrix` is the confusion matrix's picture."""
     cards = [row for row in found.rows if row.file in found.thumbnails]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,13 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
 from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.backbones.base import Backbone
 from fsl_cli.data.decode import File
 from fsl_cli.data.photos import fitted, photo
 from fsl_cli.episodes import Examples
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.assemble import POINT, trained
+from fsl_cli.experiment.features import weights_digest
 from fsl_cli.experiment.unknowns import score, threshold
 from fsl_cli.runs.records import Calibration
 from fsl_cli.runs.run import Run
@@ -62,6 +66,25 @@ class Predictor:
         """What the logits of such a support set are divided by, and how that was found: `calibrated.of_support`."""
         return of_support(self.run, way, shots)
 
+    @cached_property
+    def backbone(self) -> Backbone | None:
+        """What makes features of images, where the method asks for no more than these, of each image alone."""
+        backbone = getattr(self.algorithm, "backbone", None)
+        alone = isinstance(backbone, Backbone) and backbone.norm in ("running", "group", "none")
+        return backbone if self.algorithm.takes_features and alone else None
+
+    @cached_property
+    def key(self) -> str:
+        """What the features of a picture depend on besides the picture."""
+        assert self.backbone
+        return weights_digest(self.backbone, repr(self.image))
+
+    @torch.no_grad()
+    def embedded(self, pixels: Tensor) -> Tensor:
+        """The backbone's features (n, d) of images as `pixels` makes them, on the CPU."""
+        assert self.backbone
+        return self.backbone(self.scaled(pixels).unsqueeze(0)).squeeze(0).cpu()
+
     def adapt(self, images: Iterable[Any], labels: Iterable[Hashable]) -> FewShotClassifier:
         """Learn classes from support images and their labels, any number of either that the method allows.
 
@@ -72,7 +95,7 @@ class Predictor:
         return self.adapt_pixels(self.pixels(images), list(labels))
 
     def adapt_pixels(self, pixels: Tensor, labels: Sequence[Hashable]) -> FewShotClassifier:
-        """As `adapt`, of images as `pixels` makes them."""
+        """As `adapt`, of images as `pixels` makes them, or of features (n, d) as `embedded` does."""
         classes = sorted(set(labels), key=str)
         if len(pixels) != len(labels):
             raise UserError(f"{len(pixels)} support images have {len(labels)} labels: give one for each.")
@@ -82,7 +105,7 @@ class Predictor:
             )
         number = {label: i for i, label in enumerate(classes)}
         y = torch.tensor([number[label] for label in labels], device=self.device)
-        return FewShotClassifier(self, Examples(self.scaled(pixels).unsqueeze(0), y.unsqueeze(0)), classes)
+        return FewShotClassifier(self, Examples(self.seen(pixels).unsqueeze(0), y.unsqueeze(0)), classes)
 
     def pixels(self, images: Iterable[Any]) -> Tensor:
         """Images, as `adapt` takes them, upright and cut to the run's size: (n, channels, size, size) uint8."""
@@ -95,6 +118,10 @@ class Predictor:
                 opened = image if isinstance(image, Image.Image) else to_pil_image(image)
                 found.append(fitted(opened, size, channels))
         return torch.from_numpy(np.stack(found)) if found else torch.zeros(0, channels, size, size, dtype=torch.uint8)
+
+    def seen(self, items: Tensor) -> Tensor:
+        """Images as `scaled` makes them; features as they are, on the run's device."""
+        return items.to(self.device) if items.ndim == 2 else self.scaled(items)
 
     def scaled(self, pixels: Tensor) -> Tensor:
         """Images (n, channels, size, size) of 0 to 255, as the backbone sees them, on the run's device."""
@@ -116,7 +143,7 @@ class FewShotClassifier:
 
     def __init__(self, predictor: Predictor, support: Examples, classes: list[Any]) -> None:
         self.predictor, self.support, self.classes = predictor, support, classes
-        with torch.no_grad():
+        with torch.no_grad(), given(predictor.backbone, support.x.ndim == 3):
             self.logits = predictor.algorithm.adapt(support)  # scaled images (1, m, C, H, W) -> (1, m, classes)
         shots = support.y.flatten().bincount().tolist()
         self.calibration, self.calibrated = predictor.calibration(len(classes), shots)
@@ -130,7 +157,7 @@ class FewShotClassifier:
         return torch.cat(parts) if parts else torch.zeros(0, len(self.classes))
 
     def of_pixels(self, pixels: Tensor) -> Tensor:
-        """The same, for images as `Predictor.pixels` makes them."""
+        """The same, for images as `Predictor.pixels` makes them, or features as `Predictor.embedded` does."""
         return self.judged(pixels)[0]
 
     @property
@@ -140,12 +167,13 @@ class FewShotClassifier:
 
     @torch.no_grad()
     def judged(self, pixels: Tensor, rate: float | None = None) -> tuple[Tensor, list[tuple[float | None, bool]]]:
-        """For images as `Predictor.pixels` makes them, the probability of each class if it is one: (m, classes).
+        """For images as `Predictor.pixels` makes them, or features, the probability of each class if it is one.
 
         And for each image the probability that it is of none of them, where half the images are, and whether that is
         the answer, for a `rate` of known images that are called unknown; (None, False) where nobody asked or can tell.
         """
-        logits = self.logits(self.predictor.scaled(pixels).unsqueeze(0)).squeeze(0).cpu()
+        with given(self.predictor.backbone, pixels.ndim == 2):
+            logits = self.logits(self.predictor.seen(pixels).unsqueeze(0)).squeeze(0).cpu()
         shares, kept = (logits / self.temperature).softmax(-1), self.calibration
         if rate is None or kept is None or kept.score is None:
             return shares, [(None, False)] * len(shares)
@@ -156,8 +184,23 @@ class FewShotClassifier:
     @torch.no_grad()
     def nearest(self, pixels: Tensor) -> list[int]:
         """For each image the number of the support image whose embedding is the nearest; nothing is adapted in it."""
-        embed = self.predictor.algorithm.embed
+        embed, backbone = self.predictor.algorithm.embed, self.predictor.backbone
         if self._known is None:
-            self._known = embed(self.support.x)
-        queries = embed(self.predictor.scaled(pixels).unsqueeze(0), self.support.x)
+            with given(backbone, self.support.x.ndim == 3):
+                self._known = embed(self.support.x)
+        with given(backbone, pixels.ndim == 2):
+            queries = embed(self.predictor.seen(pixels).unsqueeze(0), self.support.x)
         return torch.cdist(queries, self._known).squeeze(0).argmin(-1).tolist()
+
+
+@contextmanager
+def given(backbone: Backbone | None, features: bool) -> Iterator[None]:
+    """While inside, the backbone takes what comes in for features, if it is, and hands it on."""
+    if not backbone:
+        yield
+        return
+    backbone.precomputed = features
+    try:
+        yield
+    finally:
+        backbone.precomputed = False

@@ -316,7 +316,7 @@ def test_unreadable_pictures_are_left_out_where_asked(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ([], "run=FOLDER"),
+        ([], "support=FOLDER"),
         (["run=x", "support=y"], "query=FOLDER"),
         (["run=x", "suport=y"], "Did you mean support"),
         (["run=x", "support=y", "query=z", "html=yes"], "html=true"),

@@ -1,0 +1,48 @@
+"""Where the classes lie that a classifier confuses: how often, and on a plane."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SHOWN = 12  # classes
+
+
+def confused_picture(counts: Any, classes: Sequence[str], features: Any, labels: Any, out: Path) -> None:
+    """A PNG of the classes that are confused most, of counts (way, way), features (n, d) and labels (n,), NumPy arrays.
+
+    Left how often, right each of their pictures on the plane on which these spread most (PCA).
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    wrong = counts - np.diag(counts.diagonal())
+    chosen = np.sort(np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable")[:SHOWN])
+    names = [classes[i] if len(classes[i]) <= 20 else f"{classes[i][:9]}…{classes[i][-10:]}" for i in chosen]
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(15, 7), layout="constrained")
+    some = counts[np.ix_(chosen, chosen)]
+    left.imshow(some, cmap="Blues")
+    left.set(xlabel="taken for", ylabel="is", title=f"the {len(chosen)} classes that are confused most")
+    left.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
+    left.set_yticks(range(len(names)), names, fontsize=8)
+    for i, j in zip(*some.nonzero(), strict=True):
+        left.text(
+            j, i, str(some[i, j]), ha="center", va="center", color="white" if some[i, j] > some.max() / 2 else "k"
+        )
+    own = np.isin(labels, chosen)
+    centred = features[own] - features[own].mean(0)
+    plane = centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T
+    colours = pyplot.get_cmap("tab20")
+    for number, (label, name) in enumerate(zip(chosen, names, strict=True)):
+        points = plane[labels[own] == label]
+        right.scatter(*points.T, color=colours(number), label=name, s=40, marker="osD^"[number % 4])
+        right.annotate(name, points.mean(0), color=colours(number), fontsize=8, ha="center")
+    right.set(title="their pictures by what the network sees, on a plane", xticks=[], yticks=[])
+    right.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(out, dpi=120, format="png")
+    pyplot.close(figure)

@@ -1,0 +1,57 @@
+"""A run that nobody trained: a head on the frozen features of a network that came trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from fsl_cli.backbones.base import Backbone
+from fsl_cli.errors import UserError
+from fsl_cli.experiment.assemble import learner
+from fsl_cli.runs.run import Run
+from fsl_cli.settings.binding import demand_fit
+from fsl_cli.settings.compose import compose
+from fsl_cli.settings.schema import Image
+from fsl_cli.use.predictor import Predictor
+
+USUAL = ("backbone=photos", "algo=simpleshot", "norm=running", "steps=0", "trainer=cpu")
+SIZE = 224  # pixels of a picture where the network does not say
+
+
+def frozen(words: Sequence[str] = ()) -> Predictor:
+    """What `words` choose, such as backbone=photos algo=simpleshot, which is what there is without them.
+
+    Raises UserError for a method that has no head of its own without training, or a network without weights.
+    """
+    composed = compose([*USUAL, *words])
+    settings = demand_fit(composed.values).having(choices=composed.choices)
+    half = [0.5, 0.5, 0.5]
+    image = Image(3, settings.backbone.get("resize") or SIZE, half, half)
+    trained = UserError(
+        f"algo={composed.choices['algo']}: needs a run that was trained, run=FOLDER. Without one, type a head on "
+        "frozen features: algo=simpleshot, protonet, metabaseline, rfs or metaoptnet."
+    )
+    try:
+        algorithm = learner(settings, image).algorithm.eval()
+    except UserError as error:
+        raise trained if "norm=" in str(error) else error from None  # which only an inner loop asks for
+    backbone = getattr(algorithm, "backbone", None)
+    if not algorithm.takes_features or not isinstance(backbone, Backbone):
+        raise trained
+    if not backbone.origin:
+        raise UserError(
+            f"backbone={composed.choices['backbone']}: its weights are random, and nothing trains them here. Type "
+            "backbone.weights=FILE or backbone.pretrained=true, or leave it out: backbone=photos."
+        )
+    backbone.freeze()
+    settings = settings.having(image=image, train_classes=1, pretrained=backbone.origin)
+    return Predictor(Run.unwritten(settings), algorithm, image, torch.device("cpu"), False)
+
+
+def described(predictor: Predictor) -> str:
+    """backbone=photos on weights from ImageNet, nothing trained"""
+    settings = predictor.run.settings
+    name = settings.backbone.get("name") or settings.backbone.get("file")
+    which = f"backbone={settings.choices['backbone']}{f' {name}' if name else ''}"
+    return f"{which} on weights from {settings.pretrained}, nothing trained"

@@ -1,0 +1,102 @@
+"""Features of pictures, computed once: kept by the network's weights and the picture's bytes, wherever it lies."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fsl_cli.data.decode import Classes, File
+from fsl_cli.data.photos import photos
+from fsl_cli.data.store import cache_folder
+from fsl_cli.use.predictor import Predictor
+
+KEPT = 200_000  # pictures of a network, the latest; a thousand take 5 MB
+
+
+class Picture(NamedTuple):
+    """A file, what it shows as far as known, and its content."""
+
+    label: str
+    file: File
+    digest: str  # of its bytes
+
+
+def items(
+    run: Predictor,
+    classes: Classes,
+    on_error: str,
+    skipped: list[str],
+    also: Callable[[File], None] = lambda file: None,
+) -> Iterator[tuple[list[Picture], Tensor]]:
+    """The pictures of these files as the method needs them, class by class, in pieces.
+
+    Features (n, d) where they are all that it asks for, else pixels (n, channels, size, size). The others as `photos`.
+    """
+    digests = {file.name: _digest(file) for files in classes.values() for file in files}
+    size, channels = run.image.size, run.image.channels
+    if not run.backbone:
+        for pairs, images in photos(classes, size, channels, on_error, skipped, also):
+            yield [Picture(label, file, digests[file.name]) for label, file in pairs], torch.from_numpy(images)
+        return
+    kept = Kept(cache_folder(None) / "pictures" / f"{run.key}.sqlite")
+    known = kept.read(set(digests.values()))
+    new = {name: own for name, files in classes.items() if (own := [f for f in files if digests[f.name] not in known])}
+    for file in (file for files in classes.values() for file in files if digests[file.name] in known):
+        also(file)
+    for pairs, images in photos(new, size, channels, on_error, skipped, also) if new else ():
+        rows = run.embedded(torch.from_numpy(images))
+        found = {digests[file.name]: row for (_, file), row in zip(pairs, rows, strict=True)}
+        kept.write(found)
+        known |= found
+    ordered = [Picture(name, file, digests[file.name]) for name in sorted(classes) for file in classes[name]]
+    there = [picture for picture in ordered if picture.digest in known]
+    if there:
+        yield there, torch.stack([known[picture.digest] for picture in there])
+
+
+class Kept:
+    """Features by a picture's digest, in one file that several processes may use; none where it cannot be used."""
+
+    def __init__(self, path: Path) -> None:
+        self.base: sqlite3.Connection | None = None
+        with suppress(OSError, sqlite3.Error):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            base = sqlite3.connect(path, timeout=30)
+            base.execute("create table if not exists features (digest text primary key, vector blob)")
+            self.base = base
+
+    def read(self, digests: Iterable[str]) -> dict[str, Tensor]:
+        """Those that are there."""
+        found = {}
+        with suppress(sqlite3.Error):
+            for digest in digests if self.base else ():
+                rows = self.base.execute("select vector from features where digest = ?", [digest]) if self.base else []
+                for (vector,) in rows:
+                    found[digest] = torch.from_numpy(np.frombuffer(vector, dtype=np.float32).copy())
+        return found
+
+    def write(self, features: dict[str, Tensor]) -> None:
+        """Keep these too; the oldest go where there are too many."""
+        if not self.base:
+            return
+        with suppress(sqlite3.Error), self.base:
+            rows = [(digest, row.float().numpy().tobytes()) for digest, row in features.items()]
+            self.base.executemany("insert or replace into features values (?, ?)", rows)
+            self.base.execute(f"delete from features where rowid <= (select max(rowid) from features) - {KEPT}")
+
+
+def _digest(file: File) -> str:
+    """Of a file's bytes; of its name where these cannot be read, which decoding will tell."""
+    try:
+        content = bytes(file.read())
+    except Exception:  # what a folder or an archive may raise
+        content = file.name.encode(errors="surrogateescape")
+    return hashlib.blake2b(content, digest_size=12).hexdigest()

@@ -1,0 +1,75 @@
+"""The known pictures: read from files, kept in a run's folder, added to, corrected; and what a run learns from them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from fsl_cli.data.decode import Classes
+from fsl_cli.data.layouts import find
+from fsl_cli.data.listed import Chosen
+from fsl_cli.errors import UserError
+from fsl_cli.experiment.calibration import Judged, fit_temperature
+from fsl_cli.use.calibrated import fit
+from fsl_cli.use.kept_features import items
+from fsl_cli.use.predictor import FewShotClassifier, Predictor, given
+from fsl_cli.use.rounds import judged
+from fsl_cli.use.shelf import Support, corrections, kept
+
+
+def support_of(run: Predictor, typed: dict[str, str], skipped: list[str]) -> Support:
+    """The support set that is typed, or that the run keeps, with what is to be added or corrected. Raises UserError."""
+    support = None
+    if typed["support"]:
+        support = read_support(run, typed["support"], typed["on_error"], skipped)
+    elif typed["run"]:
+        support = kept(Path(typed["run"]).expanduser())
+    if typed.get("add"):
+        more = read_support(run, typed["add"], typed["on_error"], skipped, "add")
+        support = support.having(more) if support else more
+    if typed.get("correct"):
+        right = _known(run, corrections(typed["correct"]), typed["on_error"], skipped)
+        support = support.having(right) if support else right
+    if support is None:
+        raise UserError(f"Known pictures are needed: type support=FOLDER ({typed['run']} keeps none).")
+    return support
+
+
+def read_support(run: Predictor, root: str, on_error: str, skipped: list[str], setting: str = "support") -> Support:
+    """The support set at `root`, as `run` needs it. Raises UserError, which calls it by its `setting`."""
+    found = find(root, setting, Chosen(skip=on_error == "skip"))
+    for line in found.left_out:
+        print(f"{setting}: left out: {line}.")
+    groups = found.groups.values()
+    classes = {name: [each.file for each in pictures] for group in groups for name, pictures in group.items()}
+    return _known(run, classes, on_error, skipped)
+
+
+def learn(run: Predictor, support: Support, trust: Sequence[str] = ()) -> FewShotClassifier:
+    """What `run` learns from a support set; where nobody trained it, with a temperature that the set itself tells."""
+    counts = Counter(support.labels)
+    if len(counts) > 1:
+        fit(run.run, len(counts), list(counts.values()), trust)
+    classify = run.adapt_pixels(support.items, support.labels)
+    if run.backbone and not classify.calibration and not run.run.settings.steps:
+        with given(run.backbone, True):
+            found = judged(run.algorithm, support.items.to(run.device), classify.support.y[0])
+        if len(torch.unique(found.y)) > 1:
+            classify.temperature = fit_temperature([Judged(found.logits.cpu(), found.y.cpu())])
+            classify.calibrated = "fitted on the support set, each picture judged by the others"
+    return classify
+
+
+def _known(run: Predictor, classes: Classes, on_error: str, skipped: list[str]) -> Support:
+    pieces = list(items(run, classes, on_error, skipped))
+    pictures = [picture for some, _ in pieces for picture in some]
+    return Support(
+        torch.cat([found for _, found in pieces]),
+        [each.label for each in pictures],
+        [each.file.name for each in pictures],
+        [each.digest for each in pictures],
+        {each.file.name: each.file for each in pictures},
+    )

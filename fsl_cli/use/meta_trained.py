@@ -1,0 +1,69 @@
+"""Would meta-training on one's own classes pay? A short one, beside the frozen network on the same test episodes."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from fsl_cli.experiment.running import start
+from fsl_cli.runs.run import Run
+from fsl_cli.runs.wording import task_words
+from fsl_cli.settings.compose import compose
+from fsl_cli.stats import compare, mean_interval
+
+EPISODES = 400
+
+
+class Trained(NamedTuple):
+    """Accuracies on the same episodes of classes that neither has been taught."""
+
+    minutes: float
+    task: str  # 5-way 1-shot
+    trained: float
+    trained_interval: float
+    frozen: float
+    frozen_interval: float
+    ahead: float  # of the frozen network, episode by episode
+    ahead_interval: float
+
+    def lines(self) -> list[str]:
+        """In words."""
+        better = abs(self.ahead) > self.ahead_interval
+        verdict = (
+            "no difference that so many episodes show" if not better
+            else "the frozen network is better" if self.ahead > 0
+            else "meta-training pays: fsl train data=folder data.root=…, see docs/own-images.md"
+        )  # fmt: skip
+        return [
+            f"{self.task}, on classes held out: ProtoNet trained for {self.minutes:.0f} minutes "
+            f"{self.trained:.1%} ± {self.trained_interval:.1%}, the frozen network "
+            f"{self.frozen:.1%} ± {self.frozen_interval:.1%}: {verdict}."
+        ]
+
+
+def meta_trained(root: str, seconds: float, out: Path, chosen: Sequence[str]) -> Trained:
+    """Train ProtoNet on most classes of the folder for so many seconds, in a run below `out`, and test both on others.
+
+    Raises UserError where there are too few classes or pictures to hold some out.
+    """
+    data = ["data=folder", f"data.root={root}", "shot=1", f"episodes={EPISODES}", "trainer=cpu", f"out={out / 'runs'}"]
+    until = time.monotonic() + seconds
+    fixed = start(compose([*data, "algo=simpleshot", "backbone=photos", *chosen, "steps=0"]))
+    reached = fixed.result
+    assert reached  # as it was tested
+    task = [f"way={reached.way}", f"query={reached.query}"]
+    words = [*data, *task, "algo=protonet", "steps=100000", "val_every=50", "val_episodes=60"]
+    run = start(compose(words), report=lambda step, score: time.monotonic() > until)
+    ours, theirs = (_accuracies(each) for each in (run, fixed))
+    ahead = compare(theirs, ours)
+    minutes = (run.training.seconds if run.training else seconds) / 60
+    numbers = (*mean_interval(ours), *mean_interval(theirs), ahead.mean, ahead.interval)
+    return Trained(minutes, task_words(reached.way, reached.shot, reached.metric), *numbers)
+
+
+def _accuracies(run: Run) -> list[float]:
+    with open(run.folder / "episodes.csv", newline="") as file:
+        return [float(row["accuracy"]) for row in csv.DictReader(file)]

@@ -1,0 +1,119 @@
+"""A classifier that is kept: a run's folder that also holds the support set it has learned from."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fsl_cli.data.decode import Classes, File
+from fsl_cli.errors import UserError
+from fsl_cli.files import make_folder, replacing, write_json
+from fsl_cli.runs.environment import environment
+from fsl_cli.runs.run import Run
+from fsl_cli.use.predictor import Predictor
+
+FILE = "support.npz"
+COPIED = ("config.yaml", "overrides.txt", "environment.json", "classes.json", "checkpoints/best.ckpt")
+
+
+class Support(NamedTuple):
+    """Known pictures, as the method needs them."""
+
+    items: Tensor  # (n, d) features, or (n, channels, size, size) pixels
+    labels: list[str]
+    files: list[str]  # where each picture was
+    digests: list[str]  # of its bytes
+    sources: dict[str, File]  # of those that were just read, by name
+
+    def having(self, other: Support) -> Support:
+        """With other pictures too; one that is there already takes the label of the other."""
+        new = set(other.digests)
+        stay = [i for i, digest in enumerate(self.digests) if digest not in new]
+
+        def both(own: list[str], more: list[str]) -> list[str]:
+            return [own[i] for i in stay] + more
+
+        return Support(
+            torch.cat([self.items[stay], other.items]),
+            both(self.labels, other.labels),
+            both(self.files, other.files),
+            both(self.digests, other.digests),
+            {**self.sources, **other.sources},
+        )
+
+
+def keep(folder: Path, predictor: Predictor, support: Support) -> None:
+    """Write the run and the support set into a folder, from which `fsl predict run=FOLDER` goes on."""
+    make_folder(folder)
+    if not (folder / "config.yaml").exists():
+        _write_run(folder, predictor)
+    with replacing(folder / FILE) as temporary, open(temporary, "wb") as file:
+        labels, files, digests = (
+            np.array(each, dtype=str) for each in (support.labels, support.files, support.digests)
+        )
+        np.savez(file, items=support.items.numpy(), labels=labels, files=files, digests=digests)
+
+
+def _write_run(folder: Path, predictor: Predictor) -> None:
+    """What `load_run` needs of a run: a copy, or, where it has no folder yet, its first."""
+    own, new = predictor.run, Run(folder)
+    make_folder(new.best.parent)
+    if (own.folder / "config.yaml").exists():
+        for name in COPIED:
+            if (own.folder / name).exists():
+                shutil.copyfile(own.folder / name, folder / name)
+        return
+    state = {f"algorithm.{name}": value for name, value in predictor.algorithm.state_dict().items()}
+    with replacing(new.best) as temporary:
+        torch.save({"state_dict": state, "global_step": 0}, temporary)
+    write_json(folder / "environment.json", environment())
+    new.begin(own.settings, [])
+
+
+def kept(folder: Path) -> Support | None:
+    """The support set in a run's folder; None where there is none. Raises UserError where it cannot be read."""
+    path = folder / FILE
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            labels, files, digests = (found[name].tolist() for name in ("labels", "files", "digests"))
+            return Support(torch.from_numpy(found["items"]), labels, files, digests, {})
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} cannot be read ({error}). Name the pictures again: support=FOLDER.") from error
+
+
+def corrections(table: str) -> Classes:
+    """The pictures of a CSV and their right labels, by label: its column true, where it is filled in, else label.
+
+    Paths are as `fsl predict` writes them, from here or from where the CSV lies. Raises UserError.
+    """
+    path = Path(table).expanduser()
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"correct={table} cannot be read: {error}.") from error
+    if not rows or not {"file"} <= rows[0].keys() or not {"label", "true"} & rows[0].keys():
+        raise UserError(f"correct={table}: needs the columns file and label (or true), and a line for each picture.")
+    found: Classes = {}
+    missing = []
+    for row in rows:
+        name, label = row["file"] or "", (row.get("true") or row.get("label") or "").strip()
+        place = next((each for each in (Path(name).expanduser(), path.parent / name) if each.is_file()), None)
+        if place and label:
+            found.setdefault(label, []).append(File(name, place.read_bytes))
+        else:
+            missing.append(name)
+    if missing:
+        raise UserError(
+            f"correct={table}: {len(missing)} of its {len(rows)} pictures are not there, or have no label, such as "
+            f"{missing[0] or 'one without a name'}. Take these lines out."
+        )
+    return found
