@@ -140,8 +140,9 @@ def _advice(data: DataSet, part: str, shapes: Shapes) -> list[str]:
     skipping = may_skip and all((sizes >= need).sum() >= way for sizes in each)
     if len(able) == len(every):
         return [f"Try {prefix}query={able.min() - shot}", *([f"type {leave}"] if skipping else [])]
-    if skipping or (may_skip and every.min() < 2 and all((sizes > 1).any() for sizes in each)):
-        return [f"Type {leave}"]  # those of one image go before the others are divided anew
-    if may_skip and all((sizes > shot).sum() >= way for sizes in each):
-        return [f"Type {prefix}query={able.min() - shot} data.on_small=skip"]
+    if skipping:
+        return [f"Type {leave}"]
+    single = every.min() < 2 and all((sizes > 1).any() for sizes in each)  # these go before the others are divided anew
+    if may_skip and len(able) and (single or all((sizes > shot).sum() >= way for sizes in each)):
+        return [f"Type {leave}" if able.min() >= need else f"Type {prefix}query={able.min() - shot} data.on_small=skip"]
     return [f"Try {prefix}shot={every.min() - 1} {prefix}query=1"] if every.min() > 1 else []
