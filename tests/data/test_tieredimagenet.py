@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from test_pickles import python2
 from torchvision.io import encode_png
 
+from fsl_cli.data.copies import frozen
 from fsl_cli.data.sources import tieredimagenet as module
 from fsl_cli.data.sources.tieredimagenet import tieredimagenet
 from fsl_cli.data.store import DataSet
@@ -33,6 +35,8 @@ PIXELS = {
 def _few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CLASSES", CLASSES)
     monkeypatch.setattr(module, "IMAGES", IMAGES)
+    names = {part: [f"n{label:08d}" for label in sorted(set(LABELS[part]))] for part in CLASSES}
+    monkeypatch.setattr(module, "frozen", lambda name: names)
 
 
 def png(image: np.ndarray) -> np.ndarray:
@@ -95,6 +99,21 @@ def test_class_folders(tmp_path: Path) -> None:
     assert data.store.hash == opened(pickles(tmp_path / "other"), tmp_path / "cache").store.hash
     assert {part: split.turns for part, split in data.splits.items()} == {"train": 4, "val": 1, "test": 1}
     assert opened(None, tmp_path / "cache").store.hash == data.store.hash
+
+
+def test_class_folders_of_other_classes_in_the_right_number_are_refused(tmp_path: Path) -> None:
+    root = folders(tmp_path / "it")
+    (root / "val" / "n00000000").rename(root / "val" / "n00000009")
+    with pytest.raises(UserError, match="val split in .* is not that of .*such as n00000009, and n00000000 is missing"):
+        opened(root, tmp_path / "cache")
+
+
+def test_the_list_that_ships_is_that_of_the_paper() -> None:
+    lists = frozen("tieredimagenet")
+    assert {part: len(set(names)) for part, names in lists.items()} == {"train": 351, "val": 97, "test": 160}
+    assert len({name for names in lists.values() for name in names}) == 608
+    assert all(re.fullmatch(r"n\d{8}", name) for names in lists.values() for name in names)
+    assert "n01530575" in lists["train"] and "n02099267" in lists["val"] and "n03314780" in lists["test"]
 
 
 def test_a_png_that_cannot_be_read(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 Training, validation and test classes come from different branches of the WordNet tree: 351 / 97 / 160 of them.
 Two forms of a copy are understood: the published pickles of PNGs, read without running what is in them, and class
-folders inside train, val and test. The pickles stay on disk while they are read.
+folders inside train, val and test. The pickles stay on disk while they are read. Class folders must be those of the
+split, which ships with fsl as the authors list it; pickles name classes in English only, so they are counted.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from fsl_cli.data.copies import by_folder, by_prefix, divided, find_files, open_copy, what_is_there
+from fsl_cli.data.copies import by_folder, by_prefix, divided, find_files, frozen, open_copy, what_is_there
 from fsl_cli.data.decode import RESIZE, Classes, File, decode
 from fsl_cli.data.names import part_of
 from fsl_cli.data.pickles import read_pickle
@@ -29,7 +30,8 @@ GET_IT = (
     "https://github.com/renmengye/few-shot-ssl-public (13 GB) and unpack it. Needed are train_images_png.pkl, "
     "train_labels.pkl, and the same of val and test, or class folders inside train, val and test: put them into "
     "{folder}, or type data.root=PATH. What will be checked: the numbers of classes, 351 / 97 / 160, and of images, "
-    "448,695 / 124,261 / 206,209."
+    "448,695 / 124,261 / 206,209, and "
+    "whether class folders are those of the split."
 )
 
 
@@ -70,6 +72,8 @@ def _draw(place: Path, size: int, on_error: str, skipped: list[str]) -> Iterable
                 f"{CLASSES[part]} and {IMAGES[part]:,}. Needed are {part}_images_png.pkl and {part}_labels.pkl, or "
                 f"class folders such as {part}/n01530575. Unpack or copy it again. {what_is_there(files)}"
             )
+        if not pickled:
+            _demand_classes(place, part, {name.partition("/")[2] for name in names})
         yield from decode(classes, size, on_error, skipped)
 
 
@@ -81,6 +85,18 @@ def _by_split(files: dict[str, File]) -> Classes:
         part = part_of(above)
         found.setdefault(f"{part}/{last}" if part else name, []).extend(own)
     return found
+
+
+def _demand_classes(place: Path, part: str, names: set[str]) -> None:
+    """Raises UserError where class folders are not those of the split of Ren et al."""
+    listed = set(frozen("tieredimagenet")[part])
+    strange, missing = sorted(names - listed), sorted(listed - names)
+    if strange:
+        raise UserError(
+            f"The {part} split in {place} is not that of Ren et al.: {len(strange)} of its class folders are no class "
+            f"of it, such as {strange[0]}, and {missing[0]} is missing. Name the folders by WordNet numbers, as in the "
+            "published archive, or read another split with data=folder."
+        )
 
 
 def _from_pickles(place: Path, named: dict[str, File], part: str) -> Classes:
