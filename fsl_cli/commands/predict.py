@@ -118,7 +118,8 @@ def _demand_rate(text: str) -> None:
 def _calibration_line(found: Predictions) -> str:
     """How far the probabilities can be believed."""
     if found.calibration == "none":
-        return "probabilities not calibrated: the run has no temperature (fsl test run=… fits one)"
+        how = f": fsl test run={found.run} fits a temperature" if (Path(found.run) / "config.yaml").exists() else ""
+        return f"probabilities are not calibrated{how}"
     return f"probabilities at temperature {found.temperature:.3g}, {found.calibration}"
 
 

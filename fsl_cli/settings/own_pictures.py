@@ -80,12 +80,11 @@ class _Choice:
 
     def _images(self) -> None:
         seen = self.seen
-        if not seen.coloured:
-            self.set("data.channels", 1, "the pictures have no colours")
-        size = min(28 if not seen.photographs else 84, max(seen.side, 28))
-        self.set(
-            "data.size", size, f"the pictures have {seen.side} pixels" if seen.photographs else "they are drawings"
-        )
+        if not self._comes_trained():
+            self.set("data.channels", 3 if seen.coloured else 1, "the pictures have no colours")
+            size = min(84 if seen.photographs else 28, max(seen.side, 28))
+            small = f"the pictures have {seen.side} pixels" if seen.photographs else "they are drawings"
+            self.set("data.size", size, small)
         each = seen.pictures / max(seen.classes["train"], 1)
         augmented = any((self.values.get("augment") or {}).get(key) for key in (*AUGMENT, "padding"))
         if seen.photographs and each < FEW and not augmented and not self._of_the_user("augment"):
@@ -94,6 +93,12 @@ class _Choice:
         if self.values.get("norm") == "transductive":
             self.set("norm", "support", "a prediction must not depend on the other new pictures")
             self.set("backbone.norm", self.values["norm"], "as norm")
+
+    def _comes_trained(self) -> bool:
+        """Whether the network has learned elsewhere, from pictures as large as it was given."""
+        backbone = self.values.get("backbone") or {}
+        given = backbone.get("pretrained") or backbone.get("weights") or self.values.get("init")
+        return bool(given) or str(backbone.get("_target_")).endswith((".photos", ".onnx"))
 
     def _episodes(self) -> None:
         seen, values = self.seen, self.values

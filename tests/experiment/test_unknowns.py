@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_tasks
+from conftest import settings, tiny_tasks
 from PIL import Image
 
 from fsl_cli.cli import run
 from fsl_cli.data.sampler import Sampler
 from fsl_cli.data.tasks import Batch
 from fsl_cli.errors import UserError
+from fsl_cli.experiment.assemble import assemble
+from fsl_cli.experiment.judging import _judged
 from fsl_cli.experiment.unknowns import SCORES, Sides, auroc, fit_unknown, score, threshold
 
 SAMPLER = Sampler(np.array([20] * 12), way=5, shot=2, query=6)
@@ -115,3 +117,17 @@ def test_from_a_run_to_open_tests_and_predictions(tmp_path: Path, capsys: pytest
         assert ("unknown" in found["predictions"][0]) == bool(most)
     with pytest.raises(UserError, match="unknown=2: type the share"):
         run([*words, "unknown=2"])
+
+
+@pytest.mark.parametrize("algo", ["maml", "protomaml", "matching", "relation", "r2d2", "rfs", "siamese", "metaoptnet"])
+@pytest.mark.parametrize("classes", [8, 3])
+def test_every_kind_of_method_is_judged_also_where_there_is_no_other_class(algo: str, classes: int) -> None:
+    """Of three classes one is left out of the support set; a learned head has three outputs, and nothing is asked."""
+    words = [f"algo={algo}", *WORDS[:5], f"data.val_classes={classes}", "way=3", "train_way=3", "query=3", "shot=1"]
+    experiment = assemble(settings([*words, "train_shot=1", "train_query=2", "backbone=conv4", "backbone.filters=4"]))
+    experiment.learner.eval()
+    with torch.no_grad():
+        found = _judged(experiment, "val", 0)
+    assert found.known.logits.shape == (9, 3)
+    wanted = [(9, 3), (9, 3)] if classes == 8 else [(0, 2), (0, 2)] if algo == "maml" else [(6, 2), (3, 2)]
+    assert [tuple(side.shape) for side in found.sides] == wanted

@@ -62,6 +62,13 @@ def test_photographs_get_what_they_need(flowers: Path) -> None:
     assert values["steps"] == 500
 
 
+def test_a_network_that_comes_trained_keeps_what_it_sees(tmp_path: Path) -> None:
+    words = ["data=folder", f"data.root={folder(tmp_path / 'own', 'drawings', 10, 3)}"]
+    own, trained = (fitted(compose([*words, *more])).config.values["data"] for more in ([], ["backbone=photos"]))
+    assert (own["size"], own["channels"]) == (28, 1)
+    assert (trained["size"], trained["channels"]) == (84, 3)
+
+
 def test_what_was_typed_stays(flowers: Path) -> None:
     words = ["data=folder", f"data.root={flowers}", "algo.temperature=3", "steps=7", "way=5", "augment.flip=false"]
     values = fitted(compose(words)).config.values
