@@ -42,12 +42,13 @@ def save(figure: Figure, out: Path, kind: str = "png", dpi: int = 120, **more: A
 def fit(name: str, inches: float, points: float) -> str:
     """The name if it is no wider than that in this size of letters, else its beginning and end with … between."""
     name = shown(name)
-    kept = len(name)
-    drawn = name
-    while kept > LEAST and width(drawn, points) > inches:
-        kept -= 1
-        drawn = cut(name, kept)
-    return drawn
+    if width(name, points) <= inches:
+        return name
+    fits, longer = min(LEAST, len(name)), len(name)
+    while longer - fits > 1:
+        middle = (fits + longer) // 2
+        fits, longer = (middle, longer) if width(cut(name, middle), points) <= inches else (fits, middle)
+    return cut(name, fits)
 
 
 def cut(name: str, kept: int) -> str:

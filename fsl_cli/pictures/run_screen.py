@@ -21,19 +21,28 @@ OPEN = {
 
 def protocol_line(result: Result) -> str:
     """What an accuracy was reached under, in one line."""
+    tasks = (
+        "tasks"
+        if result.metric == "mse"
+        else f"episodes, {result.inference} (norm={result.norm}){weights_words(result)}"
+    )
+    return f"{episodes_line(result)}, {result.episodes} {tasks}"
+
+
+def episodes_line(result: Result) -> str:
+    """Which episodes those are, whatever their number."""
     elsewhere = f"trained on {result.trained_on}, " if result.trained_on != result.data else ""
     if result.metric == "mse":
-        return f"{elsewhere}{result.data} {result.split}, {result.query} queries, {result.episodes} tasks"
+        return f"{elsewhere}{result.data} {result.split}, {result.query} queries"
     queries = "1 query" if result.query == 1 else f"{result.query} queries"
     sampling = f"classes drawn {result.sampling}, " if result.sampling != "uniform" else ""
     return (
         f"{elsewhere}{result.data} {result.split} split ({result.split_hash}), "
-        f"rotations={result.rotations}, {sampling}{queries} a class, {result.episodes} episodes, "
-        f"{result.inference} (norm={result.norm}){_weights(result)}"
+        f"rotations={result.rotations}, {sampling}{queries} a class"
     )
 
 
-def _weights(result: Result) -> str:
+def weights_words(result: Result) -> str:
     """What the backbone had seen before, which is no measure of new classes where the test's were among it."""
     if not result.pretrained:
         return ""

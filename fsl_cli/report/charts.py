@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from fsl_cli.pictures.run_screen import protocol_line
+from fsl_cli.pictures.learning import Curve, Panel
+from fsl_cli.pictures.run_screen import episodes_line
 from fsl_cli.report.gather import Reported, identity
 from fsl_cli.report.protocol import protocol
 from fsl_cli.report.rows import Row, Section, row_names
 from fsl_cli.runs.wording import task_words
 
 Point = tuple[float, float, float]  # x, y, and half the interval of y; 0: none
+LOSS = "training loss"
 Names = dict[Any, str]  # of each method, by the identity of its settings
 NOT_METHOD = (  # typed words that do not say which method
     "seed=", "out=", "way=", "shot=", "algo=", "data=", "data.root=", "data.cache=", "init=", "teacher=", "test=",
@@ -36,9 +38,16 @@ class Chart(NamedTuple):
 
 
 def method_names(tests: Sequence[Reported]) -> Names:
-    """A name for each method: runs with the same settings but for the seed, whatever they were tested on."""
-    settings = {identity(trained(test)): trained(test) for test in tests}
-    return dict(zip(settings, row_names(list(settings.values())), strict=True))
+    """A name for each method: runs with the same settings but for the seed, whatever they were tested on.
+
+    A method has one name on all data sets that it was trained on: where names are shown, the data set is told beside.
+    """
+    places: dict[str, dict[Any, dict[str, Any]]] = {}
+    for test in tests:
+        places.setdefault(str(trained(test)["data"]), {})[identity(trained(test))] = trained(test)
+    return {
+        key: name for group in places.values() for key, name in zip(group, row_names(list(group.values())), strict=True)
+    }
 
 
 def trained(test: Reported) -> dict[str, Any]:
@@ -52,13 +61,13 @@ def learning_curves(tests: Sequence[Reported], names: Names) -> list[Chart]:
     for test in {test.outcome.run.folder.resolve(): test for test in tests}.values():
         rows = _metrics(test.outcome.run.metrics)
         metric, run = test.outcome.result.metric, test.outcome.run.settings
-        task = f"{run.data_name} {task_words(run.way, run.shot, metric)}, norm={run.norm}"
+        task = f"{run.data_name} {task_words(run.way, run.shot, metric)}"
         accuracy = metric == "accuracy"
         method = names[identity(trained(test))]
         name = f"{method}, seed {test.outcome.result.seed}"
         for label, key, interval, scale in (
             ("validation accuracy (%)" if accuracy else "validation error", f"val_{metric}", "val_interval", accuracy),
-            ("training loss", "train_loss", "", False),
+            (LOSS, "train_loss", "", False),
         ):
             percent = 100 if scale else 1
             points = [(row["step"], percent * row[key], percent * row.get(interval, 0.0)) for row in rows if key in row]
@@ -66,6 +75,15 @@ def learning_curves(tests: Sequence[Reported], names: Names) -> list[Chart]:
             if len(points) > 1:
                 charts.setdefault((task, label), []).append(Series(name, method, False, points))
     return [Chart(task, "meta-iterations", label, series) for (task, label), series in charts.items()]
+
+
+def curve_panels(tests: Sequence[Reported]) -> list[Panel]:
+    """The validations of all runs, a panel for each task, to be drawn in one picture."""
+    charts = [chart for chart in learning_curves(tests, method_names(tests)) if chart.y != LOSS]
+    return [
+        Panel(chart.title, chart.y, [Curve(one.method, [(x, y) for x, y, _ in one.points]) for one in chart.series])
+        for chart in charts
+    ]
 
 
 def _metrics(path: Path) -> list[dict[str, float]]:
@@ -83,6 +101,8 @@ def by_axis(sections: Sequence[Section], axis: Literal["shot", "way"], names: Na
     Solid: one and the same run (or runs, one for each seed). Dashed: runs that were each trained for its own shot.
     """
     charts: dict[Any, dict[tuple[str, bool], list[tuple[Row, Point]]]] = {}
+    typed = [set(_typed(row)) for section in sections for row in section.rows if _own(row)]
+    common = set.intersection(*typed) if typed else set()
     for section in sections:
         value = getattr(section.result, axis)
         if not isinstance(value, int):
@@ -91,7 +111,7 @@ def by_axis(sections: Sequence[Section], axis: Literal["shot", "way"], names: Na
         percent = 100 if section.metric == "accuracy" else 1
         for row in section.rows:
             point = (float(value), percent * row.mean, percent * row.episodes_interval)
-            lines = [(_tested(row, names), False), *([(_typed(row), True)] if _own(row) else [])]
+            lines = [(_tested(row, names), False), *([(_for_each(row, common), True)] if _own(row) else [])]
             for line in lines:
                 charts.setdefault(rest, {}).setdefault(line, []).append((row, point))
     return [chart for lines in charts.values() for chart in _chart(lines, axis, names)]
@@ -109,8 +129,8 @@ def _chart(lines: dict[tuple[str, bool], list[tuple[Row, Point]]], axis: str, na
     result = next(iter(lines.values()))[0][0].result
     other = f"{result.way}-way" if axis == "shot" else f"{result.shot}-shot"
     if result.metric == "mse":
-        return [Chart(protocol_line(result), axis, "squared error", series)]
-    return [Chart(f"{other}, {protocol_line(result)}", axis, "test accuracy (%)", series)]
+        return [Chart(episodes_line(result), axis, "squared error", series)]
+    return [Chart(f"{other}, {episodes_line(result)}", axis, "test accuracy (%)", series)]
 
 
 def _tested(row: Row, names: Names) -> str:
@@ -123,11 +143,16 @@ def _own(row: Row) -> bool:
     return all(test.outcome.folder == test.outcome.run.folder for test in row.tests)
 
 
-def _typed(row: Row) -> str:
-    """The method as it was typed, whatever the way, shot and seed."""
+def _for_each(row: Row, common: set[str]) -> str:
+    """The method as it was typed, without what all have in common."""
+    words = [word for word in _typed(row) if word not in common]
+    return " ".join([row.settings["algo"], *words, "(trained for each)"])
+
+
+def _typed(row: Row) -> list[str]:
+    """What was typed for its run, but for the way, shot and seed."""
     try:
         words = (row.tests[0].outcome.run.folder / "overrides.txt").read_text().split("\n")
     except OSError:
         words = []
-    said = [word for word in words if word and not word.startswith(NOT_METHOD)]
-    return " ".join([row.settings["algo"], *said, "(trained for each)"])
+    return [word for word in words if word and not word.startswith(NOT_METHOD)]

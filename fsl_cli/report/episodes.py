@@ -49,8 +49,8 @@ def look(sections: Sequence[Section]) -> list[Looked]:
 
 def _scores(section: Section) -> dict[int, float]:
     """Of each episode, the mean of all rows."""
-    columns = zip(*(row.column for row in section.rows), strict=True)
-    return dict(zip(section.episodes, map(fmean, columns), strict=True))
+    columns = [column for row in section.rows for column in row.columns(section.episodes)]
+    return dict(zip(section.episodes, map(fmean, zip(*columns, strict=True)), strict=True))
 
 
 def _open(section: Section, opened: dict[str, Any]) -> DataSet:

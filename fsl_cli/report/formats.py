@@ -8,13 +8,15 @@ import math
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
+from fsl_cli import text
 from fsl_cli.report.published import Published, backbone_name
 from fsl_cli.report.rows import Row, Section
 
-HEADER = ("method", "seeds", "{metric}", "± episodes", "± seeds", "published")
 EXPLAINED = (
-    "± episodes and ± seeds: half a 95% interval of the mean, from the spread of the episodes (1.96 standard errors) "
-    "and of the seeds (Student's t). Bold: ahead of every other row by more than the interval of the paired difference."
+    "±: half a 95% interval of the mean, over seeds and episodes together where there are several seeds, else over "
+    "the episodes of that one run (1.96 standard errors). ± episodes, ± seeds: the same of either alone (seeds: "
+    "Student's t). Bold: the 95% interval of its paired difference to every other row excludes zero, by Student's t; "
+    "over seeds and episodes, as far as a method has several seeds."
 )
 THEIRS = "Published numbers were reached under the papers' protocols, as far as known:"
 # of a result, for CSV
@@ -45,23 +47,27 @@ class Notes:
 def table(section: Section, notes: Notes, strong: Strong = str, plain: Strong = str) -> list[list[str]]:
     """The header and the rows' cells; `strong` marks the best number, `plain` escapes words.
 
-    Without the last column where nothing is published.
+    Columns in which all rows agree, or that none fills, are left out.
     """
     accuracy = section.metric == "accuracy"
-    lines = [[plain(name.format(metric="accuracy (%)" if accuracy else "squared error")) for name in HEADER]]
-    for row in section.rows:
-        mean = number(row.mean, accuracy)
-        lines.append(
-            [
-                plain(row.name),
-                str(len(row.tests)),
-                strong(mean) if row.best else mean,
-                number(row.episodes_interval, accuracy),
-                number(row.seeds_interval, accuracy),
-                f"{plain(row.published.accuracy)} [{notes.number(row.published)}]" if row.published else "",
-            ]
-        )
-    return lines if any(line[-1] for line in lines[1:]) else [line[:-1] for line in lines]
+    rows = section.rows
+    several = any(len(row.tests) > 1 for row in rows)
+    means = [number(row.mean, accuracy) for row in rows]
+    columns: dict[str, list[str]] = {"method": [plain(row.name) for row in rows]}
+    for key in ("norm", "episodes"):
+        if len({getattr(row.result, key) for row in rows}) > 1:
+            columns[key] = [plain(str(getattr(row.result, key))) for row in rows]
+    columns["seeds"] = [str(len(row.tests)) for row in rows]
+    measure = "accuracy (%)" if accuracy else "squared error"
+    columns[measure] = [strong(mean) if row.best else mean for row, mean in zip(rows, means, strict=True)]
+    columns["±"] = [number(row.interval, accuracy) for row in rows]
+    if several:
+        columns["± episodes"] = [number(row.episodes_interval, accuracy) for row in rows]
+        columns["± seeds"] = [number(row.seeds_interval, accuracy) for row in rows]
+    if any(row.published for row in rows):
+        papers = [row.published for row in rows]
+        columns["published"] = [f"{plain(p.accuracy)} [{notes.number(p)}]" if p else "" for p in papers]
+    return [[plain(name) for name in columns], *map(list, zip(*columns.values(), strict=True))]
 
 
 def number(value: float, accuracy: bool) -> str:
@@ -72,16 +78,12 @@ def number(value: float, accuracy: bool) -> str:
 def markdown(sections: Sequence[Section]) -> str:
     notes, blocks = Notes(), []
     for section in sections:
-        first, *rows = table(section, notes, lambda text: f"**{text}**", _markdown)
+        first, *rows = table(section, notes, lambda best: f"**{best}**", text.markdown)
         rule = ["---", *["---:"] * (len(first) - 1)]
         drawn = "\n".join(f"| {' | '.join(line)} |" for line in (first, rule, *rows))
-        blocks.append(f"## {_markdown(section.title)}\n\n{_markdown(section.protocol)}\n\n{drawn}")
-    remarks = [f"[{i}] {_markdown(line)}" for i, line in enumerate(notes.lines, 1)]
+        blocks.append(f"## {text.markdown(section.title)}\n\n{text.markdown(section.protocol)}\n\n{drawn}")
+    remarks = [f"[{i}] {text.markdown(line)}" for i, line in enumerate(notes.lines, 1)]
     return "\n\n".join([*blocks, EXPLAINED, *([THEIRS, *remarks] if remarks else [])]) + "\n"
-
-
-def _markdown(text: str) -> str:
-    return text.replace("|", "\\|").replace("*", "\\*").replace("_", "\\_")
 
 
 def latex(sections: Sequence[Section]) -> str:
@@ -89,14 +91,15 @@ def latex(sections: Sequence[Section]) -> str:
     notes, blocks = Notes(), []
     for section in sections:
         first, *rows = (
-            " & ".join(cells) + r" \\" for cells in table(section, notes, lambda text: rf"\textbf{{{text}}}", _latex)
+            " & ".join(cells) + r" \\"
+            for cells in table(section, notes, lambda best: rf"\textbf{{{best}}}", text.latex)
         )
         blocks.append(
             "\n".join(
                 [
                     r"\begin{table}",
                     r"\centering",
-                    rf"\caption{{{_latex(section.title)}. {_latex(section.protocol)}.}}",
+                    rf"\caption{{{text.latex(section.title)}. {text.latex(section.protocol)}.}}",
                     rf"\begin{{tabular}}{{l{'r' * first.count(' & ')}}}",
                     r"\toprule",
                     first,
@@ -108,15 +111,9 @@ def latex(sections: Sequence[Section]) -> str:
                 ]
             )
         )
-    remarks = [f"[{i}] {line}" for i, line in enumerate(notes.lines, 1)]
+    remarks = [f"[{i}] {text.shown(line)}" for i, line in enumerate(notes.lines, 1)]
     comments = ["needs \\usepackage{booktabs}", EXPLAINED, *([THEIRS, *remarks] if remarks else [])]
     return "\n".join(f"% {line}" for line in comments) + "\n" + "\n\n".join(blocks) + "\n"
-
-
-def _latex(text: str) -> str:
-    escapes = {"\\": r"\textbackslash{}", "±": r"$\pm$", "×": r"$\times$", "~": r"\textasciitilde{}"}
-    escapes |= {letter: f"\\{letter}" for letter in "&%$#_{}"} | {"^": r"\textasciicircum{}"}
-    return "".join(escapes.get(letter, letter) for letter in text)
 
 
 def believed(row: Row) -> list[float | str]:
@@ -135,7 +132,7 @@ def as_csv(sections: Sequence[Section]) -> str:
     """One table of all sections, with the protocol in columns and numbers unrounded, accuracies 0..1."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    ours = ("method", "backbone", "seeds", "mean", "episodes_interval", "seeds_interval", "best")
+    ours = ("method", "backbone", "seeds", "mean", "interval", "episodes_interval", "seeds_interval", "best")
     paired = ("behind_the_first", "behind_interval", "behind_p")
     theirs = ("published_percent", "published_source", "published_mark", "published_inference", "published_note")
     writer.writerow([*COLUMNS, "image_channels", "image_size", *ours, *BELIEVED, *paired, *theirs, "runs"])
@@ -143,12 +140,13 @@ def as_csv(sections: Sequence[Section]) -> str:
         for row in section.rows:
             result, behind, paper = row.result, row.behind, row.published
             writer.writerow(
-                [
+                text.csv_cell(cell)
+                for cell in [
                     *(getattr(result, name) for name in COLUMNS), result.image.channels, result.image.size,
                     row.name, backbone_name(row.settings, row.result),
                     " ".join(str(t.outcome.result.seed) for t in row.tests),
-                    row.mean, row.episodes_interval, "" if math.isnan(row.seeds_interval) else row.seeds_interval,
-                    row.best,
+                    row.mean, row.interval, row.episodes_interval,
+                    "" if math.isnan(row.seeds_interval) else row.seeds_interval, row.best,
                     *believed(row),
                     *([behind.mean, behind.interval, behind.p] if behind else ["", "", ""]),
                     *([paper.accuracy, paper.source, paper.mark, paper.inference, paper.note] if paper else [""] * 5),

@@ -33,7 +33,7 @@ class Reported(NamedTuple):
 
 class Gathered(NamedTuple):
     tests: list[Reported]
-    repeats: list[Path]  # tests left out: another of the same settings, seed and protocol is newer
+    repeats: list[Path]  # tests left out: another of the same settings, seed and protocol has more episodes or is newer
     untested: list[Path]  # runs that have no test (yet)
 
 
@@ -77,16 +77,19 @@ def _read_all(folders: Any) -> Iterator[Reported]:
     problems = []
     for folder in folders:
         try:
-            outcome = read(folder)
-            settings = outcome.run.settings
+            yield reported(folder)
         except UserError as error:
             problems.append(str(error))
-            continue
-        yield Reported(outcome, _settings(settings, outcome.result.changes))
     problems = list(dict.fromkeys(problems))  # a run's configuration is read for each of its tests
     if problems:
         more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise UserError("\n  ".join(["These tests cannot be reported:", *problems[:SHOWN]]) + more)
+
+
+def reported(folder: Path) -> Reported:
+    """The test in a folder, with its run's settings. Raises UserError."""
+    outcome = read(folder)
+    return Reported(outcome, _settings(outcome.run.settings, outcome.result.changes))
 
 
 def _settings(run: Settings, changes: list[str]) -> dict[str, Any]:
@@ -104,10 +107,13 @@ def _settings(run: Settings, changes: list[str]) -> dict[str, Any]:
 
 
 def _newest(tests: list[Reported]) -> tuple[list[Reported], list[Path]]:
-    """One test of each settings, seed and protocol: a repeat is no seed of its own."""
+    """One test of each settings, seed and protocol, that of the most episodes: a repeat is no seed of its own."""
     newest: dict[Any, Reported] = {}
-    ordered = sorted(tests, key=lambda test: (test.outcome.folder / "result.json").stat().st_mtime)
-    for test in ordered:
+
+    def order(test: Reported) -> tuple[int, float]:
+        return test.outcome.result.episodes, (test.outcome.folder / "result.json").stat().st_mtime
+
+    for test in sorted(tests, key=order):
         result = test.outcome.result
         newest[identity(test.settings), result.seed, protocol(result)] = test
     kept = {test.outcome.folder for test in newest.values()}

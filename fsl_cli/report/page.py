@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from fsl_cli import __version__
-from fsl_cli.report.charts import Names, by_axis, learning_curves, method_names, trained
+from fsl_cli.report.charts import Chart, Names, by_axis, learning_curves, method_names, trained
 from fsl_cli.report.formats import EXPLAINED, THEIRS, number
 from fsl_cli.report.gather import Gathered, Reported, identity
+from fsl_cli.report.matrix import Matrix, matrix
+from fsl_cli.report.matrix_formats import caption, cells, several_norms
 from fsl_cli.report.protocol import typed
 from fsl_cli.report.published import MARKS, backbone_name, published
 from fsl_cli.report.rows import Row, Section, differences
+from fsl_cli.text import shown
 
 PLACES = ("fsl", "commit", "python", "torch", "pytorch-lightning", "platform", "gpus", "threads")
 
@@ -34,8 +38,8 @@ class Looked(NamedTuple):
     reason: str
 
 
-def page(sections: Sequence[Section], gathered: Gathered, looked: Sequence[Looked]) -> str:
-    """The HTML. `looked` has the pictures of each section."""
+def page(sections: Sequence[Section], one: Matrix | None, gathered: Gathered, looked: Sequence[Looked]) -> str:
+    """The HTML. `looked` has the pictures of each section; `one` is the table of all, else made where it says more."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     names = method_names(gathered.tests)
@@ -46,7 +50,7 @@ def page(sections: Sequence[Section], gathered: Gathered, looked: Sequence[Looke
     }
     environment = Environment(
         loader=PackageLoader("fsl_cli.report", ""), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        trim_blocks=True, lstrip_blocks=True, finalize=_plain_text,
     )  # fmt: skip
     runs = {test.outcome.run.folder.resolve(): test for test in gathered.tests}
     return environment.get_template("page.html").render(
@@ -55,8 +59,9 @@ def page(sections: Sequence[Section], gathered: Gathered, looked: Sequence[Looke
         runs=len(runs),
         tests=len(gathered.tests),
         sections=[_section(section, seen) for section, seen in zip(sections, looked, strict=True)],
-        charts={title: [_plain(chart) for chart in found] for title, found in charts.items()},
-        methods=list(dict.fromkeys(names.values())),
+        one=_one(one or matrix(sections)) if one or len(sections) > 1 else None,
+        charts={title: _plain(found) for title, found in charts.items()},
+        methods=list(dict.fromkeys(map(shown, names.values()))),
         settings=_settings(list(runs.values()), names),
         untested=list(map(str, gathered.untested)),
         repeats=list(map(str, gathered.repeats)),
@@ -66,26 +71,69 @@ def page(sections: Sequence[Section], gathered: Gathered, looked: Sequence[Looke
     )
 
 
-def _plain(chart: Any) -> dict[str, Any]:
-    series = [
-        {**one._asdict(), "points": [[round(v, 4) for v in point] for point in one.points]} for one in chart.series
-    ]
-    return {**chart._asdict(), "series": series}
+def _plain_text(value: Any) -> Any:
+    """What the page writes between its tags: text as it is, and what is markup already."""
+    return shown(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+def _plain(charts: Sequence[Chart]) -> dict[str, Any]:
+    """Charts for the page's script: what all their titles say is said once, above them."""
+    parts = [chart.title.split(", ") for chart in charts]
+    common = [part for part in parts[0] if all(part in other for other in parts)] if len(charts) > 1 else []
+    found = []
+    for chart, words in zip(charts, parts, strict=True):
+        series = [
+            {
+                "name": shown(one.name),
+                "method": shown(one.method),
+                "dashed": one.dashed,
+                "points": [[round(value, 4) for value in point] for point in one.points],
+            }
+            for one in chart.series
+        ]
+        title = ", ".join(word for word in words if word not in common)
+        found.append({"title": shown(title), "x": chart.x, "y": chart.y, "series": series})
+    return {"common": ", ".join(common), "charts": found}
+
+
+def _one(found: Matrix) -> dict[str, Any]:
+    """The table of all protocols."""
+    return {
+        "caption": caption(found),
+        "norms": several_norms(found),
+        "heads": [list(filter(None, head)) for head in found.heads],
+        "lines": [
+            {
+                "name": line.name,
+                "norms": line.norms,
+                "cells": [
+                    {"text": text, "best": row.best, "mean": row.mean}
+                    if row
+                    else {"text": "", "best": False, "mean": ""}
+                    for row, text in zip(line.cells, own[-len(line.cells) :], strict=True)
+                ],
+            }
+            for line, own in zip(found.lines, cells(found), strict=True)
+        ],
+    }
 
 
 def _section(section: Section, looked: Looked) -> dict[str, Any]:
     accuracy = section.metric == "accuracy"
-    low = min(row.mean - row.episodes_interval for row in section.rows)
-    high = max(row.mean + row.episodes_interval for row in section.rows)
-    span = (high - low) or 1.0
+    edges = [edge for row in section.rows for edge in _edges(row)]
+    low, span = min(edges), (max(edges) - min(edges)) or 1.0
     several = ["interval", "behind the first"] if len(section.rows) > 1 else []
+    differing = [key for key in ("norm", "episodes") if len({getattr(row.result, key) for row in section.rows}) > 1]
+    backbones = {backbone_name(row.settings, row.result) for row in section.rows}
+    differing += ["backbone"] if len(backbones) > 1 else []
+    seeds = ["± episodes", "± seeds"] if any(len(row.tests) > 1 for row in section.rows) else []
     theirs = ["published"] if any(row.published for row in section.rows) else []
     measure = "accuracy (%)" if accuracy else "squared error"
     return {
         "title": section.title,
-        "name": f"{section.title}, norm={section.result.norm}",
-        "protocol": section.protocol,
-        "columns": ["method", "backbone", "seeds", measure, "± episodes", "± seeds", *several, *theirs, "minutes"],
+        "protocol": section.protocol + (f", {min(backbones)}" if len(backbones) == 1 else ""),
+        "columns": ["method", *differing, "seeds", measure, "±", *seeds, *several, *theirs, "minutes"],
+        "left": ["norm", "backbone", "interval"],
         "rows": [_row(row, accuracy, low, span) for row in section.rows],
         "papers": [each._asdict() for each in published(section.result)],
         "looked": looked,
@@ -98,23 +146,31 @@ def _row(row: Row, accuracy: bool, low: float, span: float) -> dict[str, Any]:
     return {
         "name": row.name,
         "best": row.best,
-        "backbone": backbone_name(row.settings, row.result),
         "seeds": [test.outcome.result.seed for test in row.tests],
         "mean": row.mean,
         "text": number(row.mean, accuracy),
-        "episodes_interval": number(row.episodes_interval, accuracy),
-        "seeds_interval": number(row.seeds_interval, accuracy),
-        "bar": [
-            100 * (value - low) / span
-            for value in (row.mean - row.episodes_interval, row.mean, row.mean + row.episodes_interval)
-        ],
+        "plain": {
+            "norm": row.result.norm,
+            "episodes": row.result.episodes,
+            "backbone": backbone_name(row.settings, row.result),
+            "±": number(row.interval, accuracy),
+            "± episodes": number(row.episodes_interval, accuracy),
+            "± seeds": number(row.seeds_interval, accuracy),
+        },
+        "bar": [100 * (value - low) / span for value in sorted((*_edges(row), row.mean))],
         "behind": f"{number(behind.mean, accuracy)} ± {number(behind.interval, accuracy)}" if behind else "",
         "behind_value": behind.mean if behind else 0.0,
-        "p": f"Wilcoxon p = {behind.p:.2g}, {behind.episodes} episodes" if behind else "",
+        "p": f"t-test p = {behind.p:.2g}, {behind.episodes} episodes" if behind else "",
         "published": row.published,
         "minutes": minutes,
         "folders": [str(test.outcome.folder) for test in row.tests],
     }
+
+
+def _edges(row: Row) -> tuple[float, float]:
+    """The ends of its interval; of a single episode, itself."""
+    half = 0.0 if math.isnan(row.interval) else row.interval
+    return row.mean - half, row.mean + half
 
 
 def _settings(runs: list[Reported], names: Names) -> dict[str, Any]:

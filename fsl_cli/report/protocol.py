@@ -13,8 +13,9 @@ EPISODES = (
     "data", "images", "split", "split_hash", "rotations", "part", "way", "shot", "query", "episode_seed", "sampling",
     "metric",
 )  # fmt: skip
-# and what else two numbers of one column have in common
-COLUMN = (*EPISODES, "episodes", "norm", "inference", "trained_on", "pretrained", "channels", "size")
+# and what else two numbers of one column have in common, as the field means it: whose statistics normalise is the
+# method's own affair as long as no query sees another, and how many episodes were met is in the interval
+COLUMN = (*EPISODES, "inference", "trained_on", "pretrained", "channels", "size")
 OF_A_TEST = ("way", "shot", "query", "data", "rotations", "sampling")  # fsl test can change these of a finished run
 IRRELEVANT = ("data.root", "data.cache", "data.download")  # where images come from, not which they are
 

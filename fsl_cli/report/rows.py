@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from fsl_cli.pictures.run_screen import protocol_line
+from fsl_cli.pictures.run_screen import episodes_line, weights_words
 from fsl_cli.report.gather import Reported, identity
 from fsl_cli.report.protocol import protocol, typed
 from fsl_cli.report.published import Published, beside
 from fsl_cli.runs.records import Result
 from fsl_cli.runs.wording import task_words
-from fsl_cli.stats import Difference, compare, mean_interval, seeds_interval
+from fsl_cli.stats import Difference, both_interval, compare, mean_interval, seeds_interval
 
 NAMED = 4  # settings in a row's name at most
 
@@ -24,11 +24,12 @@ class Row(NamedTuple):
     name: str  # the algorithm, and the settings that tell it from other rows of the algorithm
     tests: list[Reported]  # by seed
     mean: float  # over seeds and episodes
-    episodes_interval: float  # half the 95% interval of the mean, from the spread of the episodes
-    seeds_interval: float  # and from the spread of the seeds; nan for one seed
-    column: list[float]  # the metric of each episode, averaged over the seeds
-    behind: Difference | None  # the section's first row less this one, episode by episode; None for the first
-    best: bool  # ahead of every other row by more than the paired interval
+    interval: float  # half its 95% interval, over seeds and episodes; of one seed, over the episodes alone
+    episodes_interval: float  # the same from the spread of the episodes alone
+    seeds_interval: float  # and of the seeds alone; nan for one seed
+    met: list[int]  # the episodes that all its seeds have met
+    behind: Difference | None  # the section's first row less this one, on the episodes of both; None for the first
+    best: bool  # ahead of every other row by more than the interval of the difference
     published: Published | None
 
     @property
@@ -39,6 +40,10 @@ class Row(NamedTuple):
     def result(self) -> Result:
         return self.tests[0].outcome.result
 
+    def columns(self, index: Sequence[int]) -> list[list[float]]:
+        """The metric of these episodes, for each seed."""
+        return [[test.outcome.scores[number] for number in index] for test in self.tests]
+
 
 class Section(NamedTuple):
     """All rows under one protocol, the best first."""
@@ -46,7 +51,7 @@ class Section(NamedTuple):
     title: str  # omniglot 5-way 1-shot
     protocol: str  # the rest of what they have in common
     metric: str
-    episodes: list[int]  # their numbers, in the order of the rows' columns
+    episodes: list[int]  # the numbers of those that all rows have met
     rows: list[Row]
 
     @property
@@ -67,14 +72,26 @@ def sections(tests: Sequence[Reported]) -> list[Section]:
             name: value for other in alike for (name, value), that in zip(key, other, strict=True) if that[1] != value
         }
         line = ", ".join([line, *(f"{name}={typed(value)}" for name, value in apart.items())])
-        found.append(Section(title, line, group[0].outcome.result.metric, *_rows(group)))
+        rows = _rows(group)
+        common = sorted(set.intersection(*(set(row.met) for row in rows)))
+        found.append(Section(title, ", ".join([line, *_alike(rows)]), group[0].outcome.result.metric, common, rows))
     return sorted(found, key=_order)
 
 
 def _words(result: Result) -> tuple[str, str]:
     image = result.image
     size = f", {image.size} × {image.size} × {image.channels}" if result.metric == "accuracy" else ""
-    return f"{result.data} {task_words(result.way, result.shot, result.metric)}", f"{protocol_line(result)}{size}"
+    return (
+        f"{result.data} {task_words(result.way, result.shot, result.metric)}",
+        f"{episodes_line(result)}{size}, {result.inference}{weights_words(result)}",
+    )
+
+
+def _alike(rows: Sequence[Row]) -> list[str]:
+    """What is no part of a protocol, said once where all rows agree in it; a column of the table where they do not."""
+    episodes, norms = ({getattr(row.result, key) for row in rows} for key in ("episodes", "norm"))
+    said = [f"norm={min(norms)}"] if len(norms) == 1 else []
+    return [*said, f"{min(episodes)} episodes"] if len(episodes) == 1 else said
 
 
 def _order(section: Section) -> tuple[Any, ...]:
@@ -83,32 +100,47 @@ def _order(section: Section) -> tuple[Any, ...]:
     return result.data, way, shot, section.protocol
 
 
-def _rows(group: Sequence[Reported]) -> tuple[list[int], list[Row]]:
-    """The episodes' numbers, and a row for each settings, the best first."""
+def _rows(group: Sequence[Reported]) -> list[Row]:
+    """A row for each settings, the best first.
+
+    The first is marked where its difference to each other row excludes zero: all these tests at once are wrong no more
+    often than one of them, 5% (an intersection of tests; the worst case is one row that is as good as the first).
+    """
     methods: dict[Any, list[Reported]] = {}
     for test in group:
         methods.setdefault(identity(test.settings), []).append(test)
-    index = sorted(set.intersection(*(set(test.outcome.scores) for test in group)))
-    rows = [_row(sorted(tests, key=lambda test: test.outcome.result.seed), index) for tests in methods.values()]
+    rows = [_row(sorted(tests, key=lambda test: test.outcome.result.seed)) for tests in methods.values()]
     lower_is_better = group[0].outcome.result.metric == "mse"
     rows.sort(key=lambda row: row.mean if lower_is_better else -row.mean)
     first, *others = rows
-    behind = [compare(first.column, other.column) for other in others]
-    ahead = bool(others) and all(abs(found.mean) > found.interval for found in behind)
+    behind = [_difference(first, other) for other in others]
+    ahead = bool(others) and all(found is not None and found.told_apart for found in behind)
     names = row_names([row.settings for row in rows])
-    return index, [
+    return [
         row._replace(name=name, behind=found, best=ahead and row is first)
         for row, name, found in zip(rows, names, [None, *behind], strict=True)
     ]
 
 
-def _row(tests: list[Reported], index: list[int]) -> Row:
-    column = [fmean(test.outcome.scores[number] for test in tests) for number in index]
-    mean, interval = mean_interval(column)
-    seeds = [fmean(test.outcome.scores[number] for number in index) for test in tests]
-    spread = seeds_interval(seeds) if len(seeds) > 1 else math.nan
-    number = beside(tests[0].outcome.result, tests[0].settings)
-    return Row("", tests, mean, interval, spread, column, None, False, number)
+def _difference(first: Row, other: Row) -> Difference | None:
+    """On the episodes that both have met; None where these are fewer than two."""
+    index = sorted(set(first.met) & set(other.met))
+    return compare(first.columns(index), other.columns(index)) if len(index) > 1 else None
+
+
+def _row(tests: list[Reported]) -> Row:
+    index = sorted(set.intersection(*(set(test.outcome.scores) for test in tests)))
+    row = Row("", tests, 0.0, math.nan, math.nan, math.nan, index, None, False, None)
+    columns = row.columns(index)
+    mean, interval = mean_interval([fmean(values) for values in zip(*columns, strict=True)])
+    several = len(tests) > 1 and len(index) > 1
+    return row._replace(
+        mean=mean,
+        interval=both_interval(columns) if several else interval,
+        episodes_interval=interval,
+        seeds_interval=seeds_interval([fmean(column) for column in columns]) if len(tests) > 1 else math.nan,
+        published=beside(row.result, row.settings),
+    )
 
 
 def row_names(rows: Sequence[dict[str, Any]]) -> list[str]:

@@ -58,7 +58,7 @@ def meta_trained(root: str, seconds: float, out: Path, chosen: Sequence[str]) ->
     words = [*data, *task, "algo=protonet", "steps=100000", "val_every=50", "val_episodes=60"]
     run = start(compose(words), report=lambda step, score: time.monotonic() > until)
     ours, theirs = (_accuracies(each) for each in (run, fixed))
-    ahead = compare(theirs, ours)
+    ahead = compare([theirs], [ours])
     minutes = (run.training.seconds if run.training else seconds) / 60
     numbers = (*mean_interval(ours), *mean_interval(theirs), ahead.mean, ahead.interval)
     return Trained(minutes, task_words(reached.way, reached.shot, reached.metric), *numbers)

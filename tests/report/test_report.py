@@ -9,6 +9,7 @@ import math
 import shutil
 from dataclasses import replace
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -20,8 +21,11 @@ from conftest import RESULT, a_run, a_test
 import fsl_cli.report.published as published_module
 from fsl_cli.cli import run
 from fsl_cli.errors import UserError
-from fsl_cli.report.charts import by_axis, method_names
+from fsl_cli.pictures.learning import Curve, Panel, draw
+from fsl_cli.report.charts import by_axis, curve_panels, method_names
+from fsl_cli.report.formats import Notes, table
 from fsl_cli.report.gather import _settings, gather
+from fsl_cli.report.matrix import matrix
 from fsl_cli.report.published import MARKS, _table, backbone_name, beside, published
 from fsl_cli.report.rows import row_names, sections
 from fsl_cli.runs.records import Result
@@ -82,7 +86,7 @@ def test_of_errors_the_lowest_is_best(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"norm": "transductive"}, {"inference": "transductive"}, {"rotations": "none"}, {"split": "lake"},
+        {"inference": "transductive"}, {"rotations": "none"}, {"split": "lake"},
         {"split_hash": "c"}, {"images": "c"}, {"way": [5, 20]}, {"shot": 5}, {"query": "all"}, {"data": "glyphs"},
         {"metric": "mse"}, {"episode_seed": 1}, {"trained_on": "glyphs"}, {"sampling": "within_alphabet"},
         {"image": {"channels": 1, "size": 84, "mean": [0.0], "std": [1.0]}},
@@ -97,10 +101,135 @@ def test_runs_of_another_protocol_never_share_a_table(changed: dict[str, object]
     assert len({(section.title, section.protocol) for section in found}) == 2  # and are not called the same
 
 
-def test_the_number_of_episodes_is_part_of_the_protocol(tmp_path: Path) -> None:
+def test_inductive_methods_of_any_norm_share_a_table_with_the_norm_beside_the_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     a_run(tmp_path / "a", HIGH)
-    a_run(tmp_path / "b", {i: HIGH[i] for i in range(20)}, seed=1)
-    assert len(sections(gather([tmp_path]).tests)) == 2
+    a_run(tmp_path / "b", LOW, algo="anil", norm="support")
+    a_run(tmp_path / "c", LOW, algo="boil", norm="transductive", inference="transductive")
+    run(["report", str(tmp_path), "format=markdown"])
+    out = capsys.readouterr().out
+    assert "| method | norm | seeds |" in out and "| anil | support | 1 |" in out and "| maml | running | 1 |" in out
+    assert out.count("## omniglot 5-way 1-shot") == 2 and "transductive, norm=transductive" in out
+
+
+def test_tests_of_more_and_fewer_episodes_share_a_table_each_with_all_of_its_own(tmp_path: Path) -> None:
+    a_run(tmp_path / "a", HIGH)
+    few = {i: LOW[i] for i in range(20)}
+    a_run(tmp_path / "b", few, algo="anil")
+    [section] = sections(gather([tmp_path]).tests)
+    first, second = section.rows
+    assert first.mean == pytest.approx(fmean(HIGH.values())) and second.mean == pytest.approx(fmean(few.values()))
+    assert second.behind and second.behind.episodes == 20 and section.episodes == list(range(20))
+    assert table(section, Notes())[0] == ["method", "episodes", "seeds", "accuracy (%)", "±", "published"]
+
+
+def test_of_two_tests_of_one_run_that_of_more_episodes_counts(tmp_path: Path) -> None:
+    folder = a_run(tmp_path / "a", HIGH)
+    a_test(folder / "tests" / "fewer", {i: HIGH[i] for i in range(20)}, algorithm="maml", changes=["episodes=20"])
+    found = gather([tmp_path])
+    assert [test.outcome.folder for test in found.tests] == [folder]
+    assert found.repeats == [folder / "tests" / "fewer"]
+
+
+def papers(top: Path) -> None:
+    """Two methods of two seeds on two data sets, one with two shots; one method is missing in one place."""
+    for data in ("glyphs", "omniglot"):
+        for shot in (1, 5):
+            for algo, by in (("maml", 0.05), ("anil", 0.0)):
+                if (data, shot, algo) == ("glyphs", 5, "anil"):
+                    continue
+                for seed in (0, 1):
+                    values = {i: v - 0.1 + by + 0.0001 * seed + 0.001 * (i % 3) * seed for i, v in HIGH.items()}
+                    name = f"{data}-{shot}-{algo}-{seed}"
+                    norm = "running" if algo == "maml" else "support"
+                    a_run(top / name, values, algo, seed, data=data, trained_on=data, shot=shot, norm=norm)
+
+
+def test_one_table_has_a_row_for_each_method_and_a_column_for_each_protocol(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    papers(tmp_path / "runs")
+    words = ["report", str(tmp_path / "runs"), "rows=algo", "columns=data,way,shot"]
+    run([*words, "format=markdown"])
+    first, _, maml, anil, *_ = capsys.readouterr().out.splitlines()
+    columns = ["glyphs 5-way 1-shot", "glyphs 5-way 5-shot", "omniglot 5-way 1-shot", "omniglot 5-way 5-shot"]
+    assert first == f"| method | norm | {' | '.join(columns)} |"
+    assert maml.startswith("| maml | running | **87.0") and maml.count("**") == 2 * 3  # one column has no other
+    assert anil.startswith("| anil | support | 82.0") and anil.count("|") == 7 and "|  |" in anil
+    run([*words, "format=latex"])
+    out = capsys.readouterr().out
+    assert out.count("\\begin{table}") == 1
+    assert r" &  & \multicolumn{2}{c}{glyphs} & \multicolumn{2}{c}{omniglot} \\" in out
+    assert r"\cmidrule(lr){3-4} \cmidrule(lr){5-6}" in out and r"\textbf{87.0" in out and r" $\pm$ " in out
+    run([*words, "format=csv"])
+    one, _ = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert float(one["omniglot 5-way 5-shot"]) == pytest.approx(0.87, abs=0.01)
+    assert one["omniglot 5-way 5-shot seeds"] == "2"
+    run(words)
+    out = capsys.readouterr().out
+    assert "omniglot 5-way 5-shot" in out and "Accuracy (%) with half its 95% interval; 2 seeds, 30 episodes" in out
+
+
+def test_what_rows_and_columns_do_not_tell_apart_stays_apart(tmp_path: Path) -> None:
+    a_run(tmp_path / "a", HIGH)
+    a_run(tmp_path / "b", LOW, **{"algo.inner_lr": 0.1})
+    a_run(tmp_path / "c", LOW, inference="transductive", norm="transductive")
+    a_run(tmp_path / "d", HIGH, shot=5)
+    found = matrix(sections(gather([tmp_path]).tests), ["algo"], ["data", "way"])
+    assert [" ".join(head) for head in found.heads] == [
+        "omniglot 5-way 1-shot inductive", "omniglot 5-way 1-shot transductive", "omniglot 5-way 5-shot inductive"
+    ]  # fmt: skip
+    assert {line.name: [bool(cell) for cell in line.cells] for line in found.lines} == {
+        "maml algo.inner_lr=0.4": [True, True, True], "maml algo.inner_lr=0.1": [True, False, False],
+    }  # fmt: skip
+    with pytest.raises(UserError, match="columns=wya: .* Did you mean way"):
+        matrix(found.sections, ["algo"], ["wya"])
+    with pytest.raises(UserError, match="rows=algorithm"):
+        matrix(found.sections, ["algorithm"], ["data"])
+
+
+def test_learning_curves_of_all_methods_are_one_picture(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for seed in (0, 1):
+        a_run(tmp_path / f"a{seed}", HIGH, seed=seed)
+        a_run(tmp_path / f"b{seed}", LOW, algo="anil", seed=seed, norm="support")
+    [panel] = curve_panels(gather([tmp_path]).tests)
+    assert sorted(curve.name for curve in panel.curves) == ["anil", "anil", "maml", "maml"]
+    assert panel.curves[0].points == [(50, 60), (100, 70)]
+    for ending, start in (("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")):
+        run(["report", str(tmp_path), f"to={tmp_path / 'curves'}.{ending}"])
+        assert (tmp_path / f"curves.{ending}").read_bytes().startswith(start)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", ["$$", "猫" * 40, "W" * 200], ids=ascii)
+def test_names_of_many_methods_do_not_overlap(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
+    figures: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: (figures.append(figure), save(figure, *a, **k)))
+    curves = [Curve(f"{name}{i}", [(0.0, i), (1.0, i + 1)]) for i in range(15)]
+    draw([Panel("one", "accuracy (%)", curves), Panel("two", "accuracy (%)", curves[:3])], tmp_path / "a.png", "png")
+    [figure] = figures
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.legends[0].get_texts()]
+    assert all(not a.overlaps(b) for a, b in combinations(boxes, 2))
+    assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 for box in boxes)
+
+
+def test_names_that_are_hostile_to_a_format_are_shown_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for algo, mode in (("maml", "=1+1|<b>**x**\u202e"), ("maml", "plain")):
+        a_run(tmp_path / mode[:1], HIGH if mode == "plain" else LOW, algo, **{"algo.mode": mode})
+    found = {}
+    for form in ("markdown", "latex", "csv", "table"):
+        run(["report", str(tmp_path), f"format={form}"])
+        found[form] = capsys.readouterr().out
+    assert all("\u202e" not in text for text in found.values())
+    assert r"=1+1\|&lt;b&gt;\*\*x\*\*&lt;U+202E&gt;" in found["markdown"]
+    assert r"\textbar{}\textless{}b\textgreater{}" in found["latex"] and "<U+202E>" in found["table"]
 
 
 def test_tests_of_a_run_count_once_and_changed_ones_on_their_own(tmp_path: Path) -> None:
@@ -295,9 +424,9 @@ def test_tables_are_written_in_each_format(tmp_path: Path, capsys: pytest.Captur
     assert "omniglot 5-way 1-shot" in shown and "98.7 ± 0.4 [1]" in shown
     assert "[1] MAML: Finn et al. 2017 (read in the paper), transductive" in " ".join(shown.split())
     run(["report", str(runs), "format=markdown"])
-    assert "| maml | 1 | **92.00** | 0.59 |  | 98.7 ± 0.4 [1] |" in capsys.readouterr().out
+    assert "| maml | 1 | **92.00** | 0.59 | 98.7 ± 0.4 [1] |" in capsys.readouterr().out
     for ending, line in (
-        ("tex", r"maml & 1 & \textbf{92.00} & 0.59 &  & 98.7 $\pm$ 0.4 [1] \\"),
+        ("tex", r"maml & 1 & \textbf{92.00} & 0.59 & 98.7 $\pm$ 0.4 [1] \\"),
         ("md", "| anil | 1 | 91.45 |"),
         ("txt", "anil"),
     ):
