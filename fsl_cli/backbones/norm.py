@@ -74,8 +74,8 @@ class Norm(nn.Module):
         return self._by_batch() and conv.bias is None and conv.padding == (1, 1) and block.usable(conv.weight)
 
     def after(self, conv: nn.Conv2d, x: Tensor, n_support: int = 0, pool: bool = False) -> Tensor:
-        """relu(norm(conv(x))), pooled where asked, of images (T, n, C, H, W); in one go where it can."""
-        if self.goes_with(conv) and block.faster(x):
+        """relu(norm(conv(x))), pooled where asked, of images (T, n, C, H, W); in one go where tasks go side by side."""
+        if self.goes_with(conv) and block.side_by_side():
             return self._block(conv, x, n_support, pool)
         return self(each_image(conv, x), n_support, relu=True, pool=pool)
 

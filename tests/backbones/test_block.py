@@ -133,16 +133,16 @@ def test_tasks_of_vmap_come_to_what_each_comes_to(episodes: int, batched: tuple[
     torch.testing.assert_close(*gradients)
 
 
-def test_conv4_goes_in_blocks_under_vmap_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_conv4_goes_in_blocks_under_vmap_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A class that never uses them would not be noticed otherwise."""
     calls = []
     real = block.block
     monkeypatch.setattr(block, "block", lambda *each: calls.append(1) or real(*each))
     backbone = Conv4(1, 16, "support", filters=8)
-    backbone(torch.randn(torch.get_num_threads(), 3, 1, 16, 16))
-    assert len(calls) == 4
+    backbone(torch.randn(2, 3, 1, 16, 16))
+    assert not calls
     vmap(lambda x: backbone(x.unsqueeze(0)))(torch.randn(2, 3, 1, 16, 16))
-    assert len(calls) == 8
+    assert len(calls) == 4
 
 
 @pytest.mark.parametrize("mode", ["support", "transductive", "running"])
@@ -153,6 +153,7 @@ def test_conv4_is_the_same_in_blocks_and_without(
 ) -> None:
     x = torch.randn(2, 5, 1, 18, 18, generator=torch.Generator().manual_seed(0))
     results = []
+    monkeypatch.setattr(block, "side_by_side", lambda: True)
     for blocks in (True, False):
         torch.manual_seed(0)
         net = Conv4(1, 18, mode, 5, halve)
