@@ -7,14 +7,20 @@ import errno
 import json
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import yaml
+
 from fsl_cli.errors import UserError
 from fsl_cli.text import csv_cell
+
+LARGEST = 64 * 1024 * 1024  # bytes of a text that is read whole
+VALUES, DEPTH = 100_000, 50  # of a YAML
 
 TABLES = {".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet"}
 ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz"}
@@ -67,15 +73,54 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
+def read_text(path: Path) -> str:
+    """A text of ours. Raises UserError where it is missing, no regular file, too large, or no UTF-8."""
+    try:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            raise UserError(f"{path} cannot be read: it is no regular file.")
+        if about.st_size > LARGEST:
+            raise UserError(f"{path} cannot be read: it has {about.st_size:,} bytes, more than {LARGEST:,}.")
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}.") from error
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Raises UserError when the file is missing or no JSON."""
+    text = read_text(path)
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} cannot be read: it holds a {type(content).__name__}, not an object.")
     return content
+
+
+def read_yaml(path: Path) -> Any:
+    """A YAML, of plain values. Raises UserError when it is missing, no YAML, or more than its length suggests."""
+    text = read_text(path)
+    try:
+        content = yaml.safe_load(text)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:300]}.") from error
+    if _is_expanding(content):
+        raise UserError(f"{path} cannot be read: it unfolds to more than {VALUES:,} values, or deeper than {DEPTH}.")
+    return content
+
+
+def _is_expanding(content: Any) -> bool:
+    """Whether a few lines with anchors stand for millions of values, or values lie in each other without end."""
+    waiting, seen = [(content, 0)], 0
+    while waiting:
+        value, depth = waiting.pop()
+        seen += 1
+        if seen > VALUES or depth > DEPTH:
+            return True
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        waiting.extend((each, depth + 1) for each in inner)
+    return False
 
 
 def write_table(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:

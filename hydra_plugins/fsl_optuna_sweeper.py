@@ -150,8 +150,12 @@ def distribution(override: Override) -> Any:
     """What Optuna draws from for Hydra's `a,b`, `range(1,6)`, `interval(0,1)` and `tag(log,interval(1e-4,1))`."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+    from fsl_cli.errors import UserError
+
     value: Any = override.value()
     if isinstance(value, IntervalSweep):
+        if value.start > value.end:
+            raise UserError(f"{override.input_line}: its low end is above its high end.")
         log = "log" in value.tags
         if isinstance(value.start, int) and isinstance(value.end, int):
             return IntDistribution(value.start, value.end, log=log)

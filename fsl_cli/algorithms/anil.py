@@ -26,6 +26,8 @@ class ANIL(Algorithm):
     those in validation and test; `head_init` as for MAML.
     """
 
+    regresses = True
+
     def __init__(
         self,
         backbone: Backbone,

@@ -16,6 +16,7 @@ class Algorithm(nn.Module, ABC):
     """The contract. Subclasses are final: a variant is a setting or a composition, not a sub-subclass."""
 
     takes_features = False  # True: in evaluation all it asks of an image is what `self.backbone` makes of it alone
+    regresses = False  # True: tasks may be of numbers, not of classes
     progress = 1.0  # share of the training that is done; before each of its steps the learner says how much
 
     def prepare(self, episodes: Iterable[Episodes]) -> None:

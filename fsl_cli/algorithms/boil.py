@@ -24,6 +24,8 @@ class BOIL(Algorithm):
     authors' code. `first_order` and `checkpoint_inner` as for MAML.
     """
 
+    regresses = True
+
     def __init__(
         self,
         backbone: Backbone,

@@ -26,6 +26,8 @@ class CAVIA(Algorithm):
     rate, `inner_steps` its gradient steps in training and `test_steps` those in validation and test.
     """
 
+    regresses = True
+
     def __init__(
         self,
         backbone: Backbone,

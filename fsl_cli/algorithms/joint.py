@@ -25,6 +25,8 @@ class Joint(Algorithm):
     `head_init` as for MAML, but for "prototypes".
     """
 
+    regresses = True
+
     def __init__(
         self, backbone: Backbone, way: Count, inner_lr: Rate, test_steps: Natural, head_init: Start = "learned"
     ) -> None:

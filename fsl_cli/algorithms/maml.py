@@ -41,6 +41,8 @@ class MAML(Algorithm):
     and is no learned parameter, so that any number of classes will do.
     """
 
+    regresses = True
+
     def __init__(
         self,
         backbone: Backbone,

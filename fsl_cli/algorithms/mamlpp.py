@@ -39,6 +39,8 @@ class MAMLpp(Algorithm):
     takes each step's own from the support set. Running ones would be collected and never used, so there are none.
     """
 
+    regresses = True
+
     def __init__(
         self,
         backbone: Backbone,

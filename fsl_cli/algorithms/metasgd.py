@@ -29,6 +29,8 @@ class MetaSGD(Algorithm):
     `head_init` too, but for "prototypes": a head with a rate for each of its numbers keeps its size.
     """
 
+    regresses = True
+
     def __init__(
         self,
         backbone: Backbone,

@@ -42,6 +42,8 @@ class Reptile(Algorithm):
     the authors' inductive test. It passes the support set once for each query, and makes no graph to export.
     """
 
+    regresses = True
+
     weight: Tensor
 
     def __init__(

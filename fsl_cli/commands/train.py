@@ -32,6 +32,9 @@ def main(words: Sequence[str]) -> None:
     from fsl_cli.settings.hydra_app import compose_and
 
     given = dict(word.split("=", 1) for word in words if "=" in word)
+    for word in words:
+        if word.lstrip("+~").startswith("hydra.") and not word.startswith(("hydra.launcher.", "hydra.sweeper.")):
+            raise UserError(f"{word}: fsl makes its folders and logs itself. Type out=FOLDER for another folder.")
     if {"-m", "--multirun"} & set(words):
         from fsl_cli.sweeps.sweep import sweep
 

@@ -65,6 +65,11 @@ def assemble(settings: Settings, parts: Sequence[str] = ("train", "val", "test")
     train_classes = settings.train_classes or own
     teacher = trained(Run(settings.teacher)) if settings.teacher and "train" in parts else None
     built = learner(settings, image, tasks.metric, train_classes, teacher)
+    if tasks.metric == "mse" and not built.algorithm.regresses:
+        raise UserError(
+            f"{type(built.algorithm).__name__} tells classes apart, and the tasks of {data.name} have none: they are "
+            "curves. Type algo=maml or another of the gradient family, or a data set of images."
+        )
     pretrained = settings.pretrained or next((b.origin for b in built.modules() if isinstance(b, Backbone)), "")
     return Experiment(built, episodes, data, image, train_classes, pretrained)
 

@@ -1,4 +1,4 @@
-"""A clean end of training on Ctrl-C and SIGTERM."""
+"""A clean end of training on Ctrl-C, SIGTERM and SIGHUP."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from fsl_cli.runs.run import Run
+
+# Ctrl-C; a scheduler's; and that of a terminal which is closed, where the system has it
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+
+
+def exit_code(number: int) -> int:
+    """As shells have it: 130 after Ctrl-C, 143 after SIGTERM."""
+    return 128 + number
 
 
 class Stopped(Exception):
@@ -31,7 +39,7 @@ class StopOnSignal(Callback):
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self._before = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         self._give_back()
@@ -57,7 +65,8 @@ class StopOnSignal(Callback):
     def _receive(self, number: int, frame: Any) -> None:
         self.received = number
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for other in SIGNALS[1:]:
+            signal.signal(other, signal.SIG_DFL)
 
     def _give_back(self) -> None:
         for number, handler in self._before.items():

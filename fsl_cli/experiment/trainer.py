@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from fsl_cli.errors import Interrupted, UserError
+from fsl_cli.experiment.stopping import SIGNALS, exit_code
 from fsl_cli.ranges import Count, Rate
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.schema import Part
@@ -89,19 +92,38 @@ def one_job(run: Run, words: list[str]) -> Iterator[None]:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet(go_on: str = "") -> Iterator[None]:
     """While inside, Lightning is silent on hardware, tips and worker counts, and does not end the process itself.
 
-    Raises Interrupted where it would, after Ctrl-C or SIGTERM: during a test, say.
+    Raises Interrupted where it would, after Ctrl-C, SIGTERM or SIGHUP: during a test, say, or between training and
+    test. `go_on` ends its message.
     """
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _signals(go_on):
         warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
         try:
             yield
         except SIGTERMException:
-            raise Interrupted("\nStopped.", 143) from None
+            raise Interrupted(f"\nStopped.{go_on}", exit_code(signal.SIGTERM)) from None
         except SystemExit as ended:
             if isinstance(ended.__context__, KeyboardInterrupt):
-                raise Interrupted("\nStopped.") from None
+                raise Interrupted(f"\nStopped.{go_on}", getattr(ended.__context__, "code", 130)) from None
             raise
+
+
+@contextmanager
+def _signals(go_on: str) -> Iterator[None]:
+    """While inside, a signal that would end the process without a word raises Interrupted."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise Interrupted(f"\nStopped.{go_on}", exit_code(number))
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, interrupt) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 from contextlib import ExitStack
 
 import pytorch_lightning as lightning
@@ -18,7 +17,7 @@ from fsl_cli.experiment.calibrating import calibrate
 from fsl_cli.experiment.callbacks import Prune, Record, Report, Screen, WholeFiles
 from fsl_cli.experiment.features import augmented, features_for_images, frozen, possible
 from fsl_cli.experiment.learner import NotFinite
-from fsl_cli.experiment.stopping import StopOnSignal, Stopped
+from fsl_cli.experiment.stopping import StopOnSignal, Stopped, exit_code
 from fsl_cli.experiment.testing import fit_tasks, run_test
 from fsl_cli.experiment.tracking import Track
 from fsl_cli.experiment.trainer import new_trainer, one_job, quiet
@@ -41,7 +40,7 @@ def train(run: Run, settings: Settings, experiment: Experiment, words: list[str]
     keep_memory()
     metric = experiment.learner.metric
     record = Record(run)
-    with quiet(), one_job(run, words):
+    with quiet(f" To go on: fsl train resume={run}"), one_job(run, words):
         track = Track(run, settings, record)
         prune = Prune(record, report)
         callbacks = [
@@ -99,8 +98,7 @@ def _fit(trainer: lightning.Trainer, settings: Settings, experiment: Experiment,
             else:
                 trainer.validate(learner, datamodule=episodes, verbose=False)
     except Stopped as stopped:
-        code = 143 if stopped.number == signal.SIGTERM else 130
-        raise Interrupted(f"\nStopped and saved. To go on: fsl train resume={run}", code) from None
+        raise Interrupted(f"\nStopped and saved. To go on: fsl train resume={run}", exit_code(stopped.number)) from None
     except NotFinite as found:
         raise Diverged(_divergence(found, settings, run)) from None
 

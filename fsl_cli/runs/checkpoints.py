@@ -33,7 +33,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} is missing: either the run was not validated yet, and can be resumed, or the file was lost."
         )
     checkpoint = read_torch(path, "Copy it again, or train again")
-    if not isinstance(checkpoint, dict) or not {"state_dict", "global_step"} <= checkpoint.keys():
+    state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    tensors = isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())
+    if not tensors or type(checkpoint.get("global_step")) is not int:
         raise UserError(f"{path} is not a checkpoint of fsl. Copy it again, or train again.")
     return checkpoint
 

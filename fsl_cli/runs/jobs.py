@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -44,7 +45,8 @@ def read_jobs(place: Path, expected: Iterable[list[str]] = ()) -> list[Job]:
 
 def run_name(settings: Settings) -> str:
     """The folder of all runs of an algorithm, data set and task: maml-omniglot-5w1s."""
-    return f"{settings.choices['algo']}-{settings.data_name}-{task_name(settings.way, settings.shot)}"
+    name = f"{settings.choices['algo']}-{settings.data_name}-{task_name(settings.way, settings.shot)}"
+    return re.sub(r"[^\w.=+-]+", "-", name).strip(".-")  # a choice may be typed as a path
 
 
 def earlier_run(settings: Settings) -> Run | None:

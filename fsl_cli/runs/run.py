@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from fsl_cli import __version__
 from fsl_cli.errors import UserError
-from fsl_cli.files import read_json, write_json, write_text
+from fsl_cli.files import read_json, read_yaml, write_json, write_text
 from fsl_cli.runs.folder import first_process
 from fsl_cli.runs.records import Calibration, Result, Training, read, write
 from fsl_cli.settings.earlier import upgraded
@@ -69,11 +69,7 @@ class Run:
             raise UserError(f"{self.folder}: there is no such folder. Type one that fsl train made, such as outputs/….")
         if not path.exists():
             raise UserError(f"{self.folder} holds no run: it has no config.yaml. Type a folder that fsl train made.")
-        try:
-            values = yaml.safe_load(path.read_text())
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"{self.folder} holds no run: config.yaml cannot be read ({reason}).") from error
+        values = read_yaml(path)
         chosen = values.get("choices") if isinstance(values, dict) else None
         if not isinstance(chosen, dict) or not {"algo", "data"} <= chosen.keys():
             raise UserError(f"{path} is not the configuration of a run.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -179,10 +180,18 @@ def _machine_problems(config: Mapping[str, Any]) -> Iterator[str]:
     gpus = torch.cuda.device_count() or int(torch.backends.mps.is_available())
     if trainer.get("accelerator") in ("gpu", "cuda", "mps") and not gpus:
         yield "trainer=gpu: this machine has no GPU that torch can use. Type trainer=cpu."
+    on_cpu = trainer.get("accelerator") == "cpu" or not gpus
+    if on_cpu and trainer.get("precision") in ("16-mixed", "16-true"):  # Lightning would take another without asking
+        other = trainer["precision"].replace("16", "bf16")
+        yield f"trainer.precision={trainer['precision']}: needs a GPU. Type trainer.precision={other}, or 32-true."
     counts = [trainer.get("devices", 1), trainer.get("num_nodes", 1), meta_batch]
     if any(isinstance(count, bool) or not isinstance(count, int) or count < 1 for count in counts):
         return  # which is said elsewhere
     devices, nodes, episodes = counts
+    there = max(2, os.cpu_count() or 1) if on_cpu else gpus
+    if devices > there:
+        yield f"trainer.devices={devices}: this machine has {there}. Type trainer.devices={there}."
+        return
     if episodes % (devices * nodes):
         yield (
             f"meta_batch={meta_batch}: its episodes cannot be divided evenly among {devices * nodes} processes. "

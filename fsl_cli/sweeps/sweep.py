@@ -22,6 +22,11 @@ from fsl_cli.settings.compose import Config, compose, explain, from_hydra, regis
 from fsl_cli.settings.hydra_app import through_hydra
 from fsl_cli.settings.own_pictures import fitted
 
+COUNTS = {
+    "hydra.sweeper.n_trials": 1,
+    "hydra.sweeper.n_jobs": 1,
+    "hydra.launcher.n_jobs": -1,
+}  # joblib: -1 is all cores
 PLUGINS = {  # what launchers and sweepers need, and the extra that brings it
     "joblib": ("hydra_plugins.hydra_joblib_launcher", "sweep"),
     "submitit_local": ("hydra_plugins.hydra_submitit_launcher", "sweep"),
@@ -152,6 +157,8 @@ def _demand_plugins(typed: Sequence[str]) -> None:
     """Raises UserError with what to install for the launcher and the sweeper that are asked for."""
     for word in typed:
         key, _, name = word.partition("=")
+        if key in COUNTS and (not re.fullmatch(r"-?\d+", name) or int(name) < COUNTS[key] or int(name) == 0):
+            raise UserError(f"{word}: must be a whole number of at least 1.")
         if key in ("hydra/launcher", "hydra/sweeper") and name in PLUGINS:
             package, extra = PLUGINS[name]
             if not _installed(package):

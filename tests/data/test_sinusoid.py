@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pydoc
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ from fsl_cli.data.sampler import Shape
 from fsl_cli.data.sources.sinusoid import REACH, sinusoid
 from fsl_cli.data.tasks import Batch
 from fsl_cli.episodes import task_loss
-from fsl_cli.experiment.assemble import POINT, learner
+from fsl_cli.errors import UserError
+from fsl_cli.experiment.assemble import POINT, assemble, learner
 from fsl_cli.settings.compose import choices
 
 CPU = torch.device("cpu")
@@ -103,3 +105,17 @@ def test_each_recipe_begins_where_its_own_authors_do(algo: str) -> None:
             assert 0.8 * bound < layer.weight.abs().max() <= bound and 0 < layer.bias.abs().max() <= bound
         else:
             assert not layer.bias.any() and 0.004 < layer.weight.std() < 0.013 and layer.weight.abs().max() <= 0.02
+
+
+@pytest.mark.parametrize("algo", choices("algo"))
+def test_an_algorithm_regresses_or_is_refused_before_any_work(algo: str) -> None:
+    words = ["algo.head_init=learned"] if algo == "protomaml" else []
+    made = settings([f"algo={algo}", "data=sinusoid", "trainer=cpu", *words])
+    if not pydoc.locate(made.algo.target).regresses:
+        with pytest.raises(UserError, match="tells classes apart"):
+            assemble(made)
+        return
+    built = assemble(made).learner
+    [some] = sinusoid().tasks({"val": Shape(1, 3, 3)}).gather(Batch("val", 0, [0]), CPU)
+    assert built.algorithm.regresses
+    assert built.eval().algorithm.adapt(some.support)(some.query.x).shape == some.query.y.shape

@@ -1,0 +1,84 @@
+"""Files of a run that a stranger made: what is damaged, hostile or without end is one message, and soon."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from fsl_cli.cli import run
+from fsl_cli.errors import UserError
+
+MADE = Path(__file__).with_name("made_by_0.1.0")
+LAUGHS = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10)
+)
+CONFIG = MADE.joinpath("config.yaml").read_text()
+CASES = {
+    "anchors that expand": ("config.yaml", CONFIG + LAUGHS, "unfolds to more than"),
+    "lists without end": ("config.yaml", CONFIG + "x: " + "[" * 5000 + "]" * 5000 + "\n", "cannot be read"),
+    "not UTF-8": ("config.yaml", b"way: \xff\xfe", "cannot be read"),
+    "a list as the trainer": (
+        "config.yaml",
+        CONFIG.replace("trainer:\n  accelerator: auto", "trainer: [1]\nx:\n  a: 1"),
+        "",
+    ),
+    "a number as the image": (
+        "config.yaml",
+        CONFIG.split("image:")[0] + "image: 3\ntrain_classes: 5\n",
+        "image=3: must say",
+    ),
+    "choices that are numbers": (
+        "config.yaml",
+        CONFIG.replace("  algo: maml\n  trainer", "  algo: 3\n  trainer"),
+        "choices=",
+    ),
+    "deep JSON": ("result.json", '{"a":' * 5000 + "1" + "}" * 5000, "cannot be read"),
+    "JSON that is a list": ("training.json", "[]", "not an object"),
+    "words for numbers": (
+        "training.json",
+        MADE.joinpath("training.json").read_text().replace("6", '"six"', 1),
+        "damaged",
+    ),
+    "classes that are a list": ("classes.json", '{"train": []}', "damaged"),
+    "no tensors": ("checkpoints/best.ckpt", {"state_dict": {"a": "b"}, "global_step": 3}, "is not a checkpoint of fsl"),
+    "no state": ("checkpoints/best.ckpt", {"state_dict": [1], "global_step": 3}, "is not a checkpoint of fsl"),
+    "no step": ("checkpoints/best.ckpt", {"state_dict": {}, "global_step": "x"}, "is not a checkpoint of fsl"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("verb", ["test", "report"])
+def test_it_is_one_message(tmp_path: Path, case: str, verb: str) -> None:
+    folder = Path(shutil.copytree(MADE, tmp_path / "run"))
+    name, content, says = CASES[case]
+    path = folder / name
+    if isinstance(content, dict):
+        torch.save(content, path)
+    else:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    read = {"test": ("config", "training", "classes", "checkpoints"), "report": ("config", "result")}[verb]
+    if not name.startswith(read):
+        pytest.skip(f"fsl {verb} does not read it")
+    with pytest.raises(UserError) as refused:
+        run(["test", f"run={folder}"] if verb == "test" else ["report", str(folder)])
+    assert says in str(refused.value), refused.value
+
+
+def test_a_device_as_configuration_is_not_read(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(MADE, tmp_path / "run"))
+    (folder / "config.yaml").unlink()
+    (folder / "config.yaml").symlink_to("/dev/zero")
+    with pytest.raises(UserError, match="no regular file"):
+        run(["test", f"run={folder}"])
+
+
+def test_a_name_that_is_a_path_leaves_the_folder_of_runs_no_way_out() -> None:
+    from fsl_cli.runs.jobs import run_name
+    from fsl_cli.runs.run import Run
+
+    settings = Run(MADE).settings
+    assert run_name(settings) == "maml-glyphs-5w1s"
+    assert run_name(settings.having(choices={**settings.choices, "algo": "../../algo/maml"})) == "algo-maml-glyphs-5w1s"
