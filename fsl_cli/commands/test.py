@@ -24,7 +24,9 @@ HELP = """Test a run's best checkpoint on its data set's test split, or on anoth
   fsl test run=outputs/RUN algo.test_steps=10          any setting of the run that keeps its weights
   fsl test run=outputs/RUN open=true                   and pictures of none of the classes, told from the others
   fsl test run=outputs/RUN similarity=true             and how far each layer changes while it adapts (CKA)
+  fsl test run=outputs/RUN classes=all                 all classes of the split at once, over draws of the support
   fsl test algo=protonet data=omniglot init=RUN        no training: with a backbone as it is, in a run of its own
+  fsl test algo=simpleshot backbone=photos data=folder data.root=DIR classes=all     a folder's classes, all of them
 
 Prints, for example:
   20-way 1-shot test accuracy  95.45% ± 0.16%
@@ -69,6 +71,7 @@ def main(words: Sequence[str]) -> None:
         trainer = one_process(settings.trainer)
         changes = [f"{key}={value}" for key, value in given.items()]
         experiment = _assembled(settings, needs_fit(run, changes))
+        settings = settings.having(**experiment.tested._asdict())
         if compare:
             demand_inner_loop(experiment.learner.algorithm, settings.choices["algo"])
         result = run_test(run, settings, experiment, trainer, destination, changes, opened)

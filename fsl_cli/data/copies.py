@@ -161,7 +161,6 @@ def divided(name: str, store: ImageStore, split: str, lists: dict[str, list[str]
     """The data set; `rotations` makes quarter turns classes of their own: none, in train, or in all splits."""
     number = {each: i for i, each in enumerate(store.names)}
     turned = {"none": (), "train": ("train",), "all": SPLITS}[rotations]
-    splits = {
-        part: Split(np.array([number[each] for each in lists[part]]), 4 if part in turned else 1) for part in SPLITS
-    }
+    classes = {part: np.array([number[each] for each in lists[part]], dtype=np.int64) for part in SPLITS}
+    splits = {part: Split(classes[part], 4 if part in turned else 1) for part in SPLITS}
     return DataSet(name, store, splits, {"split": split, "split_hash": split_hash(lists), "rotations": rotations})

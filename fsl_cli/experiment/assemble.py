@@ -20,6 +20,7 @@ from fsl_cli.data.tasks import ImageTasks
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.datamodule import Episodic
 from fsl_cli.experiment.learner import Learner, Metric
+from fsl_cli.experiment.shapes import shapes_of, undivided
 from fsl_cli.runs.checkpoints import load_weights
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.binding import build, demand_parts, without_weights
@@ -38,18 +39,18 @@ class Experiment(NamedTuple):
     image: Image  # what the backbone sees
     train_classes: int  # of the training split, turned ones counted on their own
     pretrained: str  # what the backbone's first weights had seen, as `Backbone.origin`
+    tested: Shape  # of the test episodes
 
 
-def assemble(settings: Settings, parts: Sequence[str] = ("train", "val", "test")) -> Experiment:
-    """Build what settings describe, with episodes of these splits.
+def assemble(settings: Settings, parts: Sequence[str] | None = None, fewer_queries: bool = False) -> Experiment:
+    """Build what settings describe, with episodes of these splits; by default of those that the run looks at.
 
     A finished run's settings say what its backbone sees (`image`), and other data sets are brought to that.
-    Raises UserError when the data set cannot be had or cannot give such episodes.
+    `fewer_queries`: a test takes as many as its classes have, where these have not enough. Raises UserError when the
+    data set cannot be had or cannot give such episodes.
     """
-    data = build(settings.data)
-    train = Shape(settings.train_way, settings.train_shot, settings.train_query)
-    evaluation = Shape(settings.way, settings.shot, settings.query)
-    shapes = {part: train if part == "train" else evaluation for part in parts}
+    data = build(undivided(settings))
+    shapes = shapes_of(settings, data, parts, fewer_queries)
     if isinstance(data, DataSet):
         data = without_small(data, shapes)
     tasks, image = _image_tasks(settings, data, shapes) if isinstance(data, DataSet) else (data.tasks(shapes), POINT)
@@ -62,8 +63,8 @@ def assemble(settings: Settings, parts: Sequence[str] = ("train", "val", "test")
         episodes={"val": settings.val_episodes, "test": settings.episodes},
     )
     own = len(data.splits["train"].classes) * data.splits["train"].turns if isinstance(data, DataSet) else 1
-    train_classes = settings.train_classes or own
-    teacher = trained(Run(settings.teacher)) if settings.teacher and "train" in parts else None
+    train_classes = settings.train_classes or max(1, own)
+    teacher = trained(Run(settings.teacher)) if settings.teacher and "train" in shapes else None
     built = learner(settings, image, tasks.metric, train_classes, teacher)
     if tasks.metric == "mse" and not built.algorithm.regresses:
         raise UserError(
@@ -71,7 +72,8 @@ def assemble(settings: Settings, parts: Sequence[str] = ("train", "val", "test")
             "curves. Type algo=maml or another of the gradient family, or a data set of images."
         )
     pretrained = settings.pretrained or next((b.origin for b in built.modules() if isinstance(b, Backbone)), "")
-    return Experiment(built, episodes, data, image, train_classes, pretrained)
+    tested = shapes.get("test", Shape(settings.way, settings.shot, settings.query))
+    return Experiment(built, episodes, data, image, train_classes, pretrained, tested)
 
 
 def trained(run: Run, trust: Sequence[str] = (), norm: Mode | None = None) -> Algorithm:

@@ -20,7 +20,7 @@ from torch import Tensor
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.data.sampler import smallest
 from fsl_cli.data.tasks import ImageTasks
-from fsl_cli.experiment.datamodule import Episodic
+from fsl_cli.experiment.datamodule import SAMPLE, Episodic
 from fsl_cli.experiment.learner import Learner
 from fsl_cli.files import replacing
 
@@ -50,6 +50,14 @@ def worth_it(episodes: Episodic, part: str) -> bool:
     way, shot, query = tasks.samplers[part][1:4]
     each = smallest(way) * (smallest(shot) + (1 if query == "all" else query))
     return episodes.episodes[part] * each > tasks.samplers[part].sizes.sum()
+
+
+def sampled_often(episodes: Episodic) -> bool:
+    """Whether the training episodes that a method takes in hold more images than their split."""
+    assert isinstance(episodes.tasks, ImageTasks)
+    way, shot, query = episodes.tasks.samplers["train"][1:4]
+    each = smallest(way) * (smallest(shot) + (1 if query == "all" else query))
+    return bool(SAMPLE * each > episodes.tasks.samplers["train"].sizes.sum())
 
 
 @contextmanager

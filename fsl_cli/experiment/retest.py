@@ -15,7 +15,8 @@ from fsl_cli.settings.compose import compose, did_you_mean, names
 from fsl_cli.settings.schema import Settings
 from fsl_cli.settings.words import typed_value
 
-OF_A_TEST = ("way", "shot", "query", "episodes", "norm", "calibrate")  # the settings at the root that a test depends on
+# the settings at the root that a test depends on
+OF_A_TEST = ("way", "shot", "query", "episodes", "classes", "norm", "calibrate")
 
 
 def settings_of_a_test(run: Run, given: dict[str, str], user_dir: str | None) -> Settings:

@@ -36,7 +36,9 @@ def start(config: Config, begun: Callable[[Run], Any] | None = None, report: Rep
     settings = finalize(config)
     if reasons:
         say(f"Settings for {settings.data_name} by what its pictures are; why: fsl show {' '.join(config.overrides)}")
-    experiment = assemble(settings)
+    typed = {word.partition("=")[0] for word in config.overrides}
+    experiment = assemble(settings, fewer_queries=not settings.steps and "query" not in typed)
+    settings = settings.having(**experiment.tested._asdict())
     demand_new_classes(settings, experiment.data)
     _try_out(settings, experiment)
     settings = settings.having(
@@ -58,7 +60,7 @@ def start(config: Config, begun: Callable[[Run], Any] | None = None, report: Rep
 
 
 def _try_out(settings: Settings, experiment: Experiment) -> None:
-    """Take the backbone to begin with, and let one validation episode show whether this algorithm can do what is asked.
+    """Take the backbone to begin with, and let one episode show whether this algorithm can do what is asked.
 
     Raises UserError where that cannot be done, before the run has a folder.
     """
@@ -71,7 +73,8 @@ def _try_out(settings: Settings, experiment: Experiment) -> None:
         load_backbone(Run(settings.init).best, experiment.learner)
     experiment.learner.configure_optimizers()  # raises UserError for what the optimizer cannot do
     with torch.no_grad():
-        [episode] = experiment.episodes.tasks.gather(Batch("val", 0, [0]), torch.device("cpu"))
+        part = "val" if settings.steps else "test"
+        [episode] = experiment.episodes.tasks.gather(Batch(part, 0, [0]), torch.device("cpu"))
         experiment.learner.eval().algorithm.adapt(episode.support)(episode.query.x)
         experiment.learner.train()
 

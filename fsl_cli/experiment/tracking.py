@@ -101,7 +101,9 @@ class Track(Callback):
         training, result = run.training, run.result
         assert training  # is over
         metric = training.metric
-        reached = {f"best_val_{metric}": training.best_value, "training_seconds": training.seconds}
+        reached = {"training_seconds": training.seconds}
+        if training.best_value is not None:  # of training, if there was any
+            reached[f"best_val_{metric}"] = training.best_value
         if result:
             numbers = {metric: result.mean, "interval": result.interval, "loss": result.loss}
             reached |= {f"test_{name}": value for name, value in numbers.items()}

@@ -6,16 +6,18 @@ import math
 from contextlib import ExitStack
 
 import pytorch_lightning as lightning
+import torch
 from pytorch_lightning.callbacks import EarlyStopping
 
 from fsl_cli.data.store import cache_folder
+from fsl_cli.data.tasks import ImageTasks
 from fsl_cli.errors import Diverged, Interrupted
 from fsl_cli.experiment.allocator import keep_memory
 from fsl_cli.experiment.assemble import Experiment
 from fsl_cli.experiment.beginning import Beginning
 from fsl_cli.experiment.calibrating import calibrate
 from fsl_cli.experiment.callbacks import Prune, Record, Report, Screen, WholeFiles
-from fsl_cli.experiment.features import augmented, features_for_images, frozen, possible
+from fsl_cli.experiment.features import augmented, features_for_images, frozen, possible, sampled_often
 from fsl_cli.experiment.learner import NotFinite
 from fsl_cli.experiment.stopping import StopOnSignal, Stopped, exit_code
 from fsl_cli.experiment.testing import fit_tasks, run_test
@@ -24,7 +26,8 @@ from fsl_cli.experiment.trainer import new_trainer, one_job, quiet
 from fsl_cli.pictures.console import console
 from fsl_cli.pictures.curves import curves, fitted_tasks
 from fsl_cli.pictures.run_screen import last_screen
-from fsl_cli.runs.checkpoints import load_weights
+from fsl_cli.runs.checkpoints import load_weights, write_weights
+from fsl_cli.runs.folder import first_process
 from fsl_cli.runs.records import Training
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.schema import Settings
@@ -55,6 +58,8 @@ def train(run: Run, settings: Settings, experiment: Experiment, words: list[str]
         trainer = new_trainer(
             **settings.trainer.values, max_steps=settings.steps, callbacks=callbacks, plugins=[WholeFiles()]
         )
+        if not settings.steps and not run.training:
+            _keep_as_it_is(trainer, settings, experiment, run)
         if ended := not run.training:  # in this process
             console().print(f"Training in {run}", highlight=False, soft_wrap=True)
             _fit(trainer, settings, experiment, run)
@@ -64,7 +69,13 @@ def train(run: Run, settings: Settings, experiment: Experiment, words: list[str]
                 step, value = record.best or (0, math.nan)
                 seconds = round(record.seconds, 1)
                 run.end_training(Training(trainer.global_step, step, metric, value, seconds, prune.pruned))
-        if settings.calibrate and metric == "accuracy" and (ended or not run.calibration) and trainer.is_global_zero:
+        if (
+            settings.steps
+            and settings.calibrate
+            and metric == "accuracy"
+            and (ended or not run.calibration)
+            and trainer.is_global_zero
+        ):
             run.take_calibration(calibrate(run, settings, experiment, trainer))
         if settings.test:
             run_test(run, settings, experiment, trainer, run.folder, changes=[])
@@ -83,6 +94,20 @@ def _early_stopping(settings: Settings, metric: str) -> list[lightning.Callback]
     return [EarlyStopping(f"val_{metric}", patience=settings.patience, mode=mode, check_on_train_epoch_end=False)]
 
 
+def _keep_as_it_is(trainer: lightning.Trainer, settings: Settings, experiment: Experiment, run: Run) -> None:
+    """Where nothing is trained: let the method take in what it needs of training images, and keep what there is."""
+    learner, episodes = experiment.learner.eval(), experiment.episodes
+    if isinstance(episodes.tasks, ImageTasks) and "train" in episodes.tasks.samplers:
+        with torch.no_grad(), ExitStack() as stack:
+            if possible(learner) and sampled_often(episodes):
+                cache = cache_folder(settings.data.get("cache"))
+                stack.enter_context(features_for_images(learner, episodes, ["train"], trainer, cache))
+            learner.algorithm.prepare(episodes.sample(learner.device, learner.dtype))
+    if first_process():
+        write_weights(run.best, learner)
+        run.end_training(Training(0, 0, learner.metric, None, 0.0))
+
+
 def _fit(trainer: lightning.Trainer, settings: Settings, experiment: Experiment, run: Run) -> None:
     checkpoint = run.last if run.last.exists() else None
     learner, episodes = experiment.learner, experiment.episodes
@@ -93,10 +118,7 @@ def _fit(trainer: lightning.Trainer, settings: Settings, experiment: Experiment,
                     load_weights(checkpoint, learner)
                 cache = cache_folder(settings.data.get("cache"))
                 stack.enter_context(features_for_images(learner, episodes, ["train", "val"], trainer, cache))
-            if settings.steps:
-                trainer.fit(learner, datamodule=episodes, ckpt_path=checkpoint, weights_only=True)
-            else:
-                trainer.validate(learner, datamodule=episodes, verbose=False)
+            trainer.fit(learner, datamodule=episodes, ckpt_path=checkpoint, weights_only=True)
     except Stopped as stopped:
         raise Interrupted(f"\nStopped and saved. To go on: fsl train resume={run}", exit_code(stopped.number)) from None
     except NotFinite as found:

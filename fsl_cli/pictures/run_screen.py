@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from rich.panel import Panel
@@ -84,7 +85,7 @@ def last_screen(run: Run, tested: bool) -> None:
     seconds = training.seconds
     took = f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
     step = f"step {training.best_step} of {training.steps}"
-    lines = [f"best validation {best_line(training)} at {step}, trained for {took}"]
+    lines = [f"best validation {best_line(training)} at {step}, trained for {took}"] if training.steps else []
     other = "episodes=10000"
     if tested:
         result = run.result
@@ -100,5 +101,5 @@ def last_screen(run: Run, tested: bool) -> None:
 
 def best_line(training: Training) -> str:
     """accuracy 97.57%, or MSE 0.351: the best validation."""
-    value = training.best_value
+    value = math.nan if training.best_value is None else training.best_value
     return f"accuracy {value:.2%}" if training.metric == "accuracy" else f"MSE {value:.3f}"

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.backbones.weights import fit, read_torch
 from fsl_cli.errors import UserError
+from fsl_cli.files import make_folder, replacing
 
 
 def load_weights(path: Path, learner: nn.Module) -> int:
@@ -24,6 +26,13 @@ def load_weights(path: Path, learner: nn.Module) -> int:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} does not fit this algorithm and backbone: {reason[:300]}") from error
     return int(checkpoint["global_step"])
+
+
+def write_weights(path: Path, learner: nn.Module) -> None:
+    """A checkpoint of a learner that no training has changed."""
+    make_folder(path.parent)
+    with replacing(path) as temporary:
+        torch.save({"state_dict": learner.state_dict(), "global_step": 0}, temporary)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

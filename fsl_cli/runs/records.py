@@ -24,14 +24,14 @@ class Training:
     steps: int  # meta-iterations
     best_step: int
     metric: str  # accuracy | mse
-    best_value: float  # of validation; an accuracy is 0..1
+    best_value: float | None  # of validation, None where nothing was trained; an accuracy is 0..1
     seconds: float
     pruned: bool = False  # stopped by a search
 
     @property
-    def score(self) -> float:
+    def score(self) -> float | None:
         """What runs of a search are compared by, higher is better: validation, never the test."""
-        return self.best_value if self.metric == "accuracy" else -self.best_value
+        return self.best_value if self.best_value is None or self.metric == "accuracy" else -self.best_value
 
 
 def seen(pretrained: str, part_of: str) -> str:

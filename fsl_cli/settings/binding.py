@@ -100,6 +100,13 @@ def demand_root(data: Part) -> None:
         raise UserError(f"data.root={root}: there is no such file or folder.")
 
 
+def located(part: Part) -> Callable[..., Any]:
+    """What a part names, for which `problems` has vouched."""
+    module, _, attribute = part.target.rpartition(".")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
 def build(part: Part, **later: Any) -> Any:
     """Call what a part names with its values, and what it takes of `later`.
 
@@ -107,9 +114,7 @@ def build(part: Part, **later: Any) -> Any:
     built, given the weights of that file, and frozen. Raises UserError where the values do not go together, or are too
     large for this machine.
     """
-    module, _, attribute = part.target.rpartition(".")
-    values = dict(part.values)
-    target = getattr(importlib.import_module(module), attribute)
+    values, target = dict(part.values), located(part)
     taken = inspect.signature(target).parameters
     frozen, weights = (values.pop(key) if key in values and key not in taken else None for key in ("frozen", "weights"))
     try:
@@ -119,11 +124,13 @@ def build(part: Part, **later: Any) -> Any:
             built.origin = Path(weights).name
         return built.freeze() if frozen else built
     except (ValueError, re.error) as error:
-        raise UserError(f"{attribute} cannot be built with {values}: {error}.") from error
+        raise UserError(f"{target.__name__} cannot be built with {values}: {error}.") from error
     except (MemoryError, OverflowError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not re.search("memory|overflow|too large", str(error), re.IGNORECASE):
             raise
-        raise UserError(f"{attribute} cannot be built with {values}: that is too large for this machine.") from error
+        raise UserError(
+            f"{target.__name__} cannot be built with {values}: that is too large for this machine."
+        ) from error
 
 
 def without_weights(settings: Settings) -> Settings:

@@ -18,6 +18,7 @@ def upgraded(values: dict[str, Any]) -> dict[str, Any]:
     found = {key: _moved(value) for key, value in {"logger": {}, "calibrate": True, **values}.items()}
     if isinstance(found.get("backbone"), dict):  # which took none from a file
         found["backbone"].setdefault("weights", None)
+    found.setdefault("classes", "drawn")
     return found
 
 

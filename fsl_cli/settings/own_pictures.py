@@ -85,6 +85,8 @@ class _Choice:
             size = min(84 if seen.photographs else 28, max(seen.side, 28))
             small = f"the pictures have {seen.side} pixels" if seen.photographs else "they are drawings"
             self.set("data.size", size, small)
+        elif asked := (self.values.get("backbone") or {}).get("resize"):
+            self.set("data.size", asked, "the network brings pictures to it")
         each = seen.pictures / max(seen.classes["train"], 1)
         augmented = any((self.values.get("augment") or {}).get(key) for key in (*AUGMENT, "padding"))
         if seen.photographs and each < FEW and not augmented and not self._of_the_user("augment"):

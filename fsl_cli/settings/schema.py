@@ -63,6 +63,10 @@ class Settings:
     steps: Annotated[Natural, "meta-iterations; 0: no training"]
     meta_batch: Annotated[Count, "episodes a meta-iteration, over all processes"]
     norm: Annotated[Mode, "whose statistics normalise"]
+    classes: Annotated[
+        Literal["drawn", "all"],
+        "of test episodes; all: those of the split are one task, of a folder without a split and training, too",
+    ]
     val_every: Annotated[Count, "meta-iterations between two validations"]
     val_episodes: Annotated[int, Range(least=2), "episodes of a validation"]
     patience: Annotated[Count | None, "validations without improvement before training stops; null: never"]

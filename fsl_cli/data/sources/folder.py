@@ -56,7 +56,7 @@ def folder(
         f"data.channels={channels}: type 1 (grey) or 3 (colour).": channels in (1, 3),
         f"data.size={size}: type 1 pixel or more.": size >= 1,
         f"data.val_fraction={val_fraction} data.test_fraction={test_fraction}: type shares with a sum below 1.": (
-            min(fractions.values()) >= 0 and sum(fractions.values()) < 1
+            min(fractions.values()) >= 0 and (sum(fractions.values()) < 1 or fractions == {"val": 0, "test": 1})
         ),
     }
     if not all(checks.values()):
@@ -108,6 +108,8 @@ def divide(groups: Groups, fractions: dict[str, float], seed: int, root: str, lo
     lists = {part: sorted(classes) for part, classes in groups.items()}
     pool = lists.pop("") if "" in lists else lists["train"]
     lacking = [part for part in ("test", "val") if part not in lists]
+    if "" in groups and fractions["test"] == 1:
+        return {"train": [], "val": [], "test": pool}
     least = 2 if len(pool) >= 2 * (1 + len(lacking)) else 1
     if len(pool) <= len(lacking):
         few = f"{len(pool)} classes ({', '.join(pool)})" if len(pool) != 1 else f"1 class ({pool[0]})"

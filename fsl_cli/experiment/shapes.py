@@ -1,0 +1,55 @@
+"""Which splits a run looks at, and the shape of their episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.data.feasible import sizes_of
+from fsl_cli.data.sampler import Shape, smallest
+from fsl_cli.data.sources.sinusoid import Sinusoids
+from fsl_cli.data.store import SPLITS, DataSet
+from fsl_cli.settings.binding import located
+from fsl_cli.settings.schema import Part, Settings
+
+
+def undivided(settings: Settings) -> Part:
+    """The node of the data set; where all classes are to be tested and none is trained on, all are of the test split.
+
+    That is, if it would else be divided here: a split of its own stands.
+    """
+    data = settings.data
+    if settings.steps or settings.classes != "all" or "test_fraction" not in data.values:
+        return data
+    return data.having(val_fraction=0.0, test_fraction=1.0)
+
+
+def shapes_of(
+    settings: Settings, data: DataSet | Sinusoids, parts: Sequence[str] | None, fewer_queries: bool
+) -> dict[str, Shape]:
+    """The shape of each split's episodes; without `parts`, of those splits that the run looks at.
+
+    A run that trains nothing looks at the test split, and at training images where its method asks for some.
+    """
+    wanted = parts or (SPLITS if settings.steps else ("train", "test"))
+    evaluation = Shape(settings.way, settings.shot, settings.query)
+    shapes = {part: evaluation for part in wanted if part != "train"}
+    if "train" in wanted and (settings.steps or parts):
+        shapes["train"] = Shape(settings.train_way, settings.train_shot, settings.train_query)
+    if not isinstance(data, DataSet):
+        return shapes
+    if "train" in wanted and "train" not in shapes and _prepares(settings):
+        sizes = sizes_of(data, "train")
+        if len(sizes) > 1 and sizes.min() > 1:  # as many as there are: nobody has asked for episodes of a shape
+            shapes["train"] = Shape(min(smallest(settings.train_way), len(sizes)), 1, 1)
+    if "test" in shapes and settings.classes == "all":
+        shapes["test"] = shapes["test"]._replace(way=len(sizes_of(data, "test")))
+    if "test" in shapes and fewer_queries and isinstance(settings.query, int):
+        left = int(sizes_of(data, "test").min(initial=settings.query + 1)) - smallest(settings.shot)
+        shapes["test"] = shapes["test"]._replace(query=max(1, min(settings.query, left)))
+    return shapes
+
+
+def _prepares(settings: Settings) -> bool:
+    """Whether the method takes in training images before it is tested."""
+    return getattr(located(settings.algo), "prepare", None) is not Algorithm.prepare
