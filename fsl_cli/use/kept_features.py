@@ -49,6 +49,9 @@ def items(
     kept = Kept(cache_folder(None) / "pictures" / f"{run.key}.sqlite")
     known = kept.read(set(digests.values()))
     new = {name: own for name, files in classes.items() if (own := [f for f in files if digests[f.name] not in known])}
+    if on_error == "skip":  # a class of which nothing can be read is refused: of one that is known, something can
+        for name, own in new.items():
+            own += [file for file in classes[name] if digests[file.name] in known][:1]
     for file in (file for files in classes.values() for file in files if digests[file.name] in known):
         also(file)
     for pairs, images in photos(new, size, channels, on_error, skipped, also) if new else ():

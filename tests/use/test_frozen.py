@@ -113,6 +113,20 @@ def test_the_network_looks_at_a_picture_once(tmp_path: Path, looks: list[int]) -
     assert sum(looks) == 13 + 16, "at another size it sees other pictures"
 
 
+def test_a_picture_that_cannot_be_read_is_left_out_of_a_class_that_is_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known, new = pictures(tmp_path / "known", 2), pictures(tmp_path / "new", 1, seed=1)
+    words = ["predict", f"support={known}", f"query={new}", "on_error=skip", "--json", *SMALL]
+    run(words)
+    (known / "ash" / "1.png").write_text("no picture")
+    capsys.readouterr()
+    run(words)
+    found = json.loads(capsys.readouterr().out)
+    assert [line.split(": ")[0] for line in found["skipped"]] == [str(known / "ash" / "1.png")]
+    assert found["support"] == 7
+
+
 def test_a_cache_that_cannot_be_used_costs_time_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
