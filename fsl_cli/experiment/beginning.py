@@ -15,7 +15,7 @@ from fsl_cli.experiment.repeats import say
 from fsl_cli.settings.schema import Settings
 
 FIRST = 5  # meta-iterations
-FAR = 3.0  # times the loss of guessing: an untrained network is wrong, but not that sure of it
+FAR = 8.0  # times the loss of guessing: below it training was seen to go on as well
 
 
 class Beginning(Callback):

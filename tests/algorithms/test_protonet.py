@@ -39,8 +39,8 @@ def test_a_temperature_of_nothing_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("data", "temperature"),
-    [("omniglot", None), ("glyphs", None), ("miniimagenet", 64), ("tieredimagenet", 64), ("cub", 64)],
+    [("omniglot", 1), ("glyphs", 1), ("miniimagenet", 64), ("tieredimagenet", 64), ("cub", 64)],
 )
-def test_the_papers_distance_comes_without_being_asked_for(data: str, temperature: float | None) -> None:
+def test_the_papers_distance_comes_without_being_asked_for(data: str, temperature: float) -> None:
     values = settings(["algo=protonet", f"data={data}"]).algo
     assert (values.get("distance"), values.get("temperature")) == ("euclidean", temperature)
