@@ -33,7 +33,7 @@ def without_small(data: DataSet, shapes: Shapes) -> DataSet:
         split, counts = data.splits[part], np.diff(data.store.starts)[data.splits[part].classes]
         good = counts >= needed(shape)
         small = [f"{data.store.names[c]} ({n})" for c, n in zip(split.classes[~good], counts[~good], strict=True)]
-        if small:
+        if small and good.sum() * split.turns >= largest(shape.way):  # else the shape is what does not fit
             some = ", ".join(small[:5]) + (f" and {len(small) - 5} more" if len(small) > 5 else "")
             lines.append(f"classes of {part} with fewer than {needed(shape)} pictures: {some}")
             groups = None if split.groups is None else split.groups[good]

@@ -25,6 +25,7 @@ class Look(NamedTuple):
 
     classes: dict[str, int]  # split -> how many
     least: dict[str, int]  # split -> pictures of its smallest class
+    sizes: dict[str, list[int]]  # split -> pictures of each class
     pictures: int  # of the training split
     side: int  # pixels of the shorter side, in the middle of those looked at
     coloured: bool
@@ -50,9 +51,11 @@ def look(data: Mapping[str, Any]) -> Look:
     lists = divide(groups, fractions, data["split_seed"], str(root), lost)
     files = [picture.file for name in sorted(lists["train"]) for picture in pictures[name]]
     seen = list(_seen(files[:: max(1, len(files) // LOOKED_AT)])) or [(84, COLOURED, 1.0)]
+    sizes = {part: [len(pictures[name]) for name in names] for part, names in lists.items()}
     return Look(
         {part: len(names) for part, names in lists.items()},
-        {part: min(len(pictures[name]) for name in names) for part, names in lists.items()},
+        {part: min(each) for part, each in sizes.items()},
+        sizes,
         len(files),
         int(median(side for side, _, _ in seen)),
         float(np.mean([colour >= COLOURED for _, colour, _ in seen])) > 0.1,

@@ -8,6 +8,7 @@ the number of classes and pictures is brought to what there is. What was typed, 
 from __future__ import annotations
 
 import re
+from statistics import median
 from typing import Any, NamedTuple
 
 from fsl_cli.data.look import Look, look
@@ -113,8 +114,16 @@ class _Choice:
             if prefix and isinstance(shot, int):
                 self._at_most("train_shot", max(1, least // 2), f"the smallest class has {least} pictures")
             top = max(values[f"{prefix}shot"]) if isinstance(shot, list) else values[f"{prefix}shot"]
-            if isinstance(top, int) and values["data"].get("on_small") != "skip":
+            if not isinstance(top, int):
+                continue
+            if values["data"].get("on_small") != "skip":
                 self._at_most(f"{prefix}query", max(1, least - top), f"the smallest class has {least} pictures")
+                continue
+            usual = int(min(median(seen.sizes[part]) for part in parts))  # so that half of the classes stay, or more
+            self._at_most(f"{prefix}query", max(1, usual - top), f"half of the classes have {usual} pictures or fewer")
+            need = top + (values[f"{prefix}query"] if isinstance(values[f"{prefix}query"], int) else 1)
+            stay = min(sum(size >= need for size in seen.sizes[part]) for part in parts)
+            self._at_most(f"{prefix}way", stay, f"{stay} classes have {need} pictures or more")
 
     def _at_most(self, key: str, most: int, reason: str) -> None:
         value = self.values.get(key)
