@@ -15,7 +15,7 @@ HELP = """Versions, devices, whether torch and torchvision fit each other, disk,
   fsl doctor --json       the same for a script
 
 Prints, for example:
-  fsl 0.1.0 (d3aaff6)
+  fsl 0.2.0 (d3aaff6)
   python 3.11.7, Linux-6.1.0-x86_64-with-glibc2.36, 2 cores, 8.2 GB of memory
   ...
   1 problem:

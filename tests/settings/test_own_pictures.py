@@ -66,7 +66,7 @@ def test_a_network_that_comes_trained_keeps_what_it_sees(tmp_path: Path) -> None
     words = ["data=folder", f"data.root={folder(tmp_path / 'own', 'drawings', 10, 3)}"]
     own, trained = (fitted(compose([*words, *more])).config.values["data"] for more in ([], ["backbone=photos"]))
     assert (own["size"], own["channels"]) == (28, 1)
-    assert (trained["size"], trained["channels"]) == (84, 3)
+    assert (trained["size"], trained["channels"]) == (224, 3)  # which the network brings them to
 
 
 def test_what_was_typed_stays(flowers: Path) -> None:
