@@ -31,7 +31,8 @@ HELP = """Test a run's best checkpoint on its data set's test split, or on anoth
 Prints, for example:
   20-way 1-shot test accuracy  95.45% ± 0.16%
   calibration error 5.10% -> 0.82%, NLL 0.512 -> 0.351 (temperature 2.1, fitted on validation, 20w1s)
-and writes result.json and episodes.csv (and similarity.json) to tests/NAME in the run's folder."""
+and writes result.json and episodes.csv (and similarity.json) to tests/NAME in the run's folder; where each class comes
+in ten episodes or more on average, classes.csv, confusion.csv and confusion.png too."""
 
 
 COMPARED = 100  # episodes at most for similarity=true
@@ -53,7 +54,7 @@ def main(words: Sequence[str]) -> None:
     from fsl_cli.experiment.testing import run_test
     from fsl_cli.experiment.trainer import one_process, quiet
     from fsl_cli.pictures.console import console
-    from fsl_cli.pictures.run_screen import calibration_line, open_line, protocol_line, reached_line
+    from fsl_cli.pictures.run_screen import calibration_line, classes_line, open_line, protocol_line, reached_line
     from fsl_cli.runs.records import UNFINISHED
     from fsl_cli.runs.run import Run
 
@@ -77,7 +78,7 @@ def main(words: Sequence[str]) -> None:
         result = run_test(run, settings, experiment, trainer, destination, changes, opened)
     assert result  # of the only process
     console().print(f"[bold]{reached_line(result)}[/]\n{protocol_line(result)}", highlight=False)
-    if line := calibration_line(result):
+    for line in filter(None, (calibration_line(result), classes_line(result))):
         console().print(line, highlight=False)
     if result.open:
         console().print(open_line(result.open), highlight=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from hashlib import shake_128
 from statistics import fmean
@@ -18,6 +19,7 @@ from torch.utils._pytree import tree_map
 
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.episodes import Episodes
+from fsl_cli.experiment.by_class import Pairs, pairs
 from fsl_cli.experiment.calibration import Judged
 
 Metric = Literal["accuracy", "mse"]
@@ -61,6 +63,7 @@ class Learner(LightningModule):
         self.schedule = schedule
         self.stop_at_nan = True
         self.scores: list[Score] = []  # of the last validation or test, all episodes, in the order of their index
+        self.tally: Pairs = Counter()  # of the last test: which class queries were of, and which they were taken for
         self.judged: list[Judged] = []  # what the last test said of each group of episodes, in no order
 
     def configure_optimizers(self) -> Any:
@@ -115,7 +118,7 @@ class Learner(LightningModule):
         self.algorithm.prepare(self.trainer.datamodule.sample(self.device, self.dtype))
 
     def on_test_epoch_start(self) -> None:
-        self.scores, self.judged = [], []
+        self.scores, self.judged, self.tally = [], [], Counter()
 
     def on_validation_epoch_end(self) -> None:
         self._gather()
@@ -162,6 +165,7 @@ class Learner(LightningModule):
                 value = (predicted.argmax(-1) == y).double().mean(-1)
                 loss = F.cross_entropy(predicted.mT, y, reduction="none").double().mean(-1)
                 if keep:
+                    self.tally += pairs(episodes.classes, y, predicted.argmax(-1))
                     self.judged.append(Judged(predicted.flatten(0, 1).float().cpu(), y.flatten().cpu()))
             rows = zip(episodes.index.tolist(), value.tolist(), loss.tolist(), strict=True)
             self.scores += [Score(*row) for row in rows]
@@ -184,4 +188,7 @@ class Learner(LightningModule):
             told: list[list[Judged]] = [[] for _ in range(self.trainer.world_size)]
             torch.distributed.all_gather_object(told, self.judged)
             self.judged = [each for part in told for each in part]
+            tallies: list[Pairs] = [Counter() for _ in range(self.trainer.world_size)]
+            torch.distributed.all_gather_object(tallies, self.tally)
+            self.tally = sum(tallies, Counter())
         self.scores.sort()

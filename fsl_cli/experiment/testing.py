@@ -17,6 +17,7 @@ from fsl_cli.data.sources.sinusoid import REACH, SinusoidTasks
 from fsl_cli.data.store import DataSet, cache_folder
 from fsl_cli.data.tasks import Batch
 from fsl_cli.errors import UserError
+from fsl_cli.experiment import by_class
 from fsl_cli.experiment.assemble import Data, Experiment
 from fsl_cli.experiment.calibrating import calibration_of_a_test
 from fsl_cli.experiment.calibration import Judged, calibration_error, nll, reliability
@@ -69,6 +70,7 @@ def run_test(
         return None
     data = experiment.data
     protocol: dict[str, Any] = {**data.protocol}
+    names, tally = by_class.recurring(data, settings.episodes, settings.way), experiment.learner.tally
     result = Result(
         algorithm=settings.choices["algo"],
         data=data.name,
@@ -98,12 +100,15 @@ def run_test(
         pretrained=experiment.pretrained,
         seen=seen(experiment.pretrained, data.part_of if isinstance(data, DataSet) else ""),
         **_calibrated(experiment.learner.judged, calibration, how),
+        by_class=by_class.summary(by_class.by_class(tally, names)) if names else None,
         open=opened,
     )
     with writing(destination, "Free some space and test again."):
         destination.mkdir(parents=True, exist_ok=True)
         write_table(destination / "episodes.csv", ["index", result.metric, "loss"], scores)
         write(destination, result)
+        if names:
+            by_class.write(destination, tally, names)
         if calibration:
             _draw(destination / "reliability.png", experiment.learner.judged, result)
     if destination == run.folder:

@@ -78,6 +78,15 @@ def open_line(found: dict[str, Any]) -> str:
     return f"none of these: {words} (score: {found['score']})"
 
 
+def classes_line(result: Result) -> str:
+    """What the classes reached, each counting the same, where they recur; else ""."""
+    found = result.by_class
+    if not found:
+        return ""
+    means = f"accuracy {found['macro_accuracy']:.2%}, macro-F1 {found['macro_f1']:.2%}"
+    return f"mean over {found['classes']} classes: {means} (classes.csv, confusion.csv)"
+
+
 def last_screen(run: Run, tested: bool) -> None:
     """What was reached, under which protocol, where it lies and what to type next."""
     training = run.training
@@ -90,7 +99,13 @@ def last_screen(run: Run, tested: bool) -> None:
     if tested:
         result = run.result
         assert result
-        lines = [f"[bold]{reached_line(result)}[/]", protocol_line(result), calibration_line(result), *lines]
+        lines = [
+            f"[bold]{reached_line(result)}[/]",
+            protocol_line(result),
+            calibration_line(result),
+            classes_line(result),
+            *lines,
+        ]
         lines = [line for line in lines if line]
         if result.metric == "accuracy":
             other = "shot=5" if result.shot == 1 else "shot=1"

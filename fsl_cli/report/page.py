@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from fsl_cli import __version__
 from fsl_cli.report.charts import Chart, Names, by_axis, learning_curves, method_names, trained
+from fsl_cli.report.classes import by_class
 from fsl_cli.report.formats import EXPLAINED, THEIRS, number
 from fsl_cli.report.gather import Gathered, Reported, identity
 from fsl_cli.report.matrix import Matrix, matrix
@@ -136,6 +137,7 @@ def _section(section: Section, looked: Looked) -> dict[str, Any]:
         "left": ["norm", "backbone", "interval"],
         "rows": [_row(row, accuracy, low, span) for row in section.rows],
         "papers": [each._asdict() for each in published(section.result)],
+        "classes": by_class(section),
         "looked": looked,
     }
 

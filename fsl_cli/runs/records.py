@@ -80,6 +80,7 @@ class Result:
     ece: float | None = None  # expected calibration error, 0..1, of the logits as they are
     ece_calibrated: float | None = None
     loss_calibrated: float | None = None  # `loss` with the temperature: the mean negative log-likelihood
+    by_class: dict[str, Any] | None = None  # means over classes, where these recur; classes.csv has each
     open: dict[str, Any] | None = None  # of open=true: see experiment/open_test.py
 
 

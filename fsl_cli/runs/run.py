@@ -36,6 +36,7 @@ class Run:
     calibration.json                                the temperature of its logits, fitted on validation episodes
     tracking.json                                   the run's ids in trackers, with logger=
     result.json episodes.csv                        the test; those of later `fsl test` in tests/NAME/
+    classes.csv confusion.csv confusion.png         the same by class, where classes recur
     """
 
     def __init__(self, folder: str | Path) -> None:

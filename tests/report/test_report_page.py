@@ -73,6 +73,22 @@ def test_without_the_images_the_page_says_so_and_goes_on(runs: Path, capsys: pyt
     assert "not on this machine. Type fsl data prepare glyphs" in text and "hardest: episode" not in text
 
 
+def test_classes_that_recur_are_shown_the_hardest_first(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "By class" not in made(runs, capsys)
+    for folder in (path.parent for path in runs.glob("*/result.json")):
+        result = json.loads((folder / "result.json").read_text())
+        found = {"classes": 2, "macro_accuracy": 0.75, "macro_f1": 0.7}
+        (folder / "result.json").write_text(json.dumps(result | {"by_class": found}))
+        (folder / "classes.csv").write_text(
+            "class,queries,right,accuracy,taken_for_it,f1\nash<i>,10,9,0.9,1,0.9\noak,10,6,0.6,1,0.6\n"
+        )
+        (folder / "confusion.png").write_bytes(b"\x89PNG")
+    text = made(runs, capsys)
+    assert text.count("By class (2)") == 1 and text.index("<td>oak</td>") < text.index("<td>ash&lt;i&gt;</td>")
+    assert text.count("<td>60.00</td>") == 2 and text.count("<td>70.00</td>") == 2
+    assert "Confusion matrix" in text
+
+
 def test_a_run_that_names_other_code_is_not_obeyed(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path in runs.rglob("config.yaml"):
         config = yaml.safe_load(path.read_text())
