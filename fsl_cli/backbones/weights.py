@@ -27,10 +27,13 @@ def put_weights(net: nn.Module, path: Path, classifier: Sequence[str] = ()) -> N
     fit(net, within(read_weights(path), net), f"backbone.weights={path}: does not fit this network", classifier)
 
 
-def fit(net: nn.Module, theirs: State, wrong: str, classifier: Sequence[str] = ()) -> None:
-    """Put these weights into a network. Raises UserError, which begins with `wrong`, as `put_weights` does."""
+def fit(net: nn.Module, theirs: State, wrong: str, classifier: Sequence[str] = (), only: bool = False) -> None:
+    """Put these weights into a network; `only`: they are of such a network and of nothing else.
+
+    Raises UserError, which begins with `wrong`, as `put_weights` does.
+    """
     own = net.state_dict()
-    if problems := misfits(own, theirs, classifier):
+    if problems := misfits(own, theirs, classifier, only):
         more = f", and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise UserError(
             f"{wrong}: {'; '.join(problems[:SHOWN])}{more}. Choose the backbone, with its settings, norm and image "
@@ -39,18 +42,18 @@ def fit(net: nn.Module, theirs: State, wrong: str, classifier: Sequence[str] = (
     net.load_state_dict({name: theirs.get(name, value) for name, value in own.items()})
 
 
-def misfits(own: State, theirs: State, classifier: Sequence[str] = ()) -> list[str]:
+def misfits(own: State, theirs: State, classifier: Sequence[str] = (), only: bool = False) -> list[str]:
     """Which of a network's own layers these weights lack or shape otherwise, and which have no place there.
 
-    What lies outside of its modules is somebody else's: a classifier, a projection. Nor are a norm's running averages
-    missed by a network without them.
+    Unless `only`, what lies outside of its modules is somebody else's: a classifier, a projection. Nor are a norm's
+    running averages missed by a network without them.
     """
     rooms = {name.partition(".")[0] for name in own}
     outside = tuple(f"{name}." for name in classifier if name)
 
     def unknown(name: str) -> bool:
         last = name.rpartition(".")[2]
-        known = name in own or name.partition(".")[0] not in rooms or name.startswith(outside)
+        known = name in own or (not only and (name.partition(".")[0] not in rooms or name.startswith(outside)))
         return not known and last not in RUNNING and last != "num_batches_tracked"
 
     return [

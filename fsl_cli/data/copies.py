@@ -98,7 +98,7 @@ def find_files(place: Path) -> dict[str, File]:
         kind = "zip" if place.suffix.lower() == ".zip" else "tar"
         raise UserError(f"{place} cannot be read as a {kind} ({error}). Copy it again.") from error
     if not found:
-        raise UserError(f"{place} is neither a folder nor a zip or tar.")
+        raise UserError(f"data.root={place} is neither a folder nor a zip or tar. Type data.root=FOLDER or an archive.")
     return {path: picture.file for path, picture in found.files.items()}
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from fsl_cli.pictures.lettering import save
+
 SHOWN = 12  # classes
 
 
@@ -16,15 +18,14 @@ def confused_picture(counts: Any, classes: Sequence[str], features: Any, labels:
 
     Left how often, right each of their pictures on the plane on which these spread most (PCA).
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
 
     wrong = counts - np.diag(counts.diagonal())
     chosen = np.sort(np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable")[:SHOWN])
     names = [classes[i] if len(classes[i]) <= 20 else f"{classes[i][:9]}…{classes[i][-10:]}" for i in chosen]
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(15, 7), layout="constrained")
+    figure = Figure(figsize=(15, 7), layout="constrained")
+    left, right = figure.subplots(1, 2)
     some = counts[np.ix_(chosen, chosen)]
     left.imshow(some, cmap="Blues")
     left.set(xlabel="taken for", ylabel="is", title=f"the {len(chosen)} classes that are confused most")
@@ -37,12 +38,11 @@ def confused_picture(counts: Any, classes: Sequence[str], features: Any, labels:
     own = np.isin(labels, chosen)
     centred = features[own] - features[own].mean(0)
     plane = centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T
-    colours = pyplot.get_cmap("tab20")
+    colours = colormaps["tab20"]
     for number, (label, name) in enumerate(zip(chosen, names, strict=True)):
         points = plane[labels[own] == label]
         right.scatter(*points.T, color=colours(number), label=name, s=40, marker="osD^"[number % 4])
         right.annotate(name, points.mean(0), color=colours(number), fontsize=8, ha="center")
     right.set(title="their pictures by what the network sees, on a plane", xticks=[], yticks=[])
     right.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(out, dpi=120, format="png")
-    pyplot.close(figure)
+    save(figure, out)

@@ -6,20 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fsl_cli.files import replacing
+from fsl_cli.pictures.lettering import save
 
 Curve = Sequence[tuple[float, float, float]]  # of each bin: its share of the predictions, confidence, accuracy
 
 
 def reliability_picture(path: Path, curves: Mapping[str, Curve]) -> None:
     """Accuracy by confidence, a panel for each of `curves`; on the diagonal, as often right as sure."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(
-        1, len(curves), figsize=(4.5 * len(curves), 4.5), layout="constrained", squeeze=False
-    )
+    figure = Figure(figsize=(4.5 * len(curves), 4.5), layout="constrained")
+    axes = figure.subplots(1, len(curves), squeeze=False)
     for axis, (title, curve) in zip(axes[0], curves.items(), strict=True):
         axis.plot([0, 1], [0, 1], "--", color="0.6")
         confidence, accuracy = [each[1] for each in curve], [each[2] for each in curve]
@@ -27,5 +24,4 @@ def reliability_picture(path: Path, curves: Mapping[str, Curve]) -> None:
         axis.scatter(confidence, accuracy, [10 + 400 * each[0] for each in curve], color="tab:blue", alpha=0.6)
         axis.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title=title)
     with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
-    pyplot.close(figure)
+        save(figure, temporary)

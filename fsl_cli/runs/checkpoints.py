@@ -57,7 +57,7 @@ def load_backbone(path: Path, learner: nn.Module) -> None:
     """
     theirs = _backbone_weights(read_checkpoint(path)["state_dict"])
     [backbone] = [module for module in learner.modules() if isinstance(module, Backbone)][:1]
-    fit(backbone, theirs, f"init: the backbone of {path} does not fit this one")
+    fit(backbone, theirs, f"init: the backbone of {path} does not fit this one", only=True)
 
 
 def _backbone_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -282,7 +282,7 @@ ZIP, PNG = "images_evaluation.zip", "images_evaluation/Greek/character01/0001_01
 @pytest.mark.parametrize(
     ("make", "name", "change", "says"),
     [
-        (zipped, ZIP, lambda whole: whole[: len(whole) // 2], [ZIP, "cannot be read as a zip", "download it again"]),
+        (zipped, ZIP, lambda whole: whole[: len(whole) // 2], [ZIP, "cannot be read as a zip", "Copy it again"]),
         (zipped, ZIP, lambda whole: b"", [ZIP, "cannot be read as a zip"]),
         (zipped, ZIP, flip_in_a_member, [ZIP, "0001_01.png cannot be read", "download Omniglot again"]),
         (unpacked, PNG, lambda whole: b"hello", [PNG, "not a readable PNG", "download Omniglot again"]),
@@ -307,7 +307,7 @@ def test_omniglot_that_is_not_all_there(few: None, refused: Refused, tmp_path: P
     (unpacked(tmp_path / "data") / PNG).unlink()
     refused("train", "data=omniglot", "data.root=data", says=["images_evaluation/Greek/character01 has 1", "data"])
     shutil.rmtree(tmp_path / "data" / "images_evaluation")
-    refused("train", "data=omniglot", "data.root=data", says=["neither images_evaluation.zip nor images_evaluation/"])
+    refused("train", "data=omniglot", "data.root=data", says=["Needed are images_background.zip and images_evaluation"])
 
 
 @pytest.mark.parametrize("data", ["omniglot", "folder"])
@@ -320,7 +320,7 @@ def test_a_root_that_is_missing_empty_or_a_file(refused: Refused, tmp_path: Path
             "train",
             f"data={data}",
             f"data.root={root}",
-            says=[root, "images" if root == "empty" else "data.root"],
+            says=[root, "Needed are" if (data, root) == ("omniglot", "empty") else "data.root"],
             lines=lines,
         )
     if data == "folder":
@@ -338,8 +338,8 @@ def test_a_folder_with_text_for_an_image_or_none(refused: Refused, tmp_path: Pat
     root = zoo(tmp_path / "zoo")
     (root / "b" / "2.png").write_text("hello")
     refused("train", "data=folder", "data.root=zoo", says=["zoo/b/2.png: it is no image", "Delete"], lines=2)
-    (root / "d").mkdir()
-    refused("train", "data=folder", "data.root=zoo", says=["zoo/d has no images: remove it"], lines=2)
+    (root / "d").mkdir()  # which is left out, and told where it is read
+    refused("train", "data=folder", "data.root=zoo", says=["1 of 4 images cannot be read"], lines=2)
 
 
 @pytest.mark.parametrize("error", [URLError("no route to host"), IncompleteRead(b"")], ids=["none", "cut off"])

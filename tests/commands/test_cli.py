@@ -92,7 +92,7 @@ def test_check_runs_nothing(
 
 @pytest.mark.parametrize(
     ("line", "offered"),
-    [("fsl train algo=proton", "algo=protonet"), ("fsl show data=om", "data=omniglot"), ("fsl tr", "train")],
+    [("fsl train algo=proton", "algo=protonet"), ("fsl show data=om", "data=omniglot"), ("fsl trai", "train")],
 )
 def test_completion_answers_what_the_shell_asks_when_tab_is_pressed(line: str, offered: str) -> None:
     environment = {"COMP_LINE": line, "COMP_POINT": str(len(line)), "PATH": os.environ["PATH"]}

@@ -147,8 +147,9 @@ def papers(top: Path) -> None:
 
 
 def test_one_table_has_a_row_for_each_method_and_a_column_for_each_protocol(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # room for every name
     papers(tmp_path / "runs")
     words = ["report", str(tmp_path / "runs"), "rows=algo", "columns=data,way,shot"]
     run([*words, "format=markdown"])

@@ -308,9 +308,9 @@ def test_unreadable_pictures_are_left_out_where_asked(
     assert [line.split(": ")[0] for line in found["skipped"]] == [
         str(tmp_path / place / "0.jpg") for place in ("known/ash", "new/ash", "new/oak")
     ]
-    assert [(Path(row["file"]).name, row["probabilities"]) for row in found["predictions"]] == [
-        (Path(row["file"]).name, row["probabilities"]) for row in whole["predictions"]
-    ]
+    for own, other in zip(found["predictions"], whole["predictions"], strict=True):
+        assert Path(own["file"]).name == Path(other["file"]).name
+        assert own["probabilities"] == pytest.approx(other["probabilities"], abs=1e-6)  # of groups of another size
 
 
 @pytest.mark.parametrize(
