@@ -26,7 +26,8 @@ VERBS = {
     "report": "a table, or a page, of any runs: by protocol, over seeds, beside the published numbers",
     "ls": "list algorithms, data sets, backbones and other choices",
     "show": "the composed settings and where each comes from; or episode, embedding, steps: what a run has learned",
-    "check": "find everything that is wrong with settings, run nothing",
+    "config": "the composed settings as a YAML of your own: edit it, fsl train experiment=my.yaml",
+    "check": "find everything that train would refuse, train nothing; -m: every run of a sweep",
     "doctor": "versions, devices, what does not fit together: text for a bug report",
     "bench": "measure speed and memory here, beside a plain loop",
 }
@@ -73,6 +74,8 @@ def main() -> None:
 
 def run(words: list[str]) -> None:
     """Run one command line. Raises UserError for bad input."""
+    if words[:1] == ["help"] and len(words) > 1:  # fsl help train
+        words = [words[1], "--help"]
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP)
     elif words[0] in ("-V", "--version"):
@@ -82,7 +85,7 @@ def run(words: list[str]) -> None:
 
         complete(words, list(VERBS))
     elif words[0] not in VERBS:
-        from fsl_cli.settings.compose import did_you_mean
+        from fsl_cli.settings.hints import did_you_mean
 
         raise UserError(f"there is no verb '{words[0]}'.{did_you_mean(words[0], list(VERBS))} See fsl --help.")
     else:

@@ -15,7 +15,7 @@ import networkx
 PACKAGE = Path(__file__).resolve().parents[1] / "fsl_cli"
 
 FLOORS = (  # from the ground up; a room imports from the floors below it, and within itself
-    {"__init__", "episodes", "errors", "progress", "ranges", "stats", "text"},
+    {"__init__", "episodes", "errors", "progress", "ranges", "shell", "stats", "text"},
     {"files"},
     {"backbones", "data"},
     {"algorithms", "settings"},

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from fsl_cli.settings.compose import compose, groups
+from fsl_cli.settings.compose import compose
+from fsl_cli.settings.registry import groups
 from fsl_cli.settings.schema import FOUND_OUT, NAMES, PARTS, may_be, meaning
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "settings.md"

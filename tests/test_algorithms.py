@@ -17,7 +17,7 @@ from fsl_cli.data.sampler import Shape
 from fsl_cli.data.tasks import Batch, ImageTasks
 from fsl_cli.episodes import Episodes, Examples
 from fsl_cli.settings.binding import build
-from fsl_cli.settings.compose import choices
+from fsl_cli.settings.registry import choices
 from fsl_cli.settings.schema import Settings
 
 GRADIENT_NORMS = ("support", "transductive", "group", "none")

@@ -1,31 +1,54 @@
-"""fsl check: find what is wrong with settings without running anything."""
+"""fsl check: find what is wrong with settings without training anything."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from fsl_cli.settings.compose import compose, take_user_dir
+from fsl_cli.settings.compose import compose
+from fsl_cli.settings.registry import take_user_dir
 
-HELP = """Bind every component's signature to the settings and report all problems at once; builds and runs nothing.
-Of a folder of your own, files that are there twice are told too.
+if TYPE_CHECKING:
+    from fsl_cli.experiment.ready import Found
+
+HELP = """Find what fsl train would refuse before its first step, all problems at once; nothing is trained or fetched.
 
   fsl check algo=maml data=omniglot way=20
   fsl check algo=maml meta_batch=0 algo.inner_lr=fast
+  fsl check -m algo=maml,protonet 'seed=range(0,3)'    every run of a sweep, as fsl train -m does before the first
 
-Prints "These settings fit together." or, for example:
+A data set that lies here is opened, and prepared where it is not yet, as by fsl train. One that would be fetched is not
+fetched: its classes and pictures are not counted. Of a folder of your own, files that are there twice are told too.
+
+Prints, for example:
+  These settings fit together. glyphs: 1,000 classes for training, 100 for validation, 200 for the test; 26,000 images.
+or:
   fsl: meta_batch=0: must be at least 1.
   algo.inner_lr=fast: must be a number, not str 'fast'."""
 
 
 def main(words: Sequence[str]) -> None:
     """Run the command line after `fsl check`. Raises UserError with every problem."""
-    from fsl_cli.experiment.repeats import tell_same_files
-    from fsl_cli.settings.binding import demand_fit, demand_packages, demand_root
-    from fsl_cli.settings.own_pictures import fitted
+    user_dir, typed = take_user_dir(words)
+    settings = [word for word in typed if word not in ("-m", "--multirun")]
+    if len(settings) < len(typed):
+        from fsl_cli.sweeps.plan import demand_plugins, demand_runs, plan
 
-    user_dir, overrides = take_user_dir(words)
-    settings = demand_fit(fitted(compose(overrides, user_dir)).config.values)
-    demand_packages(settings)
-    demand_root(settings.data)
-    tell_same_files(settings.data)
-    print("These settings fit together.")
+        demand_plugins(settings)
+        runs = demand_runs(plan(settings, user_dir), user_dir)
+        print(f"The settings of all {runs:,} runs fit together." if runs else "These settings compose.")
+        return
+    config = compose(settings, user_dir)
+    from fsl_cli.experiment.ready import check
+
+    print(f"These settings fit together. {_said(check(config))}".rstrip())
+
+
+def _said(found: Found) -> str:
+    if found.classes is None:
+        return f"{found.data} is not here: its classes are not counted." if found.absent else ""
+    train, val, test = (found.classes[part] for part in ("train", "val", "test"))
+    return (
+        f"{found.data}: {train:,} classes for training, {val:,} for validation, {test:,} for the test; "
+        f"{found.images:,} images."
+    )

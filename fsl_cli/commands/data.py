@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from fsl_cli.errors import UserError
-from fsl_cli.settings.compose import choices, did_you_mean, take_user_dir
+from fsl_cli.settings.hints import did_you_mean
+from fsl_cli.settings.registry import choices, take_user_dir
 from fsl_cli.settings.schema import Part
+from fsl_cli.shell import command
 
 HELP = """What data sets there are and what is in them; NAME is one that fsl data ls shows.
 
@@ -158,7 +160,7 @@ def _verify(words: Sequence[str], user_dir: str | None) -> None:
         reason = damage(folder)
         print(f"{'damaged' if reason else 'whole'}  {folder}", flush=True)
         if reason:
-            again = " ".join(["fsl data prepare", words[0], *_settings(words[0], folder, user_dir), *words[1:]])
+            again = command("fsl", "data", "prepare", words[0], *_settings(words[0], folder, user_dir), *words[1:])
             damaged += [f"{folder}: {reason}.", f"  To build it again, type {again}, and root=... if it had one."]
     if damaged:
         raise UserError("\n  ".join([f"{words[0]}: {len(damaged) // 2} damaged of {len(folders)} prepared:", *damaged]))

@@ -9,7 +9,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from fsl_cli.errors import UserError
-from fsl_cli.settings.compose import names
+from fsl_cli.settings.registry import names
 from fsl_cli.settings.words import one_of, settings
 
 HELP = """Write a run as one file that needs no fsl, checked against the run before it is written.

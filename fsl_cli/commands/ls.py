@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fsl_cli.errors import UserError
-from fsl_cli.settings.compose import choices, did_you_mean, groups, take_user_dir
+from fsl_cli.settings.hints import did_you_mean
+from fsl_cli.settings.registry import choices, groups, take_user_dir
 
 HELP = """List what can be chosen, with the first line of each file in conf/.
 

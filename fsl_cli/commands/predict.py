@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fsl_cli.errors import UserError
-from fsl_cli.settings.compose import names
+from fsl_cli.settings.registry import names
 from fsl_cli.settings.words import chosen_words, one_of, settings, yes_or_no
+from fsl_cli.shell import command
 
 if TYPE_CHECKING:
     from fsl_cli.use.predictions import Predictions
@@ -118,7 +119,11 @@ def _demand_rate(text: str) -> None:
 def _calibration_line(found: Predictions) -> str:
     """How far the probabilities can be believed."""
     if found.calibration == "none":
-        how = f": fsl test run={found.run} fits a temperature" if (Path(found.run) / "config.yaml").exists() else ""
+        how = (
+            f": {command('fsl', 'test', f'run={found.run}')} fits a temperature"
+            if (Path(found.run) / "config.yaml").exists()
+            else ""
+        )
         return f"probabilities are not calibrated{how}"
     return f"probabilities at temperature {found.temperature:.3g}, {found.calibration}"
 

@@ -115,7 +115,7 @@ def _write_page(to: Path, found: list[Section], one: Matrix | None, gathered: Ga
 
 def _take(words: Sequence[str]) -> Wanted:
     """What the words ask for. Raises UserError."""
-    from fsl_cli.settings.compose import did_you_mean
+    from fsl_cli.settings.hints import did_you_mean
 
     given = {"format": "", "html": "", "to": "", "rows": "", "columns": ""}
     folders = []
@@ -142,7 +142,7 @@ def _take(words: Sequence[str]) -> Wanted:
 
 def _form(given: dict[str, str], to: Path | None, by_ending: str) -> str:
     """The format of the text. Raises UserError where the words contradict each other."""
-    from fsl_cli.settings.compose import did_you_mean
+    from fsl_cli.settings.hints import did_you_mean
 
     if given["html"] not in ("", "true", "false"):
         raise UserError(f"html={given['html']} is neither true nor false. Type html=true.")

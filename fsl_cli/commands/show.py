@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fsl_cli.errors import UserError
-from fsl_cli.settings.compose import compose, did_you_mean, provenance, take_user_dir
+from fsl_cli.settings.compose import compose, provenance
+from fsl_cli.settings.hints import did_you_mean
+from fsl_cli.settings.registry import take_user_dir
 from fsl_cli.settings.schema import meaning
 
 HELP = """Show the settings that a command line comes to, and which file or word each value comes from.

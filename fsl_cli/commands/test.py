@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fsl_cli.errors import UserError
-from fsl_cli.settings.compose import compose, did_you_mean, take_user_dir
+from fsl_cli.settings.compose import compose
+from fsl_cli.settings.hints import did_you_mean
+from fsl_cli.settings.registry import take_user_dir
 from fsl_cli.settings.words import split_word, yes_or_no
+from fsl_cli.shell import command
 
 if TYPE_CHECKING:
     from fsl_cli.experiment.assemble import Experiment
@@ -84,12 +87,11 @@ def main(words: Sequence[str]) -> None:
         console().print(open_line(result.open), highlight=False)
     if UNFINISHED in result.changes:
         far = f"step {result.step} of {settings.steps}"
-        console().print(
-            f"not trained to its end: {far}; to go on: fsl train resume={run}", highlight=False, soft_wrap=True
-        )
+        line = f"not trained to its end: {far}; to go on: {command('fsl', 'train', f'resume={run}')}"
+        console().print(line, highlight=False, markup=False, soft_wrap=True)
     if compare:
         console().print(_compare(experiment, destination), highlight=False)
-    console().print(f"files  {destination}", highlight=False, soft_wrap=True)
+    console().print(f"files  {destination}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _assembled(settings: Settings, fits: bool) -> Experiment:

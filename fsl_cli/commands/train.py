@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from functools import partial
 
 from fsl_cli.errors import UserError
-from fsl_cli.settings.compose import names, take_user_dir
+from fsl_cli.settings.registry import names, take_user_dir
 
 HELP = """Meta-train an algorithm, keep the best checkpoint by validation, and test it once.
 
@@ -14,6 +16,8 @@ HELP = """Meta-train an algorithm, keep the best checkpoint by validation, and t
   fsl train -m algo=maml,protonet 'seed=range(0,3)'    a sweep: every combination; hydra/launcher=joblib: side by side
   fsl train -m … resume=true                           leave out what is finished, go on with what is not
   fsl train -m hydra/sweeper=optuna algo=maml          search for settings, by validation
+  fsl train algo=maml time=2h                          as many steps as train, validate and test in time
+  fsl train experiment=my.yaml                         settings of your own, as fsl config to=my.yaml writes them
   fsl train resume=outputs/RUN                         go on where a run was stopped
   fsl train resume=outputs/RUN replay=1234             that step again, with torch's anomaly detection
   fsl train --config-dir my_conf algo=mine             with your own configuration files
@@ -27,6 +31,8 @@ All settings: fsl show. What can be chosen: fsl ls. Completion: eval "$(fsl -sc 
 
 def main(words: Sequence[str]) -> None:
     """Run the command line after `fsl train`. Raises UserError, or Interrupted after Ctrl-C or SIGTERM."""
+    began = time.monotonic()  # before what takes seconds to import
+
     from fsl_cli.experiment.running import resume, start
     from fsl_cli.runs.run import Run
     from fsl_cli.settings.hydra_app import compose_and
@@ -53,4 +59,4 @@ def main(words: Sequence[str]) -> None:
         raise UserError(f"Which run? Type fsl train resume=FOLDER replay={given['replay']}.")
     else:
         user_dir, typed = take_user_dir(words)
-        compose_and(start, typed, user_dir)
+        compose_and(partial(start, began=began), typed, user_dir)

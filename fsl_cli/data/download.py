@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.error import HTTPError
@@ -12,8 +15,27 @@ from torchvision.datasets.utils import check_integrity
 from fsl_cli.errors import UserError
 from fsl_cli.progress import progress
 
+_here_only = ContextVar("here_only", default=False)
 PATIENCE = 60  # seconds without a byte
 AT_A_TIME = 1 << 16  # bytes
+
+
+class Absent(Exception):
+    """A file is not here, and is not to be fetched; its name."""
+
+    @property
+    def name(self) -> str:
+        return str(self.args[0])
+
+
+@contextmanager
+def without_downloads() -> Iterator[None]:
+    """While inside, nothing is fetched. Raises Absent where something would be."""
+    before = _here_only.set(True)
+    try:
+        yield
+    finally:
+        _here_only.reset(before)
 
 
 def download(url: str, path: Path, md5: str | None, by_hand: str) -> None:
@@ -25,6 +47,8 @@ def download(url: str, path: Path, md5: str | None, by_hand: str) -> None:
     """
     if check_integrity(str(path), md5):
         return
+    if _here_only.get():
+        raise Absent(path.name)
     part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,6 +23,7 @@ from fsl_cli.experiment.learner import Learner, Metric
 from fsl_cli.experiment.shapes import shapes_of, undivided
 from fsl_cli.runs.checkpoints import load_weights
 from fsl_cli.runs.run import Run
+from fsl_cli.runs.trust import trusted
 from fsl_cli.settings.binding import build, demand_parts, without_weights
 from fsl_cli.settings.schema import Image, Settings
 
@@ -42,14 +43,16 @@ class Experiment(NamedTuple):
     tested: Shape  # of the test episodes
 
 
-def assemble(settings: Settings, parts: Sequence[str] | None = None, fewer_queries: bool = False) -> Experiment:
+def assemble(
+    settings: Settings, parts: Sequence[str] | None = None, fewer_queries: bool = False, data: Data | None = None
+) -> Experiment:
     """Build what settings describe, with episodes of these splits; by default of those that the run looks at.
 
-    A finished run's settings say what its backbone sees (`image`), and other data sets are brought to that.
-    `fewer_queries`: a test takes as many as its classes have, where these have not enough. Raises UserError when the
-    data set cannot be had or cannot give such episodes.
+    `data` takes the place of the data set that they name. A finished run's settings say what its backbone sees
+    (`image`), and other data sets are brought to that. `fewer_queries`: a test takes as many as its classes have, where
+    these have not enough. Raises UserError when the data set cannot be had or cannot give such episodes.
     """
-    data = build(undivided(settings))
+    data = data or build(undivided(settings))
     shapes = shapes_of(settings, data, parts, fewer_queries)
     if isinstance(data, DataSet):
         data = without_small(data, shapes)
@@ -83,7 +86,7 @@ def trained(run: Run, trust: Sequence[str] = (), norm: Mode | None = None) -> Al
     UserError when the folder holds no such run.
     """
     settings = run.settings
-    demand_parts(settings, ("algo", "backbone"), list(trust))
+    demand_parts(settings, ("algo", "backbone"), trusted(run, trust))
     image = settings.image
     if image is None:
         raise UserError(f"{run.folder / 'config.yaml'} does not say what images the run sees. Is it of another fsl?")

@@ -9,11 +9,16 @@ from typing import Any
 
 from fsl_cli.errors import UserError
 from fsl_cli.runs.run import Run
+from fsl_cli.runs.trust import trusted
 from fsl_cli.runs.wording import task_name
+from fsl_cli.settings import neighbours
 from fsl_cli.settings.binding import demand_fit, demand_root, without_weights
-from fsl_cli.settings.compose import compose, did_you_mean, names
+from fsl_cli.settings.compose import compose
+from fsl_cli.settings.hints import did_you_mean
+from fsl_cli.settings.registry import names
 from fsl_cli.settings.schema import Settings
 from fsl_cli.settings.words import typed_value
+from fsl_cli.shell import command
 
 # the settings at the root that a test depends on
 OF_A_TEST = ("way", "shot", "query", "episodes", "classes", "norm", "calibrate")
@@ -24,7 +29,7 @@ def settings_of_a_test(run: Run, given: dict[str, str], user_dir: str | None) ->
 
     Raises UserError when the two do not go together.
     """
-    trust = names(given.pop("trust", ""))
+    trust = trusted(run, names(given.pop("trust", "")))
     settings = without_weights(demand_fit(changed(run.settings.plain(), given, user_dir), trust))
     if "data.root" in given:  # the run's own may be on another machine
         demand_root(settings.data)
@@ -51,9 +56,11 @@ def changed(saved: dict[str, Any], given: dict[str, str], user_dir: str | None =
         for part in path[:-1]:
             node = node.get(part) if isinstance(node, dict) else None
         if not isinstance(node, dict) or path[-1] not in node or path[0] == "choices":
-            raise UserError(f"'{key}' is not a setting of this run.{did_you_mean(key, list(_leaves(values)))}")
+            raise UserError(f"'{key}' is not a setting of this run.{_meant(key, values)}")
         if isinstance(node[path[-1]], dict):
-            raise UserError(f"{key}={text}: a run keeps its {key}. Train another: fsl train {key}={text}")
+            raise UserError(
+                f"{key}={text}: a run keeps its {key}. Train another: {command('fsl', 'train', f'{key}={text}')}"
+            )
         node[path[-1]] = typed_value(key, text)
     backbone = values.get("backbone")
     if isinstance(backbone, dict) and "norm" in backbone:  # what result.json says is what was used
@@ -61,6 +68,14 @@ def changed(saved: dict[str, Any], given: dict[str, str], user_dir: str | None =
             backbone["norm"] = values["norm"]
         values["norm"] = backbone["norm"]
     return values
+
+
+def _meant(key: str, values: dict[str, Any]) -> str:
+    """What was probably meant, of what a test of this run takes."""
+    parts = {part: node for part, node in values.items() if isinstance(node, dict) and part not in ("choices", "image")}
+    known = [*OF_A_TEST, "data", "trainer", *_leaves(parts)]
+    setting = neighbours.setting(key)
+    return f" Here it is {setting}." if setting in known else did_you_mean(key, known)
 
 
 def _leaves(node: dict[str, Any], prefix: str = "") -> list[str]:

@@ -15,6 +15,7 @@ from fsl_cli.errors import Diverged, Interrupted
 from fsl_cli.experiment.allocator import keep_memory
 from fsl_cli.experiment.assemble import Experiment
 from fsl_cli.experiment.beginning import Beginning
+from fsl_cli.experiment.budget import Deadline
 from fsl_cli.experiment.calibrating import calibrate
 from fsl_cli.experiment.callbacks import Prune, Record, Report, Screen, WholeFiles
 from fsl_cli.experiment.features import augmented, features_for_images, frozen, possible, sampled_often
@@ -31,19 +32,27 @@ from fsl_cli.runs.folder import first_process
 from fsl_cli.runs.records import Training
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.schema import Settings
+from fsl_cli.shell import command
 
 
-def train(run: Run, settings: Settings, experiment: Experiment, words: list[str], report: Report | None = None) -> None:
+def train(
+    run: Run,
+    settings: Settings,
+    experiment: Experiment,
+    words: list[str],
+    report: Report | None = None,
+    deadline: Deadline | None = None,
+) -> None:
     """Fit from the last checkpoint if there is one, then test the best; writes the run's folder.
 
     `settings` are the run's, or those of another machine; `words` are what the run's other processes must be told
-    besides its folder; `report` is told each validation's score and says whether to stop. Raises UserError when the
-    trainer's settings do not work, and Interrupted after Ctrl-C or SIGTERM.
+    besides its folder; `report` is told each validation's score and says whether to stop; `deadline`
+    stops it in time. Raises UserError when the trainer's settings do not work, and Interrupted after Ctrl-C or SIGTERM.
     """
     keep_memory()
     metric = experiment.learner.metric
     record = Record(run)
-    with quiet(f" To go on: fsl train resume={run}"), one_job(run, words):
+    with quiet(f" To go on: {command('fsl', 'train', f'resume={run}')}"), one_job(run, words):
         track = Track(run, settings, record)
         prune = Prune(record, report)
         callbacks = [
@@ -53,6 +62,7 @@ def train(run: Run, settings: Settings, experiment: Experiment, words: list[str]
             record,
             track,
             prune,
+            *([deadline] if deadline else []),
         ]
         callbacks += [StopOnSignal(run, settings.val_every)]
         trainer = new_trainer(
@@ -61,7 +71,7 @@ def train(run: Run, settings: Settings, experiment: Experiment, words: list[str]
         if not settings.steps and not run.training:
             _keep_as_it_is(trainer, settings, experiment, run)
         if ended := not run.training:  # in this process
-            console().print(f"Training in {run}", highlight=False, soft_wrap=True)
+            console().print(f"Training in {run}", highlight=False, markup=False, soft_wrap=True)
             _fit(trainer, settings, experiment, run)
             run = Run(trainer.strategy.broadcast(str(run)))  # where the first process has saved the best
             if trainer.is_global_zero:
@@ -69,6 +79,8 @@ def train(run: Run, settings: Settings, experiment: Experiment, words: list[str]
                 step, value = record.best or (0, math.nan)
                 seconds = round(record.seconds, 1)
                 run.end_training(Training(trainer.global_step, step, metric, value, seconds, prune.pruned))
+        if deadline and deadline.passed:
+            console().print(f"The time is up: training ends at step {trainer.global_step} of {settings.steps}.")
         if (
             settings.steps
             and settings.calibrate
@@ -120,7 +132,8 @@ def _fit(trainer: lightning.Trainer, settings: Settings, experiment: Experiment,
                 stack.enter_context(features_for_images(learner, episodes, ["train", "val"], trainer, cache))
             trainer.fit(learner, datamodule=episodes, ckpt_path=checkpoint, weights_only=True)
     except Stopped as stopped:
-        raise Interrupted(f"\nStopped and saved. To go on: fsl train resume={run}", exit_code(stopped.number)) from None
+        go_on = command("fsl", "train", f"resume={run}")
+        raise Interrupted(f"\nStopped and saved. To go on: {go_on}", exit_code(stopped.number)) from None
     except NotFinite as found:
         raise Diverged(_divergence(found, settings, run)) from None
 
@@ -135,5 +148,5 @@ def _divergence(found: NotFinite, settings: Settings, run: Run) -> str:
     return (
         f"Training diverged: {found}, in episode {', '.join(map(str, bad[:5]))}{' and others' * (len(bad) > 5)}. "
         f"Lower {lower}, or clip: trainer.gradient_clip_val=10. {kept} "
-        f"To look into that step: fsl train resume={run} replay={found.step}"
+        f"To look into that step: {command('fsl', 'train', f'resume={run}', f'replay={found.step}')}"
     )

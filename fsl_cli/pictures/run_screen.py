@@ -11,6 +11,7 @@ from fsl_cli.pictures.console import console
 from fsl_cli.runs.records import Result, Training
 from fsl_cli.runs.run import Run
 from fsl_cli.runs.wording import score_text, task_words
+from fsl_cli.shell import command
 
 OPEN = {
     "auroc": "AUROC",
@@ -110,8 +111,9 @@ def last_screen(run: Run, tested: bool) -> None:
         if result.metric == "accuracy":
             other = "shot=5" if result.shot == 1 else "shot=1"
     console().print(Panel("\n".join(lines), expand=False), highlight=False)
-    paths = f"files  {run}\nnext   fsl test run={run} {other}"  # outside the panel: whole lines to copy
-    console().print(paths, highlight=False, soft_wrap=True)
+    next_one = command("fsl", "test", f"run={run}", other)
+    paths = f"files  {run}\nnext   {next_one}"  # outside the panel: whole lines to copy
+    console().print(paths, highlight=False, markup=False, soft_wrap=True)
 
 
 def best_line(training: Training) -> str:

@@ -19,6 +19,7 @@ from fsl_cli.pictures.run_screen import best_line
 from fsl_cli.runs.jobs import Job
 from fsl_cli.runs.run import Run
 from fsl_cli.runs.wording import score_text
+from fsl_cli.shell import command
 
 STATES = {  # of a sweep's run, and their colours
     "waiting": "dim", "running": "cyan", "finished": "green", "there": "green", "pruned": "dim", "failed": "red",
@@ -86,5 +87,5 @@ def search_screen(found: dict[str, Any]) -> None:
         settings = " ".join(_short(f"{key}={value}") for key, value in best["params"].items())
         training = Run(best["folder"]).training
         reached = best_line(training) if training else ""
-        lines += [f"best validation {reached}: {settings}", f"next   fsl test run={best['folder']}"]
+        lines += [f"best validation {reached}: {settings}", f"next   {command('fsl', 'test', 'run=' + best['folder'])}"]
     console().print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)

@@ -11,6 +11,7 @@ from fsl_cli.errors import UserError
 from fsl_cli.report.outcome import Outcome, read
 from fsl_cli.report.protocol import IRRELEVANT, flat, protocol
 from fsl_cli.settings.schema import Settings
+from fsl_cli.shell import command
 
 SHOWN = 5  # problems in one message
 # settings that say where and when a run ran or what a test asked for, not what was learned
@@ -54,9 +55,10 @@ def gather(folders: Sequence[Path]) -> Gathered:
         untested |= {path.resolve(): path for path in others}
     if not found:
         first, *more = untested.values()
+        test = command("fsl", "test", f"run={first}")
         raise UserError(
             f"None of the runs in {', '.join(map(str, folders))} was tested: {first}"
-            f"{f' and {len(more)} more' if more else ''}. Type fsl test run={first}, or finish its training."
+            f"{f' and {len(more)} more' if more else ''}. Type {test}, or finish its training."
         )
     return Gathered(*_newest(list(_read_all(found.values()))), untested=list(untested.values()))
 

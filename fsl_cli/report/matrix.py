@@ -47,7 +47,7 @@ def matrix(sections: Sequence[Section], rows: Sequence[str] = ROWS, columns: Seq
 
 
 def _demand_known(sections: Sequence[Section], rows: Sequence[str], columns: Sequence[str]) -> None:
-    from fsl_cli.settings.compose import did_you_mean
+    from fsl_cli.settings.hints import did_you_mean
 
     settings = {"norm", *(key for section in sections for row in section.rows for key in row.settings)}
     for word, keys, known in (("rows", rows, settings), ("columns", columns, set(COLUMN))):

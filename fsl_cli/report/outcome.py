@@ -10,6 +10,7 @@ from fsl_cli.errors import UserError
 from fsl_cli.runs import records
 from fsl_cli.runs.records import Result
 from fsl_cli.runs.run import Run
+from fsl_cli.shell import command
 
 
 class Outcome(NamedTuple):
@@ -29,9 +30,13 @@ def read(folder: Path) -> Outcome:
     run = Run(run_of(folder))
     if not (folder / Result.FILE).exists():
         others = sorted(found.parent for found in folder.glob("tests/*/result.json"))
-        advice = f"There is {others[0]}" if others else f"Type fsl test run={run}, or finish its training"
+        advice = (
+            f"There is {others[0]}"
+            if others
+            else f"Type {command('fsl', 'test', f'run={run}')}, or finish its training"
+        )
         raise UserError(f"{folder} holds no test (result.json). {advice}.")
-    result = records.read(folder, Result, f"Test it again: fsl test run={run}")
+    result = records.read(folder, Result, f"Test it again: {command('fsl', 'test', f'run={run}')}")
     try:
         with open(folder / "episodes.csv", newline="") as file:
             scores = {int(row["index"]): float(row[result.metric]) for row in csv.DictReader(file)}
@@ -40,7 +45,7 @@ def read(folder: Path) -> Outcome:
     if len(scores) != result.episodes:
         raise UserError(
             f"{folder / 'episodes.csv'} has {len(scores)} episodes, result.json says {result.episodes}. "
-            f"Test it again: fsl test run={run}"
+            f"Test it again: {command('fsl', 'test', f'run={run}')}"
         )
     return Outcome(folder, run, result, scores)
 

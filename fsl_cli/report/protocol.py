@@ -7,6 +7,7 @@ from typing import Any
 from fsl_cli.errors import UserError
 from fsl_cli.report.outcome import Outcome
 from fsl_cli.runs.records import Result
+from fsl_cli.shell import command
 
 # what decides which images an episode consists of, and what is measured
 EPISODES = (
@@ -48,8 +49,8 @@ def _advice(a: Outcome, b: Outcome, differing: list[str]) -> str:
     hashes = ("images", "split_hash", *(["split"] if "data" in differing else []))  # follow from the rest
     named = [key for key in differing if key not in hashes]
     if named and set(named) <= set(OF_A_TEST):
-        words = " ".join(_word(key, getattr(a.result, key)) for key in named)
-        return f"Type fsl test run={b.run} {words}, and compare with what that writes."
+        again = command("fsl", "test", f"run={b.run}", *(_word(key, getattr(a.result, key)) for key in named))
+        return f"Type {again}, and compare with what that writes."
     settings = _differing_data_settings(a, b) or [_word(key, getattr(a.result, key)) for key in named]
     if settings:
         return f"To compare, train B as A was: fsl train … {' '.join(settings)}."

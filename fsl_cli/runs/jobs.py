@@ -60,6 +60,8 @@ def earlier_run(settings: Settings) -> Run | None:
 
 def _identity(settings: Settings) -> str:
     plain = {key: value for key, value in settings.plain().items() if key not in ELSEWHERE}
+    if settings.time:  # these follow from how fast a machine is
+        plain = {key: value for key, value in plain.items() if key not in ("steps", "val_every", "schedule")}
     plain["trainer"] = {key: value for key, value in settings.trainer.plain().items() if key not in MACHINE}
     chosen = {group: settings.choices[group] for group in ("algo", "data")}
     return json.dumps([plain, chosen], sort_keys=True)

@@ -22,6 +22,7 @@ from fsl_cli.runs.folder import first_process
 from fsl_cli.runs.records import Calibration, Result, Training, read, write
 from fsl_cli.settings.earlier import upgraded
 from fsl_cli.settings.schema import Settings, root_problems, shape_problems, typed
+from fsl_cli.shell import command
 
 
 class Run:
@@ -84,21 +85,23 @@ class Run:
         """How its training ended; None while it is not over. Raises UserError when that cannot be read."""
         if not (self.folder / Training.FILE).exists():
             return None
-        return read(self.folder, Training, f"Train again: fsl train resume={self.folder}")
+        return read(self.folder, Training, f"Train again: {command('fsl', 'train', f'resume={self.folder}')}")
 
     @cached_property
     def result(self) -> Result | None:
         """Its own test; None where it has none. Raises UserError when that cannot be read."""
         if not (self.folder / Result.FILE).exists():
             return None
-        return read(self.folder, Result, f"Test it again: fsl test run={self.folder}")
+        return read(self.folder, Result, f"Test it again: {command('fsl', 'test', f'run={self.folder}')}")
 
     @cached_property
     def calibration(self) -> Calibration | None:
         """What its logits are divided by; None where that was not found out, or not for its present best checkpoint."""
         if not (self.folder / Calibration.FILE).exists():
             return None
-        return read(self.folder, Calibration, f"Delete it, or test again: fsl test run={self.folder}")
+        return read(
+            self.folder, Calibration, f"Delete it, or test again: {command('fsl', 'test', f'run={self.folder}')}"
+        )
 
     @cached_property
     def environment(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, get_type_hints
 from fsl_cli.backbones.weights import put_weights
 from fsl_cli.errors import UserError
 from fsl_cli.ranges import PartOf, Range, Rate, Share, Weight
-from fsl_cli.settings.compose import did_you_mean
+from fsl_cli.settings.hints import did_you_mean
 from fsl_cli.settings.schema import PARTS, Part, Settings, is_part, root_problems, shape_problems, typed
 from fsl_cli.settings.values import problem
 

@@ -1,4 +1,4 @@
-"""Hydra composes a command line and calls a job with it: once, or for each run of a sweep."""
+"""Hydra's own program: it composes a sweep's runs and calls a job with each, and answers its own options."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ from typing import Any
 
 from fsl_cli.errors import UserError
 from fsl_cli.files import disk
-from fsl_cli.settings.compose import Config, conf_dir, demand_names, explain, from_hydra, register_resolvers
+from fsl_cli.settings.compose import Config, compose
+from fsl_cli.settings.explain import demand_readable, explain
+from fsl_cli.settings.hydra_conf import hydra_words, register_resolvers
+from fsl_cli.settings.registry import conf_dir
 
 # of Hydra's, those that go with fsl
 FLAGS = ("-m", "--multirun", "-c", "--cfg", "--resolve", "-p", "--package", "-i", "--info", "-sc", "--shell-completion")
 
 
-def through_hydra(job: Callable[[Any], Any], words: Sequence[str], user_dir: str | None) -> None:
-    """Let Hydra compose what `words` ask for, and call `job` with it: once, or for each run of a sweep."""
+def through_hydra(job: Callable[[Any], Any], words: Sequence[str], user_dir: str | None, sweep: bool = False) -> None:
+    """Let Hydra call `job` with what it composes of `words`, or with `sweep` for each run; or answer its own options.
+
+    Raises UserError for settings that do not compose.
+    """
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -24,39 +30,35 @@ def through_hydra(job: Callable[[Any], Any], words: Sequence[str], user_dir: str
     register_resolvers()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: we tell the user what to type
     before = sys.argv
-    odd = [word for word in words if word.startswith("-") and word.partition("=")[0] not in FLAGS]
-    if odd:
-        raise UserError(f"there is no option {odd[0]}. Settings are typed as way=5. See fsl train --help.")
-    demand_names([word for word in words if word != "-m"], user_dir)
-    sys.argv = [before[0], *(["--config-dir", user_dir] if user_dir else []), *words]
+    options = any(word.startswith("-") for word in words)  # whose values, such as job in -c job, are no settings
+    settings = [word for word in words if "=" in word and not word.startswith("-")] if options else list(words)
+    others = [word for word in words if word not in settings]
+    if not options:
+        demand_readable(settings, user_dir, sweep)
+    sys.argv = [before[0], *(["-m"] if sweep else []), *others, *hydra_words(settings, user_dir, sweep)]
     try:
         with disk("the sweep's folder"):
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
     except (HydraException, OmegaConfBaseException) as error:
-        raise explain(error, [word for word in words if not word.startswith("-")], user_dir) from error
+        raise explain(error, settings, user_dir) from error
     finally:
         sys.argv = before
 
 
 def compose_and(job: Callable[[Config], Any], words: Sequence[str], user_dir: str | None) -> None:
-    """Compose what `words` ask for and call `job` with it, or do what Hydra is asked for besides, such as completion.
+    """Compose what `words` ask for and call `job` with it, or do what Hydra is asked for besides, such as --cfg.
 
     Raises UserError for settings that do not compose, and the job's own.
     """
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf.errors import OmegaConfBaseException
+    demand_options(words)
+    if any(word.startswith("-") for word in words):
+        through_hydra(lambda composed: None, words, user_dir)
+    else:
+        job(compose(words, user_dir))
 
-    failed: list[UserError] = []  # Hydra would say more of an exception than the user needs
 
-    def call(composed: Any) -> None:
-        chosen, typed = HydraConfig.get().runtime.choices, HydraConfig.get().overrides.task
-        try:
-            job(from_hydra(composed, chosen, typed, user_dir))
-        except UserError as error:
-            failed.append(error)
-        except OmegaConfBaseException as error:
-            failed.append(explain(error, typed))
-
-    through_hydra(call, words, user_dir)
-    if failed:
-        raise failed[0]
+def demand_options(words: Sequence[str]) -> None:
+    """Raises UserError where an option is none of Hydra's that go with fsl."""
+    odd = [word for word in words if word.startswith("-") and word.partition("=")[0] not in FLAGS]
+    if odd:
+        raise UserError(f"there is no option {odd[0]}. Settings are typed as way=5. See fsl train --help.")

@@ -61,6 +61,7 @@ class Settings:
     train_query: Annotated[Count | Literal["all"], "query images of each class of a training episode"]
     seed: Annotated[Natural, "of weights and training episodes; validation and test episodes are always the same"]
     steps: Annotated[Natural, "meta-iterations; 0: no training"]
+    time: Annotated[str | None, "a budget such as 2h: at most as many steps as train, validate and test within it"]
     meta_batch: Annotated[Count, "episodes a meta-iteration, over all processes"]
     norm: Annotated[Mode, "whose statistics normalise"]
     classes: Annotated[

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from fsl_cli.errors import UserError
-from fsl_cli.settings.compose import did_you_mean
+from fsl_cli.settings.hints import did_you_mean
+from fsl_cli.settings.typed import is_text
 
 
 def settings(verb: str, words: Sequence[str], defaults: dict[str, str]) -> dict[str, str]:
@@ -49,6 +50,8 @@ def one_of(key: str, text: str, choices: Sequence[str]) -> str:
 
 def typed_value(key: str, text: str) -> Any:
     """A typed value, read as `fsl train` does: 1e-3 is a number."""
+    if is_text(key):
+        return None if text == "null" else text
     from omegaconf import OmegaConf
     from yaml import YAMLError
 

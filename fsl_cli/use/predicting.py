@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fsl_cli.settings.compose import names
+from fsl_cli.settings.registry import names
 
 if TYPE_CHECKING:
     from fsl_cli.data.decode import File

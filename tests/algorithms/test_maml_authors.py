@@ -14,7 +14,7 @@ from fsl_cli.algorithms.inner_loop import Parameters
 from fsl_cli.algorithms.maml import MAML
 from fsl_cli.episodes import Examples
 from fsl_cli.settings.binding import build
-from fsl_cli.settings.compose import conf_dir
+from fsl_cli.settings.registry import conf_dir
 from fsl_cli.settings.schema import Settings
 
 TASKS = [("omniglot", 5, 1), ("omniglot", 5, 5), ("omniglot", 20, 1), ("miniimagenet", 5, 1), ("miniimagenet", 5, 5)]

@@ -18,7 +18,7 @@ from fsl_cli.algorithms.network import Network
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Examples, task_loss
 from fsl_cli.settings.binding import build, part_problems
-from fsl_cli.settings.compose import choices
+from fsl_cli.settings.registry import choices
 from fsl_cli.settings.schema import Settings
 
 MODES = ("running", "support", "transductive", "group", "none")

@@ -23,7 +23,8 @@ from fsl_cli.errors import UserError
 from fsl_cli.report.gather import gather
 from fsl_cli.report.rows import sections
 from fsl_cli.settings.binding import build
-from fsl_cli.settings.compose import choices, compose
+from fsl_cli.settings.compose import compose
+from fsl_cli.settings.registry import choices
 from fsl_cli.settings.schema import part
 
 OWN = ["conv4", "mlp", "r2d2", "resnet12", "resnet18", "wrn28_10"]

@@ -18,7 +18,7 @@ from fsl_cli.doctor import backbones
 from fsl_cli.doctor.backbones import HEADER, measured
 from fsl_cli.errors import Interrupted
 from fsl_cli.experiment.trainer import quiet
-from fsl_cli.settings.compose import choices
+from fsl_cli.settings.registry import choices
 
 FAST = ("--help", "--version", "ls", "ls algo", "train --help", "trian")
 
@@ -81,13 +81,15 @@ def test_show_says_where_each_value_comes_from(capsys: pytest.CaptureFixture[str
     assert rows["inner_lr"] == ["0.1", "conf/recipe/maml_omniglot.yaml"]
 
 
-def test_check_runs_nothing(
+def test_check_fetches_and_trains_nothing(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    run(["check", "algo=maml", "data=omniglot"])
-    assert capsys.readouterr().out == "These settings fit together.\n"
-    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    run(["check", "algo=maml", "data=omniglot", "backbone.filters=8"])
+    said = capsys.readouterr().out
+    assert said == "These settings fit together. images_background.zip is not here: its classes are not counted.\n"
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from PIL import Image
 from fsl_cli.cli import run
 from fsl_cli.errors import UserError
 from fsl_cli.files import read_json
-from fsl_cli.settings.compose import choices
+from fsl_cli.settings.registry import choices
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 EXAMPLES = DOCS / "examples"

@@ -20,7 +20,7 @@ from fsl_cli.data.tasks import Batch
 from fsl_cli.episodes import task_loss
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.assemble import POINT, assemble, learner
-from fsl_cli.settings.compose import choices
+from fsl_cli.settings.registry import choices
 
 CPU = torch.device("cpu")
 RECIPES = [name.removesuffix("_sinusoid") for name in choices("recipe") if name.endswith("_sinusoid")]

@@ -30,7 +30,8 @@ from fsl_cli.report.published import MARKS, _table, backbone_name, beside, publi
 from fsl_cli.report.rows import row_names, sections
 from fsl_cli.runs.records import Result
 from fsl_cli.settings.binding import demand_fit
-from fsl_cli.settings.compose import choices, compose
+from fsl_cli.settings.compose import compose
+from fsl_cli.settings.registry import choices
 from fsl_cli.settings.schema import Image
 from fsl_cli.stats import seeds_interval
 

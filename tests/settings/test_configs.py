@@ -6,7 +6,8 @@ import pytest
 from conftest import settings
 
 from fsl_cli.settings.binding import problems
-from fsl_cli.settings.compose import choices, compose, conf_dir, describe, provenance
+from fsl_cli.settings.compose import compose, provenance
+from fsl_cli.settings.registry import choices, conf_dir, describe
 
 RECIPES = [tuple(name.split("_")) for name in choices("recipe")]  # (algorithm, data set), and for some the backbone
 DATA = list(choices("data"))

@@ -13,8 +13,9 @@ from fsl_cli.cli import run
 from fsl_cli.data.look import look
 from fsl_cli.files import own_name
 from fsl_cli.settings.binding import problems
-from fsl_cli.settings.compose import choices, compose
+from fsl_cli.settings.compose import compose
 from fsl_cli.settings.own_pictures import fitted
+from fsl_cli.settings.registry import choices
 
 
 def photograph(dice: np.random.Generator, colours: int) -> Any:

@@ -13,6 +13,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from rich.console import Console
 
+import fsl_cli.sweeps.plan
 import fsl_cli.sweeps.sweep
 from fsl_cli.cli import run
 from fsl_cli.errors import UserError
@@ -51,14 +52,20 @@ def fsl(out: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_one_failing_run_stops_no_other_and_resume_does_what_is_left(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grid = ["train", "-m", *SMALL, f"out={tmp_path}", "optim.lr=-1,0.01", "seed=range(0,2)"]
+    def failing(config, *more):
+        if config.values["optim"]["lr"] == 1:
+            raise UserError("no")
+        return start(config, *more)
+
+    monkeypatch.setattr(fsl_cli.sweeps.sweep, "start", failing)
+    grid = ["train", "-m", *SMALL, f"out={tmp_path}", "optim.lr=1,0.01", "seed=range(0,2)"]
     with pytest.raises(UserError) as failed:
         run(grid)
     summary, *lines = str(failed.value).splitlines()
     assert summary == "2 of 4 runs failed."
-    assert [line.partition(":")[0] for line in lines] == ["optim.lr=-1 seed=0", "optim.lr=-1 seed=1"]
+    assert [line.partition(":")[0] for line in lines] == ["optim.lr=1 seed=0", "optim.lr=1 seed=1"]
     assert [job.state for job in notes(tmp_path)] == ["failed", "failed", "finished", "finished"]
     finished, half = runs(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
@@ -226,7 +233,7 @@ def test_a_strangers_search_types_no_setting(tmp_path: Path, case: str, monkeypa
 @pytest.mark.parametrize("word", ["hydra/launcher=joblib", "hydra/sweeper=optuna"])
 def test_a_plugin_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str) -> None:
     plugins = dict.fromkeys(("joblib", "optuna"), ("hydra_plugins.no_such_thing", "sweep"))
-    monkeypatch.setattr(fsl_cli.sweeps.sweep, "PLUGINS", plugins)
+    monkeypatch.setattr(fsl_cli.sweeps.plan, "PLUGINS", plugins)
     with pytest.raises(UserError, match=r'is not installed. Type pip install "fsl-cli\[sweep\]"'):
         run(["train", "-m", word, f"out={tmp_path}"])
 
@@ -237,12 +244,12 @@ def test_launchers_run_all_and_say_what_failed(tmp_path: Path, launcher: str) ->
     if launcher == "ray":  # its cloudpickle is too old for joblib: no part of [dev]
         pytest.importorskip("hydra_plugins.hydra_ray_launcher")
     out = tmp_path / "out put"
-    done = fsl(out, f"hydra/launcher={launcher}", "optim.lr=-1,0.01")
+    done = fsl(out, f"hydra/launcher={launcher}", "optim.lr=1e38,0.01")
     assert done.returncode == 2, done.stderr
-    assert "fsl: 1 of 2 runs failed.\noptim.lr=-1: optim.lr=-1: must be above 0." in done.stderr
+    assert "fsl: 1 of 2 runs failed.\noptim.lr=1e38: Training diverged" in done.stderr
     assert "ConfigStore" not in done.stderr
     assert [job.state for job in notes(out)] == ["failed", "finished"]
-    assert [(path / "result.json").exists() for path in runs(out)] == [True]
+    assert sorted((path / "result.json").exists() for path in runs(out)) == [False, True]
     assert "2 of 2 runs" in done.stdout
 
 

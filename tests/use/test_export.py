@@ -18,7 +18,7 @@ import fsl_cli.use.export
 from fsl_cli import load_run
 from fsl_cli.cli import run
 from fsl_cli.errors import UserError
-from fsl_cli.settings.compose import choices
+from fsl_cli.settings.registry import choices
 from fsl_cli.use.export import classifier, embedding, exported
 from fsl_cli.use.predictor import FewShotClassifier
 

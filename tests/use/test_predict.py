@@ -26,7 +26,7 @@ from fsl_cli.cli import run
 from fsl_cli.data.sources.glyphs import draw
 from fsl_cli.episodes import Examples
 from fsl_cli.errors import UserError
-from fsl_cli.settings.compose import choices
+from fsl_cli.settings.registry import choices
 
 SMALL = ("backbone=conv4", "backbone.filters=8", "way=3")
 CLASSES = ("ash", "beech", "oak")

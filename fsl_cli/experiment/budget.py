@@ -1,0 +1,130 @@
+"""time=2h: as many meta-iterations, at most `steps`, as train, validate and test within it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from fsl_cli.errors import UserError
+from fsl_cli.experiment.assemble import Experiment
+from fsl_cli.experiment.trainer import new_trainer, quiet
+from fsl_cli.settings.schema import Settings
+
+PROBED = 8  # validation episodes whose time is taken
+SHARE = 0.03  # of the budget, for finding out how long a step takes
+KEPT = 0.07  # of the budget, for what is not foreseen
+VALIDATIONS = 5  # at least, where that many steps fit
+
+
+class Pace(NamedTuple):
+    """Seconds of work on this machine."""
+
+    step: float
+    episode: float  # of validation and test
+
+
+def within(settings: Settings, experiment: Experiment, left: float) -> tuple[Settings, Deadline]:
+    """The settings with which a run ends within `left` seconds: of other steps, val_every, schedule.
+
+    And what ends training should that not come true. Raises UserError where there is no time even for the test. The
+    experiment's weights have changed afterwards.
+    """
+    end = time.monotonic() + left
+    pace = measured(settings, experiment, left * SHARE)
+    found = fitted(settings, pace, left * (1 - SHARE - KEPT))
+    block = pace.step * found.val_every + pace.episode * found.val_episodes
+    return found, Deadline(end, block + (pace.episode * found.episodes if found.test else 0.0))
+
+
+def fitted(settings: Settings, pace: Pace, left: float) -> Settings:
+    """The same, for a pace that is known."""
+    test = pace.episode * settings.episodes if settings.test else 0.0
+    validation = pace.episode * settings.val_episodes
+    if left - test < validation + pace.step:
+        short = f"{settings.episodes:,} test and {settings.val_episodes:,} validation episodes"
+        raise UserError(
+            f"time={settings.time}: too short. A step takes {pace.step:.2g} s here, and {short} "
+            f"{test + validation:.0f} s. Type "
+            f"episodes={max(2, int(left / 4 / pace.episode))} val_episodes=10, or more time."
+        )
+    every = settings.val_every
+    steps = int((left - test) / (pace.step + validation / every))
+    if steps >= settings.steps:
+        return settings
+    if steps < VALIDATIONS * every:  # validate more often, or not at all would be left to choose from
+        count = min(VALIDATIONS, int((left - test) / (validation + pace.step)))
+        steps = int((left - test - count * validation) / pace.step)
+        every = max(1, steps // count)
+    steps = max(every, steps // every * every)
+    schedule = settings.schedule.having(**shortened(settings.schedule.values, steps / settings.steps))
+    return settings.having(steps=steps, val_every=every, schedule=schedule)
+
+
+def shortened(schedule: Mapping[str, Any], share: float) -> dict[str, Any]:
+    """A schedule of the outer learning rate whose meta-iterations all come earlier."""
+    found = dict(schedule)
+    for key in ("steps", "every"):
+        if isinstance(found.get(key), int):
+            found[key] = max(1, round(found[key] * share))
+    if found.get("table"):
+        found["table"] = {round(int(start) * share): factor for start, factor in found["table"].items()}
+    return found
+
+
+def measured(settings: Settings, experiment: Experiment, limit: float) -> Pace:
+    """How long a meta-iteration and an evaluation episode take, found out within about `limit` seconds.
+
+    The experiment's weights have changed afterwards.
+    """
+    episodes, stopwatch = experiment.episodes, Stopwatch(limit)
+    count = min(PROBED, settings.val_episodes)
+    episodes.episodes = {**episodes.episodes, "val": count}
+    episodes.val_every = episodes.steps
+    with quiet():
+        trainer = new_trainer(
+            **settings.trainer.values, max_steps=settings.steps, callbacks=[stopwatch], limit_val_batches=0
+        )
+        trainer.fit(experiment.learner, datamodule=episodes)
+        validation = []
+        for _ in range(2):  # the first warms up
+            trainer = new_trainer(**settings.trainer.values)
+            began = time.monotonic()
+            trainer.validate(experiment.learner, datamodule=episodes, verbose=False)
+            validation.append(time.monotonic() - began)
+    return Pace(stopwatch.step(), validation[-1] / count)
+
+
+class Stopwatch(Callback):
+    """Takes the time of each step, and ends training after some seconds, but not before it has seen a few steps."""
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self.ends: list[float] = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.ends.append(time.monotonic())
+        if len(self.ends) > 5 and self.ends[-1] - self.ends[0] > self.limit:
+            trainer.should_stop = True
+
+    def step(self) -> float:
+        """The mean of the steps after the first two."""
+        first = min(2, len(self.ends) - 1)
+        return (self.ends[-1] - self.ends[first]) / max(1, len(self.ends) - 1 - first)
+
+
+class Deadline(Callback):
+    """Ends training while there is time for the test, should the machine be slower than it was; after a validation."""
+
+    def __init__(self, at: float, reserve: float) -> None:
+        self.at = at  # of time.monotonic
+        self.reserve = reserve  # seconds
+        self.passed = False
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.global_step < trainer.max_steps and time.monotonic() + self.reserve > self.at:
+            self.passed = trainer.should_stop = True

@@ -1,0 +1,101 @@
+"""All that can be found out about a run before its first step: what `fsl train` begins with, and `fsl check` asks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from fsl_cli.data.download import Absent, without_downloads
+from fsl_cli.data.sampler import largest
+from fsl_cli.data.store import SPLITS, DataSet, ImageStore, Split
+from fsl_cli.data.tasks import Batch
+from fsl_cli.errors import UserError
+from fsl_cli.experiment.assemble import Experiment, assemble
+from fsl_cli.experiment.finalize import finalize
+from fsl_cli.experiment.repeats import demand_new_classes
+from fsl_cli.experiment.trainer import new_trainer, quiet
+from fsl_cli.runs.checkpoints import load_backbone
+from fsl_cli.runs.run import Run
+from fsl_cli.settings.compose import Config
+from fsl_cli.settings.own_pictures import fitted
+from fsl_cli.settings.schema import Settings
+
+
+class Found(NamedTuple):
+    """What there is for a run whose settings fit."""
+
+    data: str  # its name
+    classes: dict[str, int] | None  # of each split, turned ones counted on their own; None: the images are not here
+    images: int
+    absent: bool = False
+
+
+def ready(
+    settings: Settings, typed: Sequence[str] = (), data: DataSet | None = None, again: bool = False
+) -> Experiment:
+    """The experiment that settings describe, once it has been found to work.
+
+    `typed` are the words that led to them; `data` stands in for a data set that is not here; `again`: what is to be
+    told of it was told. Raises UserError for whatever would go wrong before the first step: data, shapes of episodes,
+    weights to begin with, optimizer, trainer, and an algorithm that cannot do what is asked.
+    """
+    own_query = any(word.startswith("query=") for word in typed)
+    experiment = assemble(settings, fewer_queries=not settings.steps and not own_query, data=data)
+    if data is None and not again:
+        demand_new_classes(settings, experiment.data)
+    if settings.init:
+        load_backbone(Run(settings.init).best, experiment.learner)
+    experiment.learner.configure_optimizers()  # raises UserError for what the optimizer cannot do
+    with quiet():
+        new_trainer(**settings.trainer.values, max_steps=settings.steps)
+    with torch.no_grad():  # one episode shows whether this algorithm can do what is asked
+        [episode] = experiment.episodes.tasks.gather(
+            Batch("val" if settings.steps else "test", 0, [0]), torch.device("cpu")
+        )
+        experiment.learner.eval().algorithm.adapt(episode.support)(episode.query.x)
+        experiment.learner.train()
+    return experiment
+
+
+def check(config: Config) -> Found:
+    """Whether `fsl train` would refuse anything, without fetching what is not here. Raises UserError as `ready`."""
+    settings = finalize(fitted(config).config)
+    try:
+        with without_downloads():
+            data = ready(settings, config.overrides).data
+    except Absent as absent:
+        ready(settings, config.overrides, stand_in(settings))
+        return Found(absent.name, None, 0, absent=True)
+    if not isinstance(data, DataSet):
+        return Found(data.name, None, 0)
+    classes = {part: len(data.splits[part].classes) * data.splits[part].turns for part in SPLITS}
+    return Found(data.name, classes, len(data.store.images))
+
+
+def stand_in(settings: Settings) -> DataSet:
+    """Blank images, as many as these episodes need, in place of a data set that is not here."""
+
+    def most(key: str) -> int:
+        value = getattr(settings, key)
+        return 1 if value == "all" else largest(value)
+
+    way = max(most("way"), most("train_way"), 2)
+    each = max(most("shot") + most("query"), most("train_shot") + most("train_query"))
+    size, channels = settings.data.get("size", 84), settings.data.get("channels", 3)
+    blank = np.zeros((way * each, channels, size, size), dtype=np.uint8)
+    store = ImageStore(blank, np.arange(way + 1) * each, [str(number) for number in range(way)], "")
+    return DataSet(
+        "a stand-in", store, dict.fromkeys(SPLITS, Split(np.arange(way))), {"split": "-", "rotations": "none"}
+    )
+
+
+def refused(config: Config) -> str:
+    """What `check` would say of a run of a sweep; "" where nothing is wrong."""
+    try:
+        check(config)
+    except UserError as error:
+        return str(error)
+    return ""

@@ -1,0 +1,200 @@
+"""What is wrong with typed words, and what to type instead: Hydra's errors in our words."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from fsl_cli.errors import UserError
+from fsl_cli.settings import neighbours
+from fsl_cli.settings.hints import did_you_mean, nearest
+from fsl_cli.settings.hydra_conf import composed, hydra_words
+from fsl_cli.settings.own_file import take_files
+from fsl_cli.settings.registry import choices, dotted, folders, groups, names
+from fsl_cli.settings.typed import for_hydra, is_text
+
+KEY = re.compile(r"([+~]{0,2})([\w./@-]+)=?(.*)", re.DOTALL)
+
+
+def demand_readable(words: Sequence[str], user_dir: str | None = None, sweep: bool = False) -> None:
+    """Raises UserError where Hydra could not read a word, or would read several values of which `sweep` is not told."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    known, parser, problems = groups(user_dir), OverridesParser.create(), []
+    for word, read in zip(words, for_hydra(take_files(words)[0], sweep), strict=True):
+        key, _, value = word.partition("=")
+        if form := _form(word):
+            problems.append(form)
+            continue
+        if key in known and any(re.fullmatch(r"null|true|false|[\d.]+", v, re.I) for v in names(value)):
+            problems.append(no_such_choice(key, value, user_dir))
+            continue
+        if sweep and key in known and re.fullmatch(r"[\w,-]+", value):
+            there = [*choices(key, user_dir), "basic"]
+            problems += [no_such_choice(key, each, user_dir) for each in names(value) if each not in there]
+        try:
+            several = parser.parse_override(read).is_sweep_override()
+        except (HydraException, ValueError):
+            problems.append(
+                f"'{word}' cannot be read as key=value. A value is a word, a number or a list such as [1,2]; other "
+                "text stands in quotes of its own, \"key='a, b'\"."
+            )
+            continue
+        if several and not sweep:
+            problems.append(f"{word}: several values are a sweep. Type -m for a sweep.")
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def explain(error: Exception, words: Sequence[str], user_dir: str | None = None) -> UserError:
+    """What is wrong with these words, in our words; Hydra's own where we have none."""
+    known = groups(user_dir)
+    problems = []
+    unknown: list[tuple[str, str]] = []
+    for word in words:
+        if form := _form(word):
+            problems.append(form)
+            continue
+        match = KEY.fullmatch(word)
+        sign, key, value = match.groups() if match else ("", word, "")
+        key = key.lstrip("/")
+        if key in known:
+            named = (*choices(key, user_dir), *(("basic",) if key.startswith("hydra/") else ()))
+            wrong = [v for v in names(value) or [value] if v not in named and not v.startswith("$")]
+            problems += [no_such_choice(key, each, user_dir) for each in wrong]
+        elif key == "experiment":
+            if not value.endswith((".yaml", ".yml")):
+                problems.append(f"{word}: there is no such experiment. fsl config to={value}.yaml writes one.")
+        elif "+" not in sign:
+            unknown.append((key, value))
+    if unknown:
+        problems += _unknown(unknown, words, user_dir)
+    if not problems:
+        problems = [" ".join(str(error).split("\n    full_key")[0].split())]
+    return UserError("\n".join(dict.fromkeys(problems)))
+
+
+def no_such_choice(group: str, value: str, user_dir: str | None) -> str:
+    """What there is in place of a choice that there is not."""
+    there = list(choices(group, user_dir))
+    wrong = next((v for v in names(value) if v not in there), value)
+    meant = neighbours.choice(group, wrong)
+    hint = f" Here: {meant}." if meant else did_you_mean(wrong, there)
+    return f"{group}={wrong}: there is no such {group}.{hint} There are {', '.join(there)}."
+
+
+def _form(word: str) -> str:
+    """What is wrong with the form of a word; "" where nothing is."""
+    match = KEY.fullmatch(word)
+    if match and ("=" in word or word.startswith("~")):
+        return ""
+    return f"'{word}' is not of the form key=value, such as way=5."
+
+
+def _unknown(typed: Sequence[tuple[str, str]], words: Sequence[str], user_dir: str | None) -> list[str]:
+    """What to type for those of these settings that are none with the choices that `words` make."""
+    chosen, known, targets = accepted(words, user_dir)
+    return [_instead(key, value, chosen, known, targets, user_dir) for key, value in typed if key not in known]
+
+
+def _instead(
+    key: str, value: str, chosen: dict[str, str], known: list[str], targets: dict[str, str], user_dir: str | None
+) -> str:
+    """What to type in place of a setting that there is not; hints for one choice come from that choice alone."""
+    if said := _neighbour(key, value, [*known, *chosen], user_dir):
+        return said
+    meant = neighbours.setting(key) or key  # inner_lr, where the algorithm has none
+    group = meant.partition(".")[0]
+    inside = "." in meant and group in chosen
+    more = [f"+{group}.{name}" for name in _parameters(targets.get(group, ""))] if inside else []
+    more = [each for each in more if each[1:] not in known]
+    if f"+{key}" in more:
+        return f"{key}: {group}={chosen[group]} sets none, but takes one. Type {shlex.quote(f'+{key}={value}')}."
+    where = f" of {group}={chosen[group]}" if inside else ""
+    own = [each for each in known if each.startswith("hydra.") == key.startswith("hydra.")]
+    near = did_you_mean(key, [*own, *chosen]) or did_you_mean(f"+{key}", more)
+    others = _settings_of_others(group, user_dir) if inside else {}
+    theirs = meant if meant in others else "" if near else nearest(key, list(others))
+    if theirs:
+        return f"'{key}' is not a setting{where}; {theirs} is one of {group}={', '.join(others[theirs])}."
+    return f"'{key}' is not a setting{where}.{near} See fsl show{f' {group}={chosen[group]}' if inside else ''}."
+
+
+def _parameters(target: str) -> list[str]:
+    """What something of fsl's or torch's own takes, as `+group.name` may add it."""
+    module, _, attribute = target.rpartition(".")
+    if not module.startswith(("fsl_cli.", "torch.")):  # whose import may run anything
+        return []
+    try:
+        return list(inspect.signature(getattr(importlib.import_module(module), attribute)).parameters)
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return []
+
+
+def _neighbour(key: str, value: str, known: Sequence[str], user_dir: str | None) -> str:
+    """`lr: here optim.lr. Type optim.lr=0.01.`, for another tool's word; "" where that would not be accepted."""
+    meant = neighbours.setting(key)
+    if meant == "backbone" and value in choices("algo", user_dir):  # model=maml
+        meant = "algo"
+    if meant in groups(user_dir):
+        there = choices(meant, user_dir)
+        advice = f"Type {meant}={value}." if value in there else no_such_choice(meant, value, user_dir)
+    else:
+        good = is_text(meant) or re.fullmatch(r"[\d.e-]+", value)
+        advice = f"Type {shlex.quote(f'{meant}={value}')}." if value and good else ""
+    if meant in known:
+        return f"{key}: here {meant}. {advice}".rstrip()
+    return f"{key}: here {said}" if (said := neighbours.sentence(key)) else ""
+
+
+def accepted(words: Sequence[str], user_dir: str | None) -> tuple[dict[str, str], list[str], dict[str, str]]:
+    """The choices that `words` make, as far as there are such; every setting that these have; what each builds."""
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+
+    known = groups(user_dir)
+    chosen = [
+        word
+        for word in words
+        if (key := word.partition("=")[0]) == "experiment"
+        or (key in known and set(names(word.partition("=")[2])) <= set(choices(key, user_dir)) and "," not in word)
+    ]
+    try:
+        found = composed(hydra_words(chosen, user_dir))
+    except HydraException:
+        found = composed([])
+    keys = list(dotted(OmegaConf.to_container(found)))
+    keys += [f"hydra.{key}" for key in dotted(OmegaConf.to_container(found.hydra))]
+    made = {group: str(name) for group, name in found.hydra.runtime.choices.items() if group in found}
+    nodes = {group: found[group] for group in made}
+    return made, keys, {group: str(node.get("_target_", "")) for group, node in nodes.items() if node}
+
+
+def _settings_of_others(group: str, user_dir: str | None) -> dict[str, list[str]]:
+    """The dotted settings that any choice of a group has, and which ones have it."""
+    found: dict[str, list[str]] = {}
+    for name in choices(group, user_dir):
+        for key in _settings_of(group, name, user_dir):
+            if key.startswith(f"{group}."):
+                found.setdefault(key, []).append(name)
+    return found
+
+
+def _settings_of(group: str, name: str, user_dir: str | None) -> set[str]:
+    """The dotted settings of one choice, with those that it takes over from others."""
+    from omegaconf import OmegaConf
+
+    found: set[str] = set()
+    for folder in folders(user_dir):
+        path = folder / group / f"{name}.yaml"
+        if path.exists():
+            content: Any = OmegaConf.to_container(OmegaConf.load(path))
+            prefix = "" if "@package _global_" in path.read_text() else f"{group}."
+            bases = [base for base in content.get("defaults", []) if isinstance(base, str) and base != "_self_"]
+            found |= {prefix + key for key in dotted(content)}.union(*(_settings_of(group, b, user_dir) for b in bases))
+    return found

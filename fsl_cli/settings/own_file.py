@@ -1,0 +1,63 @@
+"""experiment=my.yaml: settings of the user's own in one file, wherever it lies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+
+from fsl_cli.errors import UserError
+
+SCHEME = "fsl-file"  # hydra_plugins/fsl_own_file.py reads what it names
+KEPT_OUT = ("hydra", "trust")  # a file from elsewhere may say neither where Hydra works nor whose code may run
+
+
+def take_files(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words, with the names of files in place of their paths, and where Hydra finds these.
+
+    Raises UserError where a file is not there, or is none of settings.
+    """
+    rest, places = [], []
+    for word in words:
+        key, _, value = word.partition("=")
+        if key.lstrip("+") == "experiment" and value.endswith((".yaml", ".yml")):
+            whole = Path(value).expanduser().exists() or "," not in value
+            files = [Path(each).expanduser() for each in ([value] if whole else value.split(","))]
+            for file in files:
+                demand_settings(file)
+            places += [f"{SCHEME}://{file.resolve()}" for file in files]
+            word = f"experiment={','.join(map(name_of, files))}"
+        rest.append(word)
+    return rest, places
+
+
+def as_typed(words: Sequence[str], typed: Sequence[str]) -> list[str]:
+    """The words with the paths of `typed` in place of the names that `take_files` has given their files."""
+    paths = [each for word in typed if word.startswith("experiment=") for each in (word[11:], *word[11:].split(","))]
+    names = {f"experiment={name_of(Path(path).expanduser())}": f"experiment={path}" for path in paths if "." in path}
+    return [names.get(word, word) for word in words]
+
+
+def name_of(file: Path) -> str:
+    """What Hydra calls the file: its name, or one of its own where Hydra's grammar cannot read that."""
+    plain = re.sub(r"\W+", "_", file.stem, flags=re.ASCII)
+    own = blake2b(str(file.resolve()).encode(errors="surrogateescape"), digest_size=3).hexdigest()
+    return plain if plain == file.stem and not plain[0].isdigit() else f"file_{plain}_{own}"
+
+
+def demand_settings(file: Path) -> None:
+    """Raises UserError where `file` holds no settings that may come from a file."""
+    import yaml
+
+    if not file.is_file():
+        raise UserError(f"experiment={file}: there is no such file. fsl config to={file} writes one.")
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(f"experiment={file}: cannot be read: {' '.join(str(error).split())}.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"experiment={file}: holds no settings, such as way: 5.")
+    for key in KEPT_OUT:
+        if any(str(each).partition(".")[0] == key for each in content):
+            raise UserError(f"experiment={file}: {key} stands in no file of settings. Type it beside: {key}….")

@@ -1,0 +1,70 @@
+"""The files of conf/, and of the user's own folder: which groups there are, and what can be chosen of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from fsl_cli.errors import UserError
+
+
+def conf_dir() -> Path:
+    """The configuration files: inside the package where it was installed from a wheel, else beside it."""
+    package = Path(__file__).resolve().parents[1]
+    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+
+
+def groups(user_dir: str | None = None) -> list[str]:
+    """The names of all groups, such as algo and hydra/launcher, of fsl and of the user's own folder."""
+    inside = {(path.parent, folder) for folder in folders(user_dir) for path in folder.rglob("*.yaml")}
+    return sorted({place.relative_to(folder).as_posix() for place, folder in inside if place != folder})
+
+
+def choices(group: str, user_dir: str | None = None) -> dict[str, str]:
+    """Each file of a group, with the first comment line that says what it is."""
+    files = [path for folder in folders(user_dir) for path in sorted((folder / group).glob("*.yaml"))]
+    return {path.stem: describe(path) for path in files}
+
+
+def describe(path: Path) -> str:
+    """A YAML's first comment that is not for Hydra."""
+    for line in path.read_text().splitlines():
+        if line.startswith("# ") and "@package" not in line:
+            return line[2:].strip()
+    return ""
+
+
+def take_user_dir(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Split `--config-dir FOLDER`, Hydra's option for the user's own files, from the other words."""
+    rest = [part for word in words for part in (word.split("=", 1) if word.startswith("--config-dir=") else [word])]
+    for option in ("--config-dir", "-cd"):
+        if option in rest[:-1]:
+            at = rest.index(option)
+            return rest[at + 1], rest[:at] + rest[at + 2 :]
+    return None, rest
+
+
+def names(text: str) -> list[str]:
+    """The names in `[a,b]`, as Hydra writes a list."""
+    return [name.strip() for name in text.strip("[]").split(",") if name.strip()]
+
+
+def folders(user_dir: str | None) -> list[Path]:
+    found = [conf_dir(), *([Path(user_dir).expanduser()] if user_dir else [])]
+    if not found[-1].is_dir():
+        raise UserError(f"--config-dir {user_dir}: there is no such folder.")
+    return found
+
+
+def dotted(loaded: Any) -> Iterator[str]:
+    """The dotted keys of a loaded YAML, inner ones too, without what is for Hydra."""
+
+    def walk(node: Any, prefix: str) -> Iterator[str]:
+        for key, value in node.items():
+            yield f"{prefix}{key}"
+            if isinstance(value, dict):
+                yield from walk(value, f"{prefix}{key}.")
+
+    if isinstance(loaded, dict):
+        yield from walk({key: value for key, value in loaded.items() if key not in ("defaults", "hydra")}, "")

@@ -1,0 +1,62 @@
+"""Typed words as Hydra's grammar reads them: a path or a text stays what it is, whatever characters it has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+# Settings that are paths, and others that are text. A test holds them against the annotations of all that conf/ names.
+PATHS = {"out", "init", "teacher", "data.root", "data.cache", "backbone.weights", "backbone.file"}
+TEXTS = {
+    "time", "backbone.name", "data.name", "algo.frozen", "hydra.sweeper.study_name", "logger.tensorboard.name",
+    "logger.tensorboard.version", "logger.mlflow.experiment_name", "logger.mlflow.tracking_uri", "logger.wandb.project",
+    "logger.comet.project", "hydra.sweeper.storage",
+}  # fmt: skip
+SWEEPS = re.compile(r"(choice|glob|shuffle|sort|range|interval|tag)\(.*\)", re.DOTALL)
+
+
+def for_hydra(words: Sequence[str], sweep: bool = False) -> list[str]:
+    """The words, those that are paths or text in quotes where Hydra needs them.
+
+    With `sweep`, commas part the values of a sweep; those of a path only where each part is there and the whole is
+    not.
+    """
+    return [_word(word, sweep) for word in words]
+
+
+def quoted(text: str) -> str:
+    """A text as a quoted value of Hydra's grammar."""
+    inner = re.sub(r"(\\*)'", r"\1\1\\'", text)
+    return "'" + re.sub(r"(\\+)$", r"\1\1", inner) + "'"
+
+
+def is_text(key: str) -> bool:
+    """Whether a setting's value is a path or a text, also where it looks like a number."""
+    return key.lstrip("+") in PATHS | TEXTS
+
+
+def _word(word: str, sweep: bool) -> str:
+    key, equals, value = word.partition("=")
+    if not equals or not is_text(key) or value in ("", "null") or _is_quoted(value):
+        return word
+    is_path = key.lstrip("+") in PATHS
+    if is_path and _there(value):
+        return f"{key}={quoted(value.replace('${', chr(92) + '${'))}"
+    if sweep and SWEEPS.fullmatch(value):
+        return word
+    parts = value.split(",")
+    if len(parts) > 1 and ((sweep and all(map(_there, parts))) if is_path else True):
+        return f"{key}={','.join(map(quoted, parts))}"
+    return f"{key}={quoted(value)}"
+
+
+def _is_quoted(value: str) -> bool:
+    return len(value) > 1 and value[0] in "'\"" and value[-1] == value[0] and not _there(value)
+
+
+def _there(path: str) -> bool:
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):  # too long, or no path at all
+        return False

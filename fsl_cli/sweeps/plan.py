@@ -1,0 +1,104 @@
+"""The runs of a sweep, known and checked before the first of them begins."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from fsl_cli.errors import UserError
+from fsl_cli.settings.compose import compose
+from fsl_cli.settings.explain import demand_readable
+from fsl_cli.settings.typed import for_hydra
+
+COUNTS = {
+    "hydra.sweeper.n_trials": 1,
+    "hydra.sweeper.n_jobs": 1,
+    "hydra.launcher.n_jobs": -1,
+}  # joblib: -1 is all cores
+PLUGINS = {  # what launchers and sweepers need, and the extra that brings it
+    "joblib": ("hydra_plugins.hydra_joblib_launcher", "sweep"),
+    "submitit_local": ("hydra_plugins.hydra_submitit_launcher", "sweep"),
+    "submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "sweep"),
+    "ray": ("hydra_plugins.hydra_ray_launcher", "ray"),
+    "optuna": ("optuna", "sweep"),
+}
+
+
+class Plan(NamedTuple):
+    fixed: list[str]  # the words of every run
+    runs: list[list[str]] | None  # what each run of a grid differs in; None: a search only finds that out
+
+
+def plan(typed: Sequence[str], user_dir: str | None) -> Plan:
+    """What `fsl train -m` with these words would run. Raises UserError where that is nothing."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Glob, IntervalSweep
+
+    demand_readable(typed, user_dir, sweep=True)
+    parser = OverridesParser.create()
+    parsed = {word: parser.parse_override(read) for word, read in zip(typed, for_hydra(typed, True), strict=True)}
+    varied = {word: override for word, override in parsed.items() if override.is_sweep_override()}
+    fixed = [word for word in typed if word not in varied]
+    unknown = any(isinstance(override.value(), Glob | IntervalSweep) for override in varied.values())
+    if unknown or any(word.startswith("hydra/sweeper=") for word in typed):
+        return Plan(fixed, None)
+    for word, override in varied.items():
+        if not list(override.sweep_string_iterator()):
+            raise UserError(f"{word}: there is nothing in it to sweep over. range(0,3) is 0, 1 and 2.")
+    [runs] = BasicSweeper.split_arguments(list(varied.values()), None)
+    return Plan(fixed, runs)
+
+
+def demand_runs(planned: Plan, user_dir: str | None) -> int:
+    """How many runs there are. Raises UserError with what `fsl train` would refuse of any of them.
+
+    Runs that differ in their seed alone are looked at once.
+    """
+    from fsl_cli.experiment.ready import refused
+
+    if planned.runs is None:
+        compose(planned.fixed, user_dir)
+        return 0
+    lines, seen = [], dict[str, str]()
+    for run in planned.runs:
+        try:
+            config = compose([*planned.fixed, *run], user_dir)
+            key = _but_seed(config.values)
+            if key not in seen:
+                seen[key] = refused(config)
+            found = seen[key]
+        except UserError as error:
+            found = str(error)
+        if found:
+            lines.append(f"{' '.join(run)}: {found}" if run else found)
+    if lines:
+        count = f"{len(lines)} of {len(planned.runs)} runs of this sweep cannot be; none was started."
+        raise UserError("\n".join([count, *lines] if len(planned.runs) > 1 else lines))
+    return len(planned.runs)
+
+
+def _but_seed(values: dict[str, Any]) -> str:
+    return json.dumps({**values, "seed": min(values["seed"], 0) if isinstance(values["seed"], int) else values["seed"]})
+
+
+def demand_plugins(typed: Sequence[str]) -> None:
+    """Raises UserError with what to install for the launcher and the sweeper that are asked for."""
+    for word in typed:
+        key, _, name = word.partition("=")
+        if key in COUNTS and (not re.fullmatch(r"-?\d+", name) or int(name) < COUNTS[key] or int(name) == 0):
+            raise UserError(f"{word}: must be a whole number of at least 1.")
+        if key in ("hydra/launcher", "hydra/sweeper") and name in PLUGINS:
+            package, extra = PLUGINS[name]
+            if not _installed(package):
+                raise UserError(f'{word}: {package} is not installed. Type pip install "fsl-cli[{extra}]".')
+
+
+def _installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # not even the package that it lies in
+        return False

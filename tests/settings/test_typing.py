@@ -1,0 +1,218 @@
+"""What is typed means what was meant: paths, texts, other tools' words, slips of the keyboard."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import shlex
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import pytest
+import yaml
+
+from fsl_cli.cli import run
+from fsl_cli.errors import UserError
+from fsl_cli.experiment.retest import changed
+from fsl_cli.settings import neighbours
+from fsl_cli.settings.compose import compose
+from fsl_cli.settings.explain import demand_readable
+from fsl_cli.settings.hints import nearest, slips
+from fsl_cli.settings.registry import choices, conf_dir
+from fsl_cli.settings.typed import PATHS, TEXTS, for_hydra
+from fsl_cli.shell import command
+
+ODD = [
+    "2026",
+    "1e3",
+    "tr_ph,2",
+    "a b",
+    "Füße/鳥",
+    "a=b",
+    "(x",
+    "[y",
+    "{z",
+    "it's",
+    'a"b',
+    "back\\",
+    "a$b",
+    "x:y",
+    "-1",
+    "%",
+]
+
+
+@pytest.mark.parametrize("text", ODD)
+@pytest.mark.parametrize("there", [False, True], ids=["absent", "there"])
+def test_a_path_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, there: bool) -> None:
+    monkeypatch.chdir(tmp_path)
+    if there:
+        Path(text).mkdir(parents=True)
+    words = [f"{key}={text}" for key in ("out", "init", "data.root", "data.cache")]
+    values = compose(["data=omniglot", *words]).values
+    assert [values["out"], values["init"], values["data"]["root"], values["data"]["cache"]] == [text] * 4
+    saved = {"data": {"root": None}, "choices": {}}
+    assert changed(saved, {"data.root": text})["data"]["root"] == text
+
+
+def test_null_interpolations_and_hydras_own_quotes_stay_what_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PLACE", "here")
+    typed = ["init=null", "out=${oc.env:PLACE}/my runs", "data.cache='a b'"]
+    values = compose(typed).values
+    assert (values["init"], values["out"], values["data"]["cache"]) == (None, "here/my runs", "a b")
+    Path("${x}").mkdir()
+    assert compose(["out=${x}"]).values["out"] == "${x}"
+
+
+def test_commas_of_paths_part_a_sweep_only_where_each_part_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two", "three,four"):
+        Path(name).mkdir()
+    words = ["init=one,two", "init=three,four", "init=one,no", "out=one,two", "seed=0,1", "init=choice('a','b')"]
+    assert for_hydra(words, sweep=True) == [
+        "init='one','two'", "init='three,four'", "init='one,no'", "out='one','two'", "seed=0,1", "init=choice('a','b')",
+    ]  # fmt: skip
+    assert for_hydra(["init=one,two"]) == ["init='one,two'"]
+    assert for_hydra(["backbone.name=resnet18,resnet50"], sweep=True) == ["backbone.name='resnet18','resnet50'"]
+
+
+def test_the_table_of_texts_is_what_conf_names() -> None:
+    """Every setting of conf/ that is annotated as text, and no other."""
+    found = set()
+    for path in conf_dir().glob("*/*.yaml"):
+        content = yaml.safe_load(path.read_text()) or {}
+        part = path.parent.name
+        node = content if "_target_" in content else content.get(part) or {}
+        if str(node.get("_target_", "")).startswith("fsl_cli.") and part != "logger":
+            found |= {
+                f"{part}.{key}" for key, kind in _hints(node["_target_"]).items() if _is_text(kind) and key in node
+            }
+    assert found == {key for key in PATHS | TEXTS if key.startswith(("algo.", "backbone.", "data."))}
+
+
+def _hints(target: str) -> dict[str, Any]:
+    module, _, name = target.rpartition(".")
+    made = getattr(importlib.import_module(module), name)
+    return get_type_hints(made.__init__ if inspect.isclass(made) else made)
+
+
+def _is_text(kind: Any) -> bool:
+    return kind is str or (str in get_args(kind) and int not in get_args(kind))
+
+
+# ---- other tools' words ---------------------------------------------------------------------------------------------
+
+WORDS = [(word, meant) for meant, words in neighbours.SETTINGS.items() for word in words.split()]
+
+
+def refusal(*words: str) -> str:
+    with pytest.raises(UserError) as refused:
+        compose(words)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("lr=0.1", "lr: here optim.lr. Type optim.lr=0.1."),
+        ("learning_rate=0.1", "here optim.lr"),
+        ("epochs=10", "here steps"),
+        ("max_steps=10", "here steps. Type steps=10."),
+        ("batch_size=4", "here meta_batch. Type meta_batch=4."),
+        ("device=cuda", "Type trainer=gpu"),
+        ("gpus=2", "Type trainer=ddp trainer.devices=2"),
+        ("dataset=omniglot", "here data. Type data=omniglot."),
+        ("dataset=mnist", "here data. data=mnist: there is no such data."),
+        ("model=conv4", "here backbone. Type backbone=conv4."),
+        ("model=maml", "here algo. Type algo=maml."),
+        ("n_way=5", "Type way=5."),
+        ("k_shot=5", "Type shot=5."),
+        ("num_workers=2", "no setting is needed"),
+        ("pretrained=true", "Type backbone=torchvision backbone.name=resnet18 backbone.pretrained=true."),
+        ("backbone=resnet50", "Here: backbone=torchvision backbone.name=resnet50."),
+        ("backbone=vit", "Here: backbone=torchvision backbone.name=vit_b_16 data.size=224."),
+        ("optim=lion", "Here: optim._target_=lion_pytorch.Lion trust=[lion_pytorch]"),
+        ("inner_lr=0.1", "algo.inner_lr is one of algo=anil, baseline,"),
+        ("algo.scale=3 algo=maml", "'algo.scale' is not a setting of algo=maml; algo.scale is one of algo=matching,"),
+        ("algo.inner_lrr=3", "not a setting of algo=protonet; algo.inner_lr is one of algo=anil,"),
+        ("algo.inner_lrr=3 algo=maml", "Did you mean algo.inner_lr? See fsl show algo=maml."),
+        ("optim.betas=[0.9,0.99]", "Type '+optim.betas=[0.9,0.99]'."),
+        ("optim.beta=[0.9,0.99]", "Did you mean +optim.betas?"),
+        ("algo=maml,protonet", "algo=maml,protonet: several values are a sweep. Type -m for a sweep."),
+        ("seed=range(0,3)", "Type -m for a sweep."),
+        ("=5", "'=5' is not of the form key=value"),
+        ("hydra.sweeper.n_trialz=3 hydra/sweeper=optuna", "Did you mean hydra.sweeper.n_trials?"),
+        ("experiment=mine", "fsl config to=mine.yaml writes one"),
+        ("foo=1", "'foo' is not a setting. See fsl show."),
+    ],
+)  # fmt: skip
+def test_what_was_meant(typed: str, meant: str) -> None:
+    said = refusal(*typed.split())
+    assert meant in said and len(said.splitlines()) == 1, said
+
+
+def test_what_is_advised_is_accepted() -> None:
+    """Each command that the tables name composes, with a folder for FOLDER."""
+    lines = [line for table in neighbours.CHOICES.values() for line in table]
+    lines += [typed for text in neighbours.SENTENCES for typed in re.findall(r"Type ([\w.=/ -]+[\w])", text)]
+    lines += [f"{key}=1" for key in neighbours.SETTINGS if key not in ("algo", "data", "backbone", "optim", "time")]
+    for line in lines:
+        words = line.partition(",")[0] if "trust" in line else line
+        words = re.split(r" or | of ", words)[0].format("resnet50").replace("FOLDER", ".").split()
+        if words[0].startswith("resume"):
+            continue
+        compose(
+            [
+                *(["algo=maml"] if words[0].startswith("algo.") else []),
+                *(["data=folder"] if words[0].startswith("data.") else []),
+                *words,
+            ]
+        )
+
+
+def test_no_word_of_another_tool_is_one_of_ours() -> None:
+    ours = set(compose([]).values) | set(choices("algo"))
+    assert not {word for word, _ in WORDS} & ours
+    assert len({word for word, _ in WORDS}) == len(WORDS)
+
+
+@pytest.mark.parametrize(
+    ("word", "near"),
+    [
+        ("wya", "way"),
+        ("agol", "algo"),
+        ("dta", "data"),
+        ("trainer_devices", ""),
+        ("xyz", ""),
+        ("val_evry", "val_every"),
+    ],
+)
+def test_a_slip_of_the_keyboard(word: str, near: str) -> None:
+    assert nearest(word, ["way", "algo", "data", "data.size", "meta_batch", "val_every"]) == near
+
+
+def test_slips_are_counted_by_hand() -> None:
+    assert [slips("wya", "way"), slips("conv5", "conv4"), slips("", "abc"), slips("maml", "anil"), slips("x", "x")] == [
+        1, 1, 3, 3, 0,
+    ]  # fmt: skip
+
+
+def test_one_command_line_is_read_with_m_and_refused_without(capsys: pytest.CaptureFixture[str]) -> None:
+    demand_readable(["algo=maml,protonet", "seed=range(0,3)"], sweep=True)
+    with pytest.raises(UserError):
+        demand_readable(["algo=maml,protonet"])
+    run(["help", "train"])
+    assert capsys.readouterr().out.startswith("fsl train: Meta-train")
+    with pytest.raises(UserError, match=r"no verb 'trian'. Did you mean train\?"):
+        run(["help", "trian"])
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_a_shown_command_can_be_pasted(text: str) -> None:
+    assert shlex.split(command("fsl", "test", f"run={text}")) == ["fsl", "test", f"run={text}"]
