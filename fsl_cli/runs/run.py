@@ -19,7 +19,7 @@ from fsl_cli import __version__
 from fsl_cli.errors import UserError
 from fsl_cli.files import read_json, read_yaml, write_json, write_text
 from fsl_cli.runs.folder import first_process
-from fsl_cli.runs.records import Calibration, Result, Training, read, write
+from fsl_cli.runs.records import Calibration, Record, Result, Training, read, write
 from fsl_cli.settings.earlier import upgraded
 from fsl_cli.settings.schema import Settings, root_problems, shape_problems, typed
 from fsl_cli.shell import command
@@ -43,6 +43,7 @@ class Run:
     def __init__(self, folder: str | Path) -> None:
         """Nothing is read yet: what the folder lacks is said by what asks for it."""
         self.folder = Path(folder).expanduser()
+        self._records: dict[type, Any] = {}
 
     def begin(self, settings: Settings, overrides: list[str]) -> None:
         """Note what was asked for, in a folder that is new."""
@@ -80,28 +81,26 @@ class Run:
             raise UserError("\n".join([f"{path} does not fit this fsl:", *found]) + self.of_another_version())
         return typed(values)
 
-    @cached_property
+    @property
     def training(self) -> Training | None:
         """How its training ended; None while it is not over. Raises UserError when that cannot be read."""
-        if not (self.folder / Training.FILE).exists():
-            return None
-        return read(self.folder, Training, f"Train again: {command('fsl', 'train', f'resume={self.folder}')}")
+        return self._record(Training, f"Train again: {command('fsl', 'train', f'resume={self.folder}')}")
 
-    @cached_property
+    @property
     def result(self) -> Result | None:
-        """Its own test; None where it has none. Raises UserError when that cannot be read."""
-        if not (self.folder / Result.FILE).exists():
-            return None
-        return read(self.folder, Result, f"Test it again: {command('fsl', 'test', f'run={self.folder}')}")
+        """Its own test; None while it has none. Raises UserError when that cannot be read."""
+        return self._record(Result, f"Test it again: {command('fsl', 'test', f'run={self.folder}')}")
 
-    @cached_property
+    @property
     def calibration(self) -> Calibration | None:
         """What its logits are divided by; None where that was not found out, or not for its present best checkpoint."""
-        if not (self.folder / Calibration.FILE).exists():
-            return None
-        return read(
-            self.folder, Calibration, f"Delete it, or test again: {command('fsl', 'test', f'run={self.folder}')}"
-        )
+        return self._record(Calibration, f"Delete it, or test again: {command('fsl', 'test', f'run={self.folder}')}")
+
+    def _record(self, kind: type[Record], advice: str) -> Record | None:
+        """A record, read when it is there: a run that is being trained has none yet."""
+        if kind not in self._records and (self.folder / kind.FILE).exists():
+            self._records[kind] = read(self.folder, kind, advice)
+        return self._records.get(kind)
 
     @cached_property
     def environment(self) -> dict[str, Any]:
@@ -153,16 +152,16 @@ class Run:
     def end_training(self, training: Training) -> None:
         """Note how training ended."""
         write(self.folder, training)
-        self.__dict__["training"] = training
+        self._records[Training] = training
 
     def take_calibration(self, calibration: Calibration) -> None:
         """Note what its logits are divided by."""
         write(self.folder, calibration)
-        self.__dict__["calibration"] = calibration
+        self._records[Calibration] = calibration
 
     def take_result(self, result: Result) -> None:
         """Know its own test, which was just written."""
-        self.__dict__["result"] = result
+        self._records[Result] = result
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -61,7 +61,6 @@ class Settings:
     train_query: Annotated[Count | Literal["all"], "query images of each class of a training episode"]
     seed: Annotated[Natural, "of weights and training episodes; validation and test episodes are always the same"]
     steps: Annotated[Natural, "meta-iterations; 0: no training"]
-    time: Annotated[str | None, "a budget such as 2h: at most as many steps as train, validate and test within it"]
     meta_batch: Annotated[Count, "episodes a meta-iteration, over all processes"]
     norm: Annotated[Mode, "whose statistics normalise"]
     classes: Annotated[
@@ -85,6 +84,9 @@ class Settings:
     augment: Annotated[Part | None, "changes of training images"]
     trainer: Annotated[Part, "the machine: devices, processes, precision, clipping"]
     logger: Annotated[dict[str, Part], "trackers that are told about the run"]
+    time: Annotated[str | None, "a budget such as 2h: at most as many steps as train, validate and test within it"] = (
+        None
+    )
     teacher: Annotated[str | None, "folder of a run to learn from, for methods that do"] = None
     choices: Annotated[dict[str, str], "which file of each group was chosen"] = field(default_factory=dict)
     image: Annotated[Image | None, "what the backbone sees; found out at the start"] = None

@@ -126,7 +126,7 @@ def test_lightning_does_not_end_the_process_itself() -> None:
 
 
 def test_a_sweep_ends_with_the_code_of_its_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def stopped(*_: object) -> None:
+    def stopped(*_: object, **__: object) -> None:
         raise Interrupted("Stopped.", 143)
 
     monkeypatch.setattr(fsl_cli.sweeps.sweep, "through_hydra", stopped)
