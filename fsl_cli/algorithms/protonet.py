@@ -62,7 +62,7 @@ def usual_temperature(features: int) -> float:
     """What squared distances of so many features are divided by where nobody says it: 64 for Conv4's 1600 at 84 pixels.
 
     They grow with the number of features: of 1600 they begin in the hundreds, the softmax saturates, and hardly
-    anything is learned. 64 learns from the first (FEAT's authors, and measured here).
+    anything is learned. 64 is the temperature of FEAT's authors on 640 features.
     """
     return max(1.0, features / 25)
 
