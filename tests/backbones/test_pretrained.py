@@ -20,6 +20,7 @@ from fsl_cli.backbones import torchvision as torchvision_room
 from fsl_cli.backbones.pretrained import Pretrained
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.assemble import assemble
+from fsl_cli.settings.schema import Image
 
 pytestmark = pytest.mark.slow
 
@@ -89,7 +90,7 @@ def test_it_sees_colour_at_the_scale_of_its_own_training(channels: int) -> None:
 def test_a_run_tells_it_what_its_pixels_were_scaled_by() -> None:
     glyphs = ["data.train_classes=12", "data.val_classes=6", "data.test_classes=6", "train_way=5", "data.size=32"]
     values = settings(["backbone=torchvision", f"backbone.name={TINY}", *glyphs])
-    values.image = {"channels": 1, "size": 32, "mean": [0.3], "std": [0.7]}
+    values = values.having(image=Image(1, 32, [0.3], [0.7]))
     algorithm = assemble(values).learner.algorithm
     assert isinstance(algorithm, ProtoNet)
     assert algorithm.backbone.pixels == ([0.3], [0.7])

@@ -34,7 +34,7 @@ def test_a_wheel_trains_outside_the_checkout(tmp_path: Path) -> None:
     assert len(list((tmp_path / "outputs").glob("*/*/result.json"))) == 1
     run(fsl, "report", "outputs", "to=report.html", cwd=tmp_path)
     assert "Hardest and easiest" in (tmp_path / "report.html").read_text()
-    where = run(str(python), "-c", "import fsl_cli.settings.compose as c; print(c.conf_dir())", cwd=tmp_path)
+    where = run(str(python), "-c", "import fsl_cli.settings.registry as r; print(r.conf_dir())", cwd=tmp_path)
     assert str(site) in where
 
 
