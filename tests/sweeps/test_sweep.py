@@ -244,9 +244,9 @@ def test_launchers_run_all_and_say_what_failed(tmp_path: Path, launcher: str) ->
     if launcher == "ray":  # its cloudpickle is too old for joblib: no part of [dev]
         pytest.importorskip("hydra_plugins.hydra_ray_launcher")
     out = tmp_path / "out put"
-    done = fsl(out, f"hydra/launcher={launcher}", "optim.lr=1e38,0.01")
+    done = fsl(out, f"hydra/launcher={launcher}", "optim.lr=1e30,0.01")
     assert done.returncode == 2, done.stderr
-    assert "fsl: 1 of 2 runs failed.\noptim.lr=1e38: Training diverged" in done.stderr
+    assert "fsl: 1 of 2 runs failed.\noptim.lr=1e+30: Training diverged" in done.stderr
     assert "ConfigStore" not in done.stderr
     assert [job.state for job in notes(out)] == ["failed", "finished"]
     assert sorted((path / "result.json").exists() for path in runs(out)) == [False, True]
