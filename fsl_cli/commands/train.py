@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -38,7 +39,8 @@ def main(words: Sequence[str]) -> None:
     from fsl_cli.settings.hydra_app import compose_and
 
     given = dict(word.split("=", 1) for word in words if "=" in word)
-    for word in words:
+    launched = "LOCAL_RANK" in os.environ  # one of several processes, to whose words Lightning adds Hydra's
+    for word in [] if launched else words:
         if word.lstrip("+~").startswith("hydra.") and not word.startswith(("hydra.launcher.", "hydra.sweeper.")):
             raise UserError(f"{word}: fsl makes its folders and logs itself. Type out=FOLDER for another folder.")
     if {"-m", "--multirun"} & set(words):

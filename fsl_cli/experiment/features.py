@@ -43,21 +43,24 @@ def augmented(episodes: Episodic) -> bool:
 
 
 def worth_it(episodes: Episodic, part: str) -> bool:
-    """Whether the episodes of an evaluation hold more images than their split."""
-    tasks = episodes.tasks
-    if not isinstance(tasks, ImageTasks):
+    """Whether the episodes of an evaluation, or those of training that a method takes in, have more images than all."""
+    if not isinstance(episodes.tasks, ImageTasks):
         return False
-    way, shot, query = tasks.samplers[part][1:4]
-    each = smallest(way) * (smallest(shot) + (1 if query == "all" else query))
-    return episodes.episodes[part] * each > tasks.samplers[part].sizes.sum()
+    sampler, count = episodes.tasks.samplers[part], SAMPLE if part == "train" else episodes.episodes[part]
+    each = smallest(sampler.way) * (smallest(sampler.shot) + (1 if sampler.query == "all" else sampler.query))
+    return bool(count * each > sampler.sizes.sum())
 
 
-def sampled_often(episodes: Episodic) -> bool:
-    """Whether the training episodes that a method takes in hold more images than their split."""
-    assert isinstance(episodes.tasks, ImageTasks)
-    way, shot, query = episodes.tasks.samplers["train"][1:4]
-    each = smallest(way) * (smallest(shot) + (1 if query == "all" else query))
-    return bool(SAMPLE * each > episodes.tasks.samplers["train"].sizes.sum())
+@contextmanager
+def features_where_worth_it(
+    learner: Learner, episodes: Episodic, part: str, trainer: lightning.Trainer, cache: Path
+) -> Iterator[None]:
+    """While inside, `features_for_images` for this split where that is possible and worth it; else nothing changes."""
+    if possible(learner) and worth_it(episodes, part):
+        with features_for_images(learner, episodes, [part], trainer, cache):
+            yield
+    else:
+        yield
 
 
 @contextmanager

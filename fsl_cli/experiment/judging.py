@@ -16,7 +16,7 @@ from fsl_cli.errors import UserError
 from fsl_cli.experiment.assemble import Experiment
 from fsl_cli.experiment.calibration import Judged
 from fsl_cli.experiment.datamodule import EVALUATION_SEED
-from fsl_cli.experiment.features import features_for_images, possible, worth_it
+from fsl_cli.experiment.features import features_where_worth_it
 from fsl_cli.experiment.unknowns import Sides
 
 
@@ -31,8 +31,7 @@ def judge(experiment: Experiment, part: str, count: int, trainer: lightning.Trai
     """The first episodes of validation or test, the same as in every evaluation, on the trainer's device."""
     learner = experiment.learner
     with ExitStack() as stack:
-        if possible(learner) and worth_it(experiment.episodes, part):
-            stack.enter_context(features_for_images(learner, experiment.episodes, [part], trainer, cache))
+        stack.enter_context(features_where_worth_it(learner, experiment.episodes, part, trainer, cache))
         training = learner.training
         learner.to(trainer.strategy.root_device).eval()
         stack.callback(learner.train, training)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -22,7 +22,7 @@ from fsl_cli.experiment.assemble import Data, Experiment
 from fsl_cli.experiment.calibrating import calibration_of_a_test
 from fsl_cli.experiment.calibration import Judged, calibration_error, nll, reliability
 from fsl_cli.experiment.datamodule import EVALUATION_SEED
-from fsl_cli.experiment.features import features_for_images, possible, worth_it
+from fsl_cli.experiment.features import features_where_worth_it
 from fsl_cli.experiment.judging import judge
 from fsl_cli.experiment.open_test import open_results
 from fsl_cli.files import write_table, writing
@@ -59,19 +59,40 @@ def run_test(
     step = load_weights(run.best, experiment.learner)
     opened = _open(settings, experiment, trainer, calibration) if open else None
     started = time.monotonic()
-    with ExitStack() as stack:
-        if possible(experiment.learner) and worth_it(experiment.episodes, "test"):
-            cache = cache_folder(settings.data.get("cache"))
-            stack.enter_context(features_for_images(experiment.learner, experiment.episodes, ["test"], trainer, cache))
+    cache = cache_folder(settings.data.get("cache"))
+    with features_where_worth_it(experiment.learner, experiment.episodes, "test", trainer, cache):
         trainer.test(experiment.learner, datamodule=experiment.episodes, verbose=False)
-    scores = experiment.learner.scores
-    mean, interval = mean_interval([score.value for score in scores])
     if not trainer.is_global_zero:
         return None
-    data = experiment.data
+    judged, tally = experiment.learner.judged, experiment.learner.tally
+    names = by_class.recurring(experiment.data, settings.episodes, settings.way)
+    result = replace(
+        _result(run, settings, experiment, step, changes),
+        seconds=round(time.monotonic() - started, 2),
+        training_seconds=round(seconds, 1),
+        **_calibrated(judged, calibration, how),
+        by_class=by_class.summary(by_class.by_class(tally, names)) if names else None,
+        open=opened,
+    )
+    with writing(destination, "Free some space and test again."):
+        destination.mkdir(parents=True, exist_ok=True)
+        write_table(destination / "episodes.csv", ["index", result.metric, "loss"], experiment.learner.scores)
+        write(destination, result)
+        if names:
+            by_class.write(destination, tally, names)
+        if calibration:
+            _draw(destination / "reliability.png", judged, result)
+    if destination == run.folder:
+        run.take_result(result)
+    return result
+
+
+def _result(run: Run, settings: Settings, experiment: Experiment, step: int, changes: list[str]) -> Result:
+    """What was tested, under which protocol, and what was reached; how long it took is not known yet."""
+    data, scores = experiment.data, experiment.learner.scores
     protocol: dict[str, Any] = {**data.protocol}
-    names, tally = by_class.recurring(data, settings.episodes, settings.way), experiment.learner.tally
-    result = Result(
+    mean, interval = mean_interval([score.value for score in scores])
+    return Result(
         algorithm=settings.choices["algo"],
         data=data.name,
         images=data.hash,
@@ -93,27 +114,13 @@ def run_test(
         mean=mean,
         interval=interval,
         loss=fmean(score.loss for score in scores),
-        seconds=round(time.monotonic() - started, 2),
+        seconds=0.0,
+        training_seconds=0.0,
         changes=changes if run.training else [*changes, UNFINISHED],
-        training_seconds=round(seconds, 1),
         version=__version__,
         pretrained=experiment.pretrained,
         seen=seen(experiment.pretrained, data.part_of if isinstance(data, DataSet) else ""),
-        **_calibrated(experiment.learner.judged, calibration, how),
-        by_class=by_class.summary(by_class.by_class(tally, names)) if names else None,
-        open=opened,
     )
-    with writing(destination, "Free some space and test again."):
-        destination.mkdir(parents=True, exist_ok=True)
-        write_table(destination / "episodes.csv", ["index", result.metric, "loss"], scores)
-        write(destination, result)
-        if names:
-            by_class.write(destination, tally, names)
-        if calibration:
-            _draw(destination / "reliability.png", experiment.learner.judged, result)
-    if destination == run.folder:
-        run.take_result(result)
-    return result
 
 
 def _open(

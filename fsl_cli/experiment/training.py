@@ -18,7 +18,7 @@ from fsl_cli.experiment.beginning import Beginning
 from fsl_cli.experiment.budget import Deadline
 from fsl_cli.experiment.calibrating import calibrate
 from fsl_cli.experiment.callbacks import Prune, Record, Report, Screen, WholeFiles
-from fsl_cli.experiment.features import augmented, features_for_images, frozen, possible, sampled_often
+from fsl_cli.experiment.features import augmented, features_for_images, features_where_worth_it, frozen, possible
 from fsl_cli.experiment.learner import NotFinite
 from fsl_cli.experiment.stopping import StopOnSignal, Stopped, exit_code
 from fsl_cli.experiment.testing import fit_tasks, run_test
@@ -62,9 +62,8 @@ def train(
             record,
             track,
             prune,
-            *([deadline] if deadline else []),
         ]
-        callbacks += [StopOnSignal(run, settings.val_every)]
+        callbacks += [*([deadline] if deadline else []), StopOnSignal(run, settings.val_every)]
         trainer = new_trainer(
             **settings.trainer.values, max_steps=settings.steps, callbacks=callbacks, plugins=[WholeFiles()]
         )
@@ -81,13 +80,8 @@ def train(
                 run.end_training(Training(trainer.global_step, step, metric, value, seconds, prune.pruned))
         if deadline and deadline.passed:
             console().print(f"The time is up: training ends at step {trainer.global_step} of {settings.steps}.")
-        if (
-            settings.steps
-            and settings.calibrate
-            and metric == "accuracy"
-            and (ended or not run.calibration)
-            and trainer.is_global_zero
-        ):
+        wanted = settings.steps and settings.calibrate and metric == "accuracy" and (ended or not run.calibration)
+        if wanted and trainer.is_global_zero:
             run.take_calibration(calibrate(run, settings, experiment, trainer))
         if settings.test:
             run_test(run, settings, experiment, trainer, run.folder, changes=[])
@@ -110,10 +104,8 @@ def _keep_as_it_is(trainer: lightning.Trainer, settings: Settings, experiment: E
     """Where nothing is trained: let the method take in what it needs of training images, and keep what there is."""
     learner, episodes = experiment.learner.eval(), experiment.episodes
     if isinstance(episodes.tasks, ImageTasks) and "train" in episodes.tasks.samplers:
-        with torch.no_grad(), ExitStack() as stack:
-            if possible(learner) and sampled_often(episodes):
-                cache = cache_folder(settings.data.get("cache"))
-                stack.enter_context(features_for_images(learner, episodes, ["train"], trainer, cache))
+        cache = cache_folder(settings.data.get("cache"))
+        with torch.no_grad(), features_where_worth_it(learner, episodes, "train", trainer, cache):
             learner.algorithm.prepare(episodes.sample(learner.device, learner.dtype))
     if first_process():
         write_weights(run.best, learner)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import time
@@ -192,7 +191,7 @@ class Run:
 
 def _who(holder: Path) -> str:
     try:
-        about = json.loads(holder.read_text())
+        about = read_json(holder)
         return f"by process {about['process']} on {about['host']}, since {about['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (UserError, KeyError):
         return "by another process"

@@ -8,6 +8,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from fsl_cli.errors import UserError
+from fsl_cli.files import read_yaml
 
 SCHEME = "fsl-file"  # hydra_plugins/fsl_own_file.py reads what it names
 KEPT_OUT = ("hydra", "trust")  # a file from elsewhere may say neither where Hydra works nor whose code may run
@@ -48,14 +49,12 @@ def name_of(file: Path) -> str:
 
 def demand_settings(file: Path) -> None:
     """Raises UserError where `file` holds no settings that may come from a file."""
-    import yaml
-
     if not file.is_file():
         raise UserError(f"experiment={file}: there is no such file. fsl config to={file} writes one.")
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(f"experiment={file}: cannot be read: {' '.join(str(error).split())}.") from error
+        content = read_yaml(file)
+    except UserError as error:
+        raise UserError(f"experiment={error}") from error
     if not isinstance(content, dict):
         raise UserError(f"experiment={file}: holds no settings, such as way: 5.")
     for key in KEPT_OUT:

@@ -49,7 +49,7 @@ def test_a_test_on_features_gives_what_a_test_on_images_gives(
     (folder,) = tmp_path.glob(f"{algo}-*/*/")
     on_features = scores(folder)
     assert len(list((tmp_path / "cache" / "features").glob("glyphs-test-*.npy"))) == 1
-    monkeypatch.setattr("fsl_cli.experiment.testing.worth_it", lambda *_: False)
+    monkeypatch.setattr("fsl_cli.experiment.features.worth_it", lambda *_: False)
     run(["test", f"run={folder}", "episodes=39"])
     (again,) = (folder / "tests").glob("*/")
     assert scores(again) == on_features[:39]

@@ -41,7 +41,12 @@ def fsl_stopped_at(words: list[str], step: int) -> None:
     """As if Ctrl-C was pressed during meta-iteration `step`."""
     from fsl_cli.experiment.stopping import StopOnSignal
 
-    StopOnSignal._asked = lambda self, trainer: trainer.global_step == step  # type: ignore[method-assign]
+    def asked(self: StopOnSignal, trainer: Any) -> bool:
+        if trainer.global_step == step:
+            self._receive(signal.SIGINT, None)
+        return trainer.global_step == step
+
+    StopOnSignal._asked = asked  # type: ignore[method-assign]
     fsl(words)
 
 

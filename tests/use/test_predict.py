@@ -164,7 +164,8 @@ def test_a_zip_a_csv_and_files_say_the_same_as_a_folder(
     whole = predict(capsys, protonet, photos / "known", photos / "new")["predictions"]
     for source in (archive, query, photos / "new" / "*" / "*", ",".join(map(str, new(photos)))):
         found = predict(capsys, protonet, support, source)["predictions"]
-        assert [row["probabilities"] for row in found] == [row["probabilities"] for row in whole]
+        for own, other in zip(found, whole, strict=True):
+            assert own["probabilities"] == pytest.approx(other["probabilities"], abs=1e-6)  # of groups of another size
         assert [row["true"] for row in found] == [row["true"] if source == archive else None for row in whole]
 
 

@@ -21,6 +21,7 @@ from fsl_cli.data.names import part_of
 from fsl_cli.data.pickled import classes_of
 from fsl_cli.data.pickles import read_pickle
 from fsl_cli.data.store import SPLITS, DataSet, Images, cache_folder
+from fsl_cli.data.tables import ENDINGS as TABLES
 from fsl_cli.data.tables import parse_table
 from fsl_cli.errors import UserError
 
@@ -63,7 +64,7 @@ def _draw(place: Path, size: int, on_error: str, skipped: list[str]) -> Iterable
     pickled = _parts(files, (".pkl", ".pickle", ".p", ".pk"))
     if pickled:
         return _from_pickles(place, pickled, files, size)
-    tables = [_parts(files, (each,)) for each in (".csv", ".tsv", ".json")]
+    tables = [_parts(files, (each,)) for each in TABLES]
     listed = next((each for each in tables if len(each) == len(SPLITS)), tables[0] or tables[1])
     classes = by_folder(files)
     whole = set(sum(frozen("miniimagenet").values(), [])) <= set(classes)
