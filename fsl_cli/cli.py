@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from fsl_cli import __version__
+from fsl_cli.data.progress import show_with
 from fsl_cli.errors import Interrupted, UserError
-from fsl_cli.progress import show_with
 from fsl_cli.text import lines
 
 VERBS = {

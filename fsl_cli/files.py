@@ -26,6 +26,12 @@ TABLES = {".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet"}
 ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz"}
 
 
+def first_process() -> bool:
+    """Whether this is the only process of its run, or the one of several, on whatever machine, that writes."""
+    ranks = ("RANK", "SLURM_PROCID", "NODE_RANK", "LOCAL_RANK")  # torchrun's, Slurm's, and Lightning's own two
+    return all(os.environ.get(rank, "0") == "0" for rank in ranks)
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder where there is none. Raises UserError when it cannot be made."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import unicodedata
 from html import escape
 
@@ -67,3 +68,8 @@ def markdown(text: str) -> str:
 
 def latex(text: str) -> str:
     return "".join(LATEX.get(letter, letter) for letter in shown(text))
+
+
+def command(*words: object) -> str:
+    """A command line that is shown and can be pasted: what a shell would take apart stands in quotes."""
+    return shlex.join(map(str, words))

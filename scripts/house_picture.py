@@ -39,8 +39,8 @@ Way = tuple[str, ...]  # an arrow's rooms, and on each floor that it passes a pl
 
 def picture() -> str:
     """The house as SVG: a band a floor, a box a room; of the arrows, those that no longer way already implies."""
-    rooms = {name for name in FLOOR if not name.startswith("__")}
-    top = max(FLOOR[name] for name in rooms)
+    rooms = set(FLOOR)
+    top = max(FLOOR.values())
     ground = sorted(name for name in rooms if FLOOR[name] < FOR_ALL)
     level = {name: top - FLOOR[name] for name in rooms}  # from the top
     level |= {name: top - FOR_ALL + 1 + i // ROW for i, name in enumerate(ground)}

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
-from house import FLOOR, PACKAGE, circles, file_arrows, imports, modules, room
+from house import FACES, FLOOR, PACKAGE, circles, file_arrows, imports, modules, room
 from house_picture import PICTURE, picture
 from networkx import DiGraph
 
@@ -38,13 +38,13 @@ def runs_up(sources: Mapping[str, Iterable[str]]) -> list[str]:
         here = room(MODULES[source])
         for target in sorted(targets):
             there = room(MODULES[target])
-            if here != there and FLOOR[there] >= FLOOR[here]:
+            if here != there and not {here, there} & FACES and FLOOR[there] >= FLOOR[here]:
                 wrong.append(f"{source} imports {target}: {there} is not below {here}")
     return wrong
 
 
 def test_every_file_stands_on_a_floor() -> None:
-    assert {room(path) for path in FILES} == set(FLOOR)
+    assert {room(path) for path in FILES} - FACES == set(FLOOR)
 
 
 def test_every_room_says_what_belongs_there() -> None:

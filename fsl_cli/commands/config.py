@@ -29,7 +29,7 @@ def main(words: Sequence[str]) -> None:
     """Run the command line after `fsl config`. Raises UserError for settings that do not compose."""
     from fsl_cli.files import write_text, writing
     from fsl_cli.settings.write_own import own_yaml
-    from fsl_cli.shell import command
+    from fsl_cli.text import command
 
     user_dir, rest = take_user_dir(words)
     to = next((Path(split_word(word)[1]).expanduser() for word in rest if word.startswith("to=")), None)

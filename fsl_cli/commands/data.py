@@ -14,7 +14,7 @@ from fsl_cli.errors import UserError
 from fsl_cli.settings.hints import did_you_mean
 from fsl_cli.settings.registry import choices, take_user_dir
 from fsl_cli.settings.schema import Part
-from fsl_cli.shell import command
+from fsl_cli.text import command
 
 HELP = """What data sets there are and what is in them; NAME is one that fsl data ls shows.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from fsl_cli.errors import UserError
 from fsl_cli.settings.registry import names
 from fsl_cli.settings.words import chosen_words, one_of, settings, yes_or_no
-from fsl_cli.shell import command
+from fsl_cli.text import command
 
 if TYPE_CHECKING:
     from fsl_cli.use.predictions import Predictions

@@ -12,7 +12,7 @@ from fsl_cli.settings.compose import compose
 from fsl_cli.settings.hints import did_you_mean
 from fsl_cli.settings.registry import take_user_dir
 from fsl_cli.settings.words import split_word, yes_or_no
-from fsl_cli.shell import command
+from fsl_cli.text import command
 
 if TYPE_CHECKING:
     from fsl_cli.experiment.assemble import Experiment
@@ -56,9 +56,9 @@ def main(words: Sequence[str]) -> None:
     from fsl_cli.experiment.similarity import demand_inner_loop
     from fsl_cli.experiment.testing import run_test
     from fsl_cli.experiment.trainer import one_process, quiet
-    from fsl_cli.pictures.console import console
-    from fsl_cli.pictures.run_screen import calibration_line, classes_line, open_line, protocol_line, reached_line
+    from fsl_cli.pictures.console import console, tell
     from fsl_cli.runs.records import UNFINISHED
+    from fsl_cli.runs.result_lines import calibration_line, classes_line, open_line, protocol_line, reached_line
     from fsl_cli.runs.run import Run
 
     if "run" not in given:
@@ -88,10 +88,10 @@ def main(words: Sequence[str]) -> None:
     if UNFINISHED in result.changes:
         far = f"step {result.step} of {settings.steps}"
         line = f"not trained to its end: {far}; to go on: {command('fsl', 'train', f'resume={run}')}"
-        console().print(line, highlight=False, markup=False, soft_wrap=True)
+        tell(line)
     if compare:
         console().print(_compare(experiment, destination), highlight=False)
-    console().print(f"files  {destination}", highlight=False, markup=False, soft_wrap=True)
+    tell(f"files  {destination}")
 
 
 def _assembled(settings: Settings, fits: bool) -> Experiment:

@@ -12,8 +12,8 @@ from urllib.request import Request, urlopen
 
 from torchvision.datasets.utils import check_integrity
 
+from fsl_cli.data.progress import progress
 from fsl_cli.errors import UserError
-from fsl_cli.progress import progress
 
 _here_only = ContextVar("here_only", default=False)
 PATIENCE = 60  # seconds without a byte

@@ -11,7 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from fsl_cli.data.sampler import largest
 from fsl_cli.experiment.assemble import Experiment
-from fsl_cli.experiment.repeats import say
+from fsl_cli.pictures.console import warn
 from fsl_cli.settings.schema import Settings
 
 FIRST = 5  # meta-iterations
@@ -37,7 +37,7 @@ class Beginning(Callback):
         if trainer.global_step == min(FIRST, self.settings.steps) and trainer.is_global_zero:
             guessing, found = math.log(self.classes), fmean(self.losses)
             if found > FAR * guessing:
-                say(
+                warn(
                     f"The loss begins at {found:.1f}, where guessing among {self.classes} classes has {guessing:.2f}: "
                     f"the logits are too large to learn from. {self._advice()}"
                 )

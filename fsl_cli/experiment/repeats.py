@@ -10,7 +10,7 @@ from fsl_cli.data.listed import Chosen
 from fsl_cli.data.repeats import Places, repeated_classes, same_files, told
 from fsl_cli.data.store import DataSet
 from fsl_cli.errors import UserError
-from fsl_cli.pictures.console import console
+from fsl_cli.pictures.console import warn
 from fsl_cli.settings.schema import Part, Settings
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def demand_new_classes(settings: Settings, data: Data) -> None:
     if is_folder(settings.data):
         within, across = duplicates(data)
         for line in told(_places(data, rows) for rows in (*within, *across)):
-            say(line)
+            warn(line)
     repeats = repeated_classes(data) if settings.test and settings.steps else []
     if repeats:
         name, part, other = repeats[0]
@@ -42,17 +42,12 @@ def tell_same_files(data: Part) -> None:
         groups = find(data.get("root"), chosen=columns).groups.values()
         classes = {name: [picture.file for picture in own] for group in groups for name, own in group.items()}
         for line in told(same_files(classes)):
-            say(line)
+            warn(line)
 
 
 def is_folder(data: Part) -> bool:
     """Whether a data set is a folder of one's own."""
     return data.target.endswith(".folder.folder")
-
-
-def say(line: str) -> None:
-    """What the user should know before work begins."""
-    console().print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 def _places(data: DataSet, rows: list[int]) -> Places:

@@ -18,7 +18,7 @@ from fsl_cli.settings.hints import did_you_mean
 from fsl_cli.settings.registry import names
 from fsl_cli.settings.schema import Settings
 from fsl_cli.settings.words import typed_value
-from fsl_cli.shell import command
+from fsl_cli.text import command
 
 # the settings at the root that a test depends on
 OF_A_TEST = ("way", "shot", "query", "episodes", "classes", "norm", "calibrate")

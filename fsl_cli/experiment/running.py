@@ -19,7 +19,7 @@ from fsl_cli.settings.binding import demand_fit, demand_packages
 from fsl_cli.settings.compose import Config, compose
 from fsl_cli.settings.own_pictures import fitted
 from fsl_cli.settings.schema import part
-from fsl_cli.shell import command
+from fsl_cli.text import command
 
 if TYPE_CHECKING:
     from fsl_cli.experiment.assemble import Experiment
@@ -39,15 +39,15 @@ def start(
     """
     from fsl_cli.experiment.budget import within
     from fsl_cli.experiment.ready import ready
-    from fsl_cli.experiment.repeats import say
     from fsl_cli.experiment.training import train
+    from fsl_cli.pictures.console import warn
 
     began, deadline = time.monotonic() if began is None else began, None
     config, reasons = fitted(config)
     settings = finalize(config)
     if reasons:
         why = command("fsl", "show", *config.overrides)
-        say(f"Settings for {settings.data_name} by what its pictures are; why: {why}")
+        warn(f"Settings for {settings.data_name} by what its pictures are; why: {why}")
     experiment = ready(settings, config.overrides)
     settings = settings.having(**experiment.tested._asdict())
     if settings.time:

@@ -17,7 +17,7 @@ from torchvision.io import read_image
 
 from fsl_cli.experiment.callbacks import Record, columns
 from fsl_cli.files import read_json, write_json
-from fsl_cli.pictures.console import console
+from fsl_cli.pictures.console import warn
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.binding import build
 from fsl_cli.settings.schema import Part, Settings
@@ -117,7 +117,7 @@ class Track(Callback):
 
         self._each(last)
         for name, reason in self.lost.items():
-            _say(f"lost   what {name} should have of this run, {reason}")
+            warn(f"lost   what {name} should have of this run, {reason}")
 
     def _about(self) -> dict[str, Any]:
         """Dotted settings, and where the run runs."""
@@ -140,11 +140,7 @@ class Track(Callback):
             since = f"since step {int(self.record.rows[-1][0])}" if self.record.rows else "from the start"
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             self.lost[name] = f"{since}: {reason}"
-            _say(f"logger={name} fails and is left alone; training goes on. {reason}")
-
-
-def _say(line: str) -> None:
-    console().print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
+            warn(f"logger={name} fails and is left alone; training goes on. {reason}")
 
 
 def _open(part: Part, run: Run, name: str, known: str | None) -> Logger:

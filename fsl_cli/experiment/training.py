@@ -19,20 +19,20 @@ from fsl_cli.experiment.budget import Deadline
 from fsl_cli.experiment.calibrating import calibrate
 from fsl_cli.experiment.callbacks import Prune, Record, Report, Screen, WholeFiles
 from fsl_cli.experiment.features import augmented, features_for_images, features_where_worth_it, frozen, possible
+from fsl_cli.experiment.last_screen import last_screen
 from fsl_cli.experiment.learner import NotFinite
 from fsl_cli.experiment.stopping import StopOnSignal, Stopped, exit_code
 from fsl_cli.experiment.testing import fit_tasks, run_test
 from fsl_cli.experiment.tracking import Track
 from fsl_cli.experiment.trainer import new_trainer, one_job, quiet
-from fsl_cli.pictures.console import console
+from fsl_cli.files import first_process
+from fsl_cli.pictures.console import console, tell
 from fsl_cli.pictures.curves import curves, fitted_tasks
-from fsl_cli.pictures.run_screen import last_screen
 from fsl_cli.runs.checkpoints import load_weights, write_weights
-from fsl_cli.runs.folder import first_process
 from fsl_cli.runs.records import Training
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.schema import Settings
-from fsl_cli.shell import command
+from fsl_cli.text import command
 
 
 def train(
@@ -70,7 +70,7 @@ def train(
         if not settings.steps and not run.training:
             _keep_as_it_is(trainer, settings, experiment, run)
         if ended := not run.training:  # in this process
-            console().print(f"Training in {run}", highlight=False, markup=False, soft_wrap=True)
+            tell(f"Training in {run}")
             _fit(trainer, settings, experiment, run)
             run = Run(trainer.strategy.broadcast(str(run)))  # where the first process has saved the best
             if trainer.is_global_zero:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 from rich.console import Console
+from rich.panel import Panel
 
-from fsl_cli.runs.folder import first_process
+from fsl_cli.files import first_process
 
 PIPED = 160  # characters of a line, where it is not a terminal's
 
@@ -22,3 +24,18 @@ def console() -> Console:
     """
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED
     return Console(quiet=not first_process() or (TABLE in os.environ and sys.stdout.isatty()), width=width)
+
+
+def boxed(lines: Sequence[str]) -> None:
+    """Print lines, which may have rich's markup, in a frame."""
+    console().print(Panel("\n".join(lines), expand=False), highlight=False)
+
+
+def tell(line: str, style: str | None = None) -> None:
+    """Print a line as it is and whole, to be copied."""
+    console().print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def warn(line: str) -> None:
+    """What the user should know before work begins, or while it goes on."""
+    tell(line, "yellow")

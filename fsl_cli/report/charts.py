@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from fsl_cli.pictures.learning import Curve, Panel
-from fsl_cli.pictures.run_screen import episodes_line
 from fsl_cli.report.gather import Reported, identity
 from fsl_cli.report.protocol import protocol
 from fsl_cli.report.rows import Row, Section, row_names
+from fsl_cli.runs.result_lines import episodes_line
 from fsl_cli.runs.wording import task_words
 
 Point = tuple[float, float, float]  # x, y, and half the interval of y; 0: none

@@ -11,7 +11,7 @@ from fsl_cli.errors import UserError
 from fsl_cli.report.outcome import Outcome, read
 from fsl_cli.report.protocol import IRRELEVANT, flat, protocol
 from fsl_cli.settings.schema import Settings
-from fsl_cli.shell import command
+from fsl_cli.text import command
 
 SHOWN = 5  # problems in one message
 # settings that say where and when a run ran or what a test asked for, not what was learned

@@ -10,7 +10,7 @@ from fsl_cli.errors import UserError
 from fsl_cli.runs import records
 from fsl_cli.runs.records import Result
 from fsl_cli.runs.run import Run
-from fsl_cli.shell import command
+from fsl_cli.text import command
 
 
 class Outcome(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any
 from fsl_cli.errors import UserError
 from fsl_cli.report.outcome import Outcome
 from fsl_cli.runs.records import Result
-from fsl_cli.shell import command
+from fsl_cli.text import command
 
 # what decides which images an episode consists of, and what is measured
 EPISODES = (

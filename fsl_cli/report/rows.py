@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from fsl_cli.pictures.run_screen import episodes_line, weights_words
 from fsl_cli.report.gather import Reported, identity
 from fsl_cli.report.protocol import protocol, typed
 from fsl_cli.report.published import Published, beside
 from fsl_cli.runs.records import Result
+from fsl_cli.runs.result_lines import episodes_line, weights_words
 from fsl_cli.runs.wording import task_words
 from fsl_cli.stats import Difference, both_interval, compare, mean_interval, seeds_interval
 

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import atexit
-import os
 import shutil
 import tempfile
 import time
 from pathlib import Path
 
 from fsl_cli.errors import UserError
-from fsl_cli.files import writing
-
-
-def first_process() -> bool:
-    """Whether this is the only process of its run, or the one of several, on whatever machine, that writes."""
-    ranks = ("RANK", "SLURM_PROCID", "NODE_RANK", "LOCAL_RANK")  # torchrun's, Slurm's, and Lightning's own two
-    return all(os.environ.get(rank, "0") == "0" for rank in ranks)
+from fsl_cli.files import first_process, writing
 
 
 def new_folder(out: str, name: str) -> Path:

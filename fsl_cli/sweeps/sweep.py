@@ -14,7 +14,7 @@ from fsl_cli.errors import Interrupted, UserError
 from fsl_cli.experiment.finalize import finalize
 from fsl_cli.experiment.running import resume, start
 from fsl_cli.files import read_json
-from fsl_cli.pictures.sweep_screen import search_screen, sweep_screen, watched
+from fsl_cli.pictures.sweep_screen import watched
 from fsl_cli.runs.folder import new_folder
 from fsl_cli.runs.jobs import Job, earlier_run, read_jobs, write_job
 from fsl_cli.runs.run import Run
@@ -26,6 +26,7 @@ from fsl_cli.settings.own_file import as_typed
 from fsl_cli.settings.own_pictures import fitted
 from fsl_cli.settings.registry import take_user_dir
 from fsl_cli.settings.typed import quoted
+from fsl_cli.sweeps.outcome import rows, show_search, show_sweep
 from fsl_cli.sweeps.plan import demand_plugins, demand_runs, plan
 
 
@@ -44,7 +45,7 @@ def sweep(words: Sequence[str], again: bool) -> None:
         planned.runs or [],
     )
     try:
-        with watched(lambda: read_jobs(place, expected)):
+        with watched(lambda: rows(read_jobs(place, expected))):
             here = f"hydra.sweep.dir={quoted(str(place))}"
             through_hydra(partial(run_one, typed, again, user_dir), [*typed, here], user_dir, sweep=True)
     except KeyboardInterrupt as stopped:
@@ -52,9 +53,9 @@ def sweep(words: Sequence[str], again: bool) -> None:
         raise Interrupted(f"\nStopped. To go on: {how}.", getattr(stopped, "code", 130)) from None
     finally:
         jobs = read_jobs(place)
-        sweep_screen(read_jobs(place, expected) if jobs else [])
+        show_sweep(read_jobs(place, expected) if jobs else [])
         if (place / "search.json").exists():
-            search_screen(read_json(place / "search.json"))
+            show_search(read_json(place / "search.json"))
         elif not jobs:  # refused before any run began
             shutil.rmtree(place)
     failed = [f"{' '.join(job.words)}: {job.message}" for job in jobs if job.state == "failed"]

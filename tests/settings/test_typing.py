@@ -21,7 +21,7 @@ from fsl_cli.settings.explain import demand_readable
 from fsl_cli.settings.hints import nearest, slips
 from fsl_cli.settings.registry import choices, conf_dir
 from fsl_cli.settings.typed import PATHS, TEXTS, for_hydra
-from fsl_cli.shell import command
+from fsl_cli.text import command
 
 ODD = [
     "2026",

@@ -22,6 +22,7 @@ from fsl_cli.experiment.running import start
 from fsl_cli.pictures.sweep_screen import sweep_table
 from fsl_cli.runs.jobs import Job, read_jobs
 from fsl_cli.settings.compose import compose
+from fsl_cli.sweeps.outcome import rows as table_rows
 from fsl_cli.sweeps.study import demand_same, open_study, reporter
 from hydra_plugins.fsl_optuna_sweeper import distribution
 
@@ -106,7 +107,7 @@ def test_the_table_of_a_sweep_says_how_far_each_run_is(tmp_path: Path) -> None:
     ]
     console = Console(width=100)
     with console.capture() as shown:
-        console.print(sweep_table(jobs))
+        console.print(sweep_table(table_rows(jobs)))
     rows = [line.split() for line in shown.get().splitlines() if line.strip()]
     assert rows[0] == ["1", "of", "3", "runs"]
     assert ["0", "algo=maml", "optim.lr=0.001605", "running", "10", "50.00%", "±", "1.00%"] in rows

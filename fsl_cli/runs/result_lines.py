@@ -1,17 +1,12 @@
-"""The last screen of a run: what was reached, under which protocol, where it lies, what to type next."""
+"""What was reached, in lines that screens, reports and pictures share: the number, and under which protocol."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from rich.panel import Panel
-
-from fsl_cli.pictures.console import console
 from fsl_cli.runs.records import Result, Training
-from fsl_cli.runs.run import Run
 from fsl_cli.runs.wording import score_text, task_words
-from fsl_cli.shell import command
 
 OPEN = {
     "auroc": "AUROC",
@@ -86,34 +81,6 @@ def classes_line(result: Result) -> str:
         return ""
     means = f"accuracy {found['macro_accuracy']:.2%}, macro-F1 {found['macro_f1']:.2%}"
     return f"mean over {found['classes']} classes: {means} (classes.csv, confusion.csv)"
-
-
-def last_screen(run: Run, tested: bool) -> None:
-    """What was reached, under which protocol, where it lies and what to type next."""
-    training = run.training
-    assert training  # is over
-    seconds = training.seconds
-    took = f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
-    step = f"step {training.best_step} of {training.steps}"
-    lines = [f"best validation {best_line(training)} at {step}, trained for {took}"] if training.steps else []
-    other = "episodes=10000"
-    if tested:
-        result = run.result
-        assert result
-        lines = [
-            f"[bold]{reached_line(result)}[/]",
-            protocol_line(result),
-            calibration_line(result),
-            classes_line(result),
-            *lines,
-        ]
-        lines = [line for line in lines if line]
-        if result.metric == "accuracy":
-            other = "shot=5" if result.shot == 1 else "shot=1"
-    console().print(Panel("\n".join(lines), expand=False), highlight=False)
-    next_one = command("fsl", "test", f"run={run}", other)
-    paths = f"files  {run}\nnext   {next_one}"  # outside the panel: whole lines to copy
-    console().print(paths, highlight=False, markup=False, soft_wrap=True)
 
 
 def best_line(training: Training) -> str:

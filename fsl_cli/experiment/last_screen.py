@@ -1,0 +1,35 @@
+"""The last screen of a run: what was reached, under which protocol, where it lies, what to type next."""
+
+from __future__ import annotations
+
+from fsl_cli.pictures.console import boxed, tell
+from fsl_cli.runs.result_lines import best_line, calibration_line, classes_line, protocol_line, reached_line
+from fsl_cli.runs.run import Run
+from fsl_cli.text import command
+
+
+def last_screen(run: Run, tested: bool) -> None:
+    """What was reached, under which protocol, where it lies and what to type next."""
+    training = run.training
+    assert training  # is over
+    seconds = training.seconds
+    took = f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
+    step = f"step {training.best_step} of {training.steps}"
+    lines = [f"best validation {best_line(training)} at {step}, trained for {took}"] if training.steps else []
+    other = "episodes=10000"
+    if tested:
+        result = run.result
+        assert result
+        lines = [
+            f"[bold]{reached_line(result)}[/]",
+            protocol_line(result),
+            calibration_line(result),
+            classes_line(result),
+            *lines,
+        ]
+        lines = [line for line in lines if line]
+        if result.metric == "accuracy":
+            other = "shot=5" if result.shot == 1 else "shot=1"
+    boxed(lines)
+    tell(f"files  {run}")  # outside the frame: whole lines to copy
+    tell(f"next   {command('fsl', 'test', f'run={run}', other)}")

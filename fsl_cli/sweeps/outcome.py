@@ -1,0 +1,60 @@
+"""How far the runs of a sweep are, what it came to, and what to type next."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from fsl_cli.pictures.console import tell
+from fsl_cli.pictures.sweep_screen import Row, show_table
+from fsl_cli.runs.jobs import Job
+from fsl_cli.runs.result_lines import best_line
+from fsl_cli.runs.run import Run
+from fsl_cli.runs.wording import score_text
+from fsl_cli.text import command
+
+
+def rows(jobs: Sequence[Job]) -> list[Row]:
+    """The runs as a table shows them."""
+    return [Row(job.number, " ".join(map(_short, job.words)), job.state, *_progress(job.folder)) for job in jobs]
+
+
+def _short(word: str) -> str:
+    """optim.lr=0.00160519113335876 -> optim.lr=0.001605"""
+    return re.sub(r"\d+\.\d{4,}(e-?\d+)?", lambda number: f"{float(number[0]):.4g}", word)
+
+
+def _progress(folder: str | None) -> tuple[str, str, str]:
+    """How far a run is, its best validation so far, and its test."""
+    run = Run(folder) if folder else None
+    if not run or not run.metrics.exists():
+        return "", "", ""
+    with open(run.metrics, newline="") as file:
+        rows = list(csv.DictReader(file))
+    metric = "accuracy" if "val_accuracy" in rows[0] else "mse"
+    best = (max if metric == "accuracy" else min)(rows, key=lambda row: float(row[f"val_{metric}"]))
+    validation = score_text(metric, float(best[f"val_{metric}"]), float(best["val_interval"]))
+    test = score_text(metric, run.result.mean, run.result.interval) if run.result else ""
+    return rows[-1]["step"], validation, test
+
+
+def show_sweep(jobs: Sequence[Job]) -> None:
+    """What a sweep came to: its table, and where each run lies."""
+    if jobs:
+        show_table(rows(jobs))
+    for job in jobs:
+        if job.folder:
+            tell(f"{job.number:>3}  {job.folder}")
+
+
+def show_search(found: dict[str, Any]) -> None:
+    """What a search came to, and what to type next."""
+    lines = [f"study {found['study']}, {found['trials']} trials, in {found['storage']}"]
+    if best := found["best"]:
+        settings = " ".join(_short(f"{key}={value}") for key, value in best["params"].items())
+        training = Run(best["folder"]).training
+        reached = best_line(training) if training else ""
+        lines += [f"best validation {reached}: {settings}", f"next   {command('fsl', 'test', 'run=' + best['folder'])}"]
+    tell("\n".join(lines))
