@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from math import ceil
 from typing import Any, NamedTuple
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.assemble import Experiment
+from fsl_cli.experiment.calibrating import MOST
+from fsl_cli.experiment.finalize import seconds
 from fsl_cli.experiment.trainer import new_trainer, quiet
 from fsl_cli.settings.schema import Settings
 
@@ -34,33 +37,47 @@ def within(settings: Settings, experiment: Experiment, left: float) -> tuple[Set
     """
     end = time.monotonic() + left
     pace = measured(settings, experiment, left * SHARE)
-    found = fitted(settings, pace, left * (1 - SHARE - KEPT))
-    block = pace.step * found.val_every + pace.episode * found.val_episodes
-    return found, Deadline(end, block + (pace.episode * found.episodes if found.test else 0.0))
+    after = episodes_after(settings, experiment.learner.metric)
+    found = fitted(settings, pace, left * (1 - SHARE - KEPT), after)
+    return found, Deadline(end - left * KEPT / 2, pace, settings.val_episodes, after)
 
 
-def fitted(settings: Settings, pace: Pace, left: float) -> Settings:
-    """The same, for a pace that is known."""
-    test = pace.episode * settings.episodes if settings.test else 0.0
+def episodes_after(settings: Settings, metric: str) -> int:
+    """Evaluation episodes that follow training: those of the calibration and of the test."""
+    calibration = min(MOST, settings.val_episodes) if settings.calibrate and metric == "accuracy" else 0
+    return calibration + (settings.episodes if settings.test else 0)
+
+
+def fitted(settings: Settings, pace: Pace, left: float, after: int) -> Settings:
+    """The same, for a pace that is known; `after` are the evaluation episodes that follow training."""
+    ending = pace.episode * after
     validation = pace.episode * settings.val_episodes
-    if left - test < validation + pace.step:
-        short = f"{settings.episodes:,} test and {settings.val_episodes:,} validation episodes"
-        raise UserError(
-            f"time={settings.time}: too short. A step takes {pace.step:.2g} s here, and {short} "
-            f"{test + validation:.0f} s. Type "
-            f"episodes={max(2, int(left / 4 / pace.episode))} val_episodes=10, or more time."
-        )
+    if left - ending < validation + pace.step:
+        raise UserError(_too_short(settings, pace, left, after))
     every = settings.val_every
-    steps = int((left - test) / (pace.step + validation / every))
+    steps = int((left - ending) / (pace.step + validation / every))
     if steps >= settings.steps:
         return settings
     if steps < VALIDATIONS * every:  # validate more often, or not at all would be left to choose from
-        count = min(VALIDATIONS, int((left - test) / (validation + pace.step)))
-        steps = int((left - test - count * validation) / pace.step)
+        count = min(VALIDATIONS, int((left - ending) / (validation + pace.step)))
+        steps = int((left - ending - count * validation) / pace.step)
         every = max(1, steps // count)
     steps = max(every, steps // every * every)
     schedule = settings.schedule.having(**shortened(settings.schedule.values, steps / settings.steps))
     return settings.having(steps=steps, val_every=every, schedule=schedule)
+
+
+def _too_short(settings: Settings, pace: Pace, left: float, after: int) -> str:
+    """How long what cannot be left out takes, and settings that fit."""
+    needed = pace.episode * (after + settings.val_episodes) + pace.step
+    more = ceil(seconds(settings.time or "") + 1.2 * (needed - left) / (1 - SHARE - KEPT))
+    test = int(left / 4 / pace.episode)
+    fewer = f"episodes={test} val_episodes=10, or " if settings.test and test >= 10 and pace.step < left / 4 else ""
+    return (
+        f"time={settings.time}: too short. A step takes {pace.step:.2g} s here, and "
+        f"{settings.val_episodes:,} episodes of a validation and {after:,} of calibration and test "
+        f"{needed - pace.step:.0f} s. Type {fewer}time={more}s."
+    )
 
 
 def shortened(schedule: Mapping[str, Any], share: float) -> dict[str, Any]:
@@ -118,13 +135,34 @@ class Stopwatch(Callback):
 
 
 class Deadline(Callback):
-    """Ends training while there is time for the test, should the machine be slower than it was; after a validation."""
+    """Ends training while there is time for what follows it, should the machine be slower than it was.
 
-    def __init__(self, at: float, reserve: float) -> None:
+    A training that ends between two validations is validated once more, by Lightning. What an episode takes is taken
+    anew at each validation.
+    """
+
+    def __init__(self, at: float, pace: Pace, validation: int, after: int) -> None:
         self.at = at  # of time.monotonic
-        self.reserve = reserve  # seconds
+        self.pace = pace
+        self.validation = validation  # episodes of one
+        self.after = after  # evaluation episodes that follow training
         self.passed = False
+        self._began = 0.0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._look(trainer)
+
+    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._began = time.monotonic()
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        if trainer.global_step < trainer.max_steps and time.monotonic() + self.reserve > self.at:
+        self.pace = self.pace._replace(episode=(time.monotonic() - self._began) / self.validation)
+        self._look(trainer)
+
+    def _look(self, trainer: Trainer) -> None:
+        """Is there time for one step more and what follows?"""
+        needed = self.pace.step + self.pace.episode * (self.validation + self.after)
+        if trainer.global_step < trainer.max_steps and time.monotonic() + needed > self.at:
             self.passed = trainer.should_stop = True

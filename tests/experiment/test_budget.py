@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fsl_cli.errors import UserError
-from fsl_cli.experiment.budget import Deadline, Pace, fitted, shortened
+from fsl_cli.experiment import budget, judging, running
+from fsl_cli.experiment.budget import Pace, episodes_after, fitted, shortened
 from fsl_cli.experiment.finalize import seconds
-from fsl_cli.experiment.running import start
+from fsl_cli.experiment.learner import Learner
 from fsl_cli.settings.binding import demand_fit
 from fsl_cli.settings.compose import compose
 
@@ -36,10 +36,12 @@ def test_what_is_no_time(text: str) -> None:
 @pytest.mark.parametrize("left", [60, 200, 600, 3000])
 @pytest.mark.parametrize("pace", [Pace(0.1, 0.01), Pace(1.0, 0.02), Pace(0.01, 0.03)])
 def test_training_validation_and_test_fit_together(settings: Any, left: float, pace: Pace) -> None:
-    now = fitted(settings, pace, left)
+    after = episodes_after(settings, "accuracy")
+    assert after == settings.val_episodes + settings.episodes  # calibration and test
+    now = fitted(settings, pace, left, after)
     validations = now.steps / now.val_every
     assert now.steps <= settings.steps and validations == int(validations) >= 1
-    took = now.steps * pace.step + pace.episode * (validations * now.val_episodes + now.episodes)
+    took = now.steps * pace.step + pace.episode * (validations * now.val_episodes + after)
     assert took <= left
     if now.steps < settings.steps:  # one interval more would be too much
         assert took + now.val_every * pace.step + pace.episode * now.val_episodes > left
@@ -47,7 +49,7 @@ def test_training_validation_and_test_fit_together(settings: Any, left: float, p
 
 
 def test_time_for_more_than_all_steps_changes_nothing(settings: Any) -> None:
-    assert fitted(settings, Pace(0.1, 0.01), 10**6) == settings
+    assert fitted(settings, Pace(0.1, 0.01), 10**6, 1200) == settings
 
 
 def test_a_schedule_comes_earlier_as_a_whole() -> None:
@@ -55,30 +57,67 @@ def test_a_schedule_comes_earlier_as_a_whole() -> None:
     assert shortened(before, 0.25) == {"kind": "linear", "steps": 2500, "every": 500, "table": {0: 1.0, 1000: 0.5}}
 
 
-def test_a_time_too_short_for_the_test_says_what_fits(settings: Any) -> None:
-    with pytest.raises(UserError, match=r"time=1h: too short. A step takes 0.1 s.* Type episodes=\d+ val_ep"):
-        fitted(settings, Pace(0.1, 1.0), 60)
+@pytest.mark.parametrize("left", [60, 5])
+def test_a_time_too_short_for_the_test_says_what_fits(settings: Any, left: float) -> None:
+    pace = Pace(0.1, 1.0)
+    with pytest.raises(UserError, match=r"time=1h: too short. A step takes 0.1 s.* Type .*time=\d+s\.") as said:
+        fitted(settings, pace, left, 1200)
+    advice = dict(word.strip(",.").split("=") for word in str(said.value).partition("Type ")[2].split() if "=" in word)
+    more = seconds(advice.pop("time")) - seconds("1h")
+    fitted(settings, pace, left + more * (1 - budget.SHARE - budget.KEPT), 1200)
+    assert bool(advice) == (left == 60)
+    if advice:
+        fewer = settings.having(**{key: int(value) for key, value in advice.items()})
+        fitted(fewer, pace, left, episodes_after(fewer, "accuracy"))
 
 
-def test_training_ends_for_the_test() -> None:
-    class At:
-        global_step, max_steps, should_stop = 5, 10, False
+class Clock:
+    """Turned by what would take time."""
 
-    for reserve, ends in ((0, False), (100, True)):
-        trainer, deadline = At(), Deadline(time.monotonic() + 50, reserve)
-        deadline.on_validation_end(trainer, None)
-        assert (deadline.passed, trainer.should_stop) == (ends, ends)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.steps = 0.0, 0
+        self.pace = self.later = Pace(1.0, 0.1)
+        for module in (budget, running):
+            monkeypatch.setattr(module, "time", self)
+        self.slow(monkeypatch, Learner, "training_step", lambda groups, _: self.step())
+        for name in ("validation_step", "test_step"):
+            self.slow(monkeypatch, Learner, name, lambda groups, _: sum(len(each.index) for each in groups))
+        self.slow(monkeypatch, judging, "_judged", lambda *_: 1)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def step(self) -> float:
+        self.steps += 1
+        self.pace = self.later if self.steps > 12 else self.pace  # the first measure the pace
+        return self.pace.step / self.pace.episode
+
+    def slow(self, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, episodes: Any) -> None:
+        """Calling it takes as long as so many evaluation episodes do now."""
+        before = getattr(owner, name)
+
+        def after(*given: Any) -> Any:
+            count = episodes(*given[isinstance(owner, type) :])
+            self.now += count * self.pace.episode
+            return before(*given)
+
+        monkeypatch.setattr(owner, name, after)
 
 
-def test_a_run_with_a_time_has_its_steps_and_schedule_in_its_settings(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fsl_cli.experiment.budget.measured", lambda *_: Pace(1.0, 0.001))
+@pytest.mark.parametrize(
+    ("later", "ends"), [(Pace(1.0, 0.1), False), (Pace(4.0, 0.1), True), (Pace(2.0, 0.2), True)], ids=str
+)
+def test_a_run_keeps_to_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: Pace, ends: bool) -> None:
+    clock = Clock(monkeypatch)
+    clock.later = later
     small = [
         "data.train_classes=12", "data.val_classes=6", "data.test_classes=6", "data.size=16", "train_query=2",
-        "query=2", "train_way=5", "backbone.filters=4", "steps=1000", "val_every=2", "val_episodes=4", "episodes=5",
-        "trainer=cpu", "schedule.kind=linear", "time=6s", f"out={tmp_path}", f"data.cache={tmp_path}",
+        "query=2", "train_way=5", "backbone.filters=4", "steps=1000", "val_every=200", "val_episodes=10",
+        "episodes=20", "trainer=cpu", "schedule.kind=linear", "time=80s", f"out={tmp_path}", f"data.cache={tmp_path}",
     ]  # fmt: skip
-    run = start(compose(small))
-    assert run.training and run.result
-    assert run.settings.steps == run.settings.schedule.get("steps") == run.training.steps < 6
+    run = running.start(compose(small), began=0.0)
+    assert run.training and run.result and run.calibration
+    steps = run.settings.steps
+    assert steps == run.settings.schedule.get("steps") and steps % run.settings.val_every == 0
+    assert (run.training.steps < steps) == ends
+    assert 60 < clock.now <= 80
