@@ -1,8 +1,8 @@
 """How fsl is built, read off its source: the rooms, the floors that they stand on, and who imports whom.
 
-A room is a folder of fsl_cli/, or a file that stands beside the folders; the package's faces, __init__ and __main__, are
-none. An arrow is an import, wherever in a file it stands. scripts/house_picture.py draws and counts what is read here;
-tests/test_architecture.py holds it to the rules.
+A room is a folder of fsl_cli/, or a file that stands beside the folders; the package's faces, __init__ and __main__,
+are none. An arrow is an import, wherever in a file it stands. scripts/house_picture.py draws and counts what is read
+here; tests/test_architecture.py holds it to the rules.
 """
 
 from __future__ import annotations

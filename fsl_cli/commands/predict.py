@@ -99,7 +99,7 @@ def main(words: Sequence[str]) -> None:
     if "--json" in words:
         print(json.dumps({"run": typed["run"], **as_json(found), "files": list(map(str, files))}, indent=2))
     else:
-        _show(found, files)
+        _show(found, files, not run.run.settings.steps)
 
 
 def _demand_rate(text: str) -> None:
@@ -116,9 +116,12 @@ def _demand_rate(text: str) -> None:
             )
 
 
-def _calibration_line(found: Predictions) -> str:
+def _calibration_line(found: Predictions, untrained: bool) -> str:
     """How far the probabilities can be believed."""
     if found.calibration == "none":
+        if untrained:
+            few = "two classes with two pictures or more would show how"
+            return f"probabilities are not calibrated, and strangers not told: {few}"
         how = (
             f": {command('fsl', 'test', f'run={found.run}')} fits a temperature"
             if (Path(found.run) / "config.yaml").exists()
@@ -138,7 +141,7 @@ def _demand_enough(typed: dict[str, str], chosen: Sequence[str]) -> None:
         raise UserError("fsl predict needs query=: type query=FOLDER. See fsl predict --help.")
 
 
-def _show(found: Predictions, files: Sequence[Path]) -> None:
+def _show(found: Predictions, files: Sequence[Path], untrained: bool) -> None:
     """A short table, the accuracy where labels are known, and which files were written."""
     from rich.table import Table
     from rich.text import Text
@@ -158,7 +161,7 @@ def _show(found: Predictions, files: Sequence[Path]) -> None:
     screen.print(table)
     if len(found.rows) > LISTED:
         screen.print(f"and {len(found.rows) - LISTED:,} more", highlight=False)
-    screen.print(_calibration_line(found), highlight=False)
+    screen.print(_calibration_line(found, untrained), highlight=False)
     if line := unknown_line(found):
         screen.print(line, highlight=False)
     if line := accuracy_line(found):

@@ -213,7 +213,7 @@ def _tables(console: Console, found: list[Section], one: Matrix | None) -> None:
     from rich.markup import escape
 
     from fsl_cli.report import matrix_formats
-    from fsl_cli.report.formats import EXPLAINED, THEIRS, Notes, table
+    from fsl_cli.report.formats import EXPLAINED, EXPLAINED_BELIEF, THEIRS, Notes, belief, table
     from fsl_cli.text import shown
 
     def plain(text: str) -> str:
@@ -235,6 +235,8 @@ def _tables(console: Console, found: list[Section], one: Matrix | None) -> None:
         console.print()
     if any(row.best for section in found for row in section.rows):
         remark(EXPLAINED if console.is_terminal else EXPLAINED.replace("Bold", "*"))
+    if not one and any(belief(section.rows) for section in found):
+        remark(EXPLAINED_BELIEF)
     if notes.lines:
         remark("\n".join([THEIRS, *(f"{escape(f'[{i}]')} {plain(line)}" for i, line in enumerate(notes.lines, 1))]))
 

@@ -61,8 +61,15 @@ def fit_unknown(sides: Sequence[Sides], temperature: float) -> Unknown | None:
         found[name] = (auroc(inside, outside), inside, outside)
     name = max(found, key=lambda name: found[name][0])
     area, inside, outside = found[name]
-    levels = np.quantile(inside.numpy(), np.linspace(0, 1, LEVELS)).tolist()
-    return Unknown(name, area, levels, *_logistic(inside, outside))
+    return Unknown(name, area, levels_of(inside), *_logistic(inside, outside))
+
+
+def levels_of(known: Tensor) -> list[float]:
+    """Quantiles 0, 0.005, ... 1 of scores (n,), such that another known picture is below each with that probability.
+
+    That is Weibull's kind of quantile; n scores cannot show what is rarer than one in n + 1: the first are the lowest.
+    """
+    return np.quantile(known.numpy(), np.linspace(0, 1, LEVELS), method="weibull").tolist()
 
 
 def threshold(levels: Sequence[float], rate: float) -> float:

@@ -112,8 +112,9 @@ def _newest(tests: list[Reported]) -> tuple[list[Reported], list[Path]]:
     """One test of each settings, seed and protocol, that of the most episodes: a repeat is no seed of its own."""
     newest: dict[Any, Reported] = {}
 
-    def order(test: Reported) -> tuple[int, float]:
-        return test.outcome.result.episodes, (test.outcome.folder / "result.json").stat().st_mtime
+    def order(test: Reported) -> tuple[int, bool, float]:
+        result = test.outcome.result  # open=true: the same episodes, and more is known of them
+        return result.episodes, result.open is not None, (test.outcome.folder / "result.json").stat().st_mtime
 
     for test in sorted(tests, key=order):
         result = test.outcome.result

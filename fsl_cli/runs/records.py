@@ -105,6 +105,7 @@ class Calibration:
     levels: list[float] = field(default_factory=list)  # quantiles of the scores of known queries, 0 to 1
     slope: float = 0.0  # the probability of no class, where half the pictures are of none, is
     intercept: float = 0.0  # sigmoid(slope * score + intercept)
+    known: int = 0  # known pictures that the levels are of; 0: thousands of queries
 
 
 Record = TypeVar("Record", Training, Result, Calibration)

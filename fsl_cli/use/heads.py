@@ -107,7 +107,8 @@ def _tried(name: str, words: tuple[str, ...], features: Tensor, y: Tensor) -> Tr
     right = predicted == found.y
     temperature = fit_temperature([Judged(found.logits, found.y)])
     # the highest logit told strangers best, of what was compared on miniImageNet: also its probability, and the energy
-    known, unknown = rounds.strangers(algorithm, features, y, lambda logits: -logits.amax(-1))
+    sides = rounds.strangers(algorithm, features, y)
+    known, unknown = (torch.cat([-part.amax(-1) for part in parts]) for parts in zip(*sides, strict=True))
     way = int(y.max()) + 1
     confusion = np.zeros((way, way), dtype=np.int64)
     np.add.at(confusion, (found.y.numpy(), predicted.numpy()), 1)

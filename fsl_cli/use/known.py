@@ -12,11 +12,10 @@ from fsl_cli.data.decode import Classes
 from fsl_cli.data.layouts import find
 from fsl_cli.data.listed import Chosen
 from fsl_cli.errors import UserError
-from fsl_cli.experiment.calibration import Judged, fit_temperature
 from fsl_cli.use.calibrated import fit
+from fsl_cli.use.from_support import HOW, calibration_of
 from fsl_cli.use.kept_features import items
 from fsl_cli.use.predictor import FewShotClassifier, Predictor, given
-from fsl_cli.use.rounds import judged
 from fsl_cli.use.shelf import Support, corrections, kept
 
 
@@ -49,17 +48,17 @@ def read_support(run: Predictor, root: str, on_error: str, skipped: list[str], s
 
 
 def learn(run: Predictor, support: Support, trust: Sequence[str] = ()) -> FewShotClassifier:
-    """What `run` learns from a support set; where nobody trained it, with a temperature that the set itself tells."""
+    """What `run` learns from a support set; where nobody trained it, with a temperature and a threshold that
+    the set itself tells."""
     counts = Counter(support.labels)
     if len(counts) > 1:
         fit(run.run, len(counts), list(counts.values()), trust)
     classify = run.adapt_pixels(support.items, support.labels)
     if run.backbone and not classify.calibration and not run.run.settings.steps:
         with given(run.backbone, True):
-            found = judged(run.algorithm, support.items.to(run.device), classify.support.y[0])
-        if len(torch.unique(found.y)) > 1:
-            classify.temperature = fit_temperature([Judged(found.logits.cpu(), found.y.cpu())])
-            classify.calibrated = "fitted on the support set, each picture judged by the others"
+            found = calibration_of(run.algorithm, support.items.to(run.device), classify.support.y[0])
+        if found:
+            classify.take(found, HOW)
     return classify
 
 

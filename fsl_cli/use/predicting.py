@@ -11,7 +11,7 @@ from fsl_cli.settings.registry import names
 if TYPE_CHECKING:
     from fsl_cli.data.decode import File
     from fsl_cli.use.predictions import Predictions
-    from fsl_cli.use.predictor import Predictor
+    from fsl_cli.use.predictor import FewShotClassifier, Predictor
     from fsl_cli.use.shelf import Support
 
 
@@ -29,6 +29,7 @@ def predicted(run: Predictor, support: Support, typed: dict[str, str], html: boo
 
     rate = None if typed["unknown"] == "off" else float(typed["unknown"])
     classify = learn(run, support, names(typed["trust"]))
+    rate = _shown_rate(rate, classify)
     words = [typed["query"]] if Path(typed["query"]).expanduser().exists() else names(typed["query"])
     lost: list[str] = []
     asked = {query.file.name: query for query in queries(words, classify.classes, lost)}
@@ -54,10 +55,20 @@ def predicted(run: Predictor, support: Support, typed: dict[str, str], html: boo
     of_support = dict(zip(support.files, classify.support.y[0].tolist(), strict=True))
     neighbours = {row.nearest for row in rows if row.file in thumbnails}
     thumbnails |= {name: thumbnail_of(name, support.sources) for name in neighbours - thumbnails.keys()}
-    rate = rate if classify.tells_unknown else None
     algorithm, how = run.run.settings.choices["algo"], (classify.temperature, classify.calibrated, rate)
     used = typed["run"] or described(run)
     return Predictions(used, algorithm, classify.classes, of_support, rows, skipped, thumbnails, *how)
+
+
+def _shown_rate(rate: float | None, classify: FewShotClassifier) -> float | None:
+    """The share of false alarms that is asked for, or the smallest that can be shown; None where nothing can."""
+    if rate is None or not classify.tells_unknown:
+        return None
+    fewest = classify.fewest_alarms
+    if rate < fewest:
+        few = f"{round(1 / fewest) - 1} known pictures, each judged by the others, cannot show fewer false alarms than"
+        print(f"unknown={rate:g}: {few} {fewest:.1%}.", file=sys.stderr)
+    return max(rate, fewest)
 
 
 def _tell_copies(support: Support, digests: dict[str, str]) -> None:

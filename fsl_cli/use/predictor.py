@@ -146,9 +146,13 @@ class FewShotClassifier:
         with torch.no_grad(), given(predictor.backbone, support.x.ndim == 3):
             self.logits = predictor.algorithm.adapt(support)  # scaled images (1, m, C, H, W) -> (1, m, classes)
         shots = support.y.flatten().bincount().tolist()
-        self.calibration, self.calibrated = predictor.calibration(len(classes), shots)
-        self.temperature = self.calibration.temperature if self.calibration else 1.0
+        self.take(*predictor.calibration(len(classes), shots))
         self._known: Tensor | None = None
+
+    def take(self, calibration: Calibration | None, how: str) -> None:
+        """Divide logits by its temperature, and tell strangers by its threshold; `how` they were found."""
+        self.calibration, self.calibrated = calibration, how
+        self.temperature = calibration.temperature if calibration else 1.0
 
     def __call__(self, images: Iterable[Any]) -> Tensor:
         """The probability of each class for images as `Predictor.adapt` takes them: (m, classes), on the CPU."""
@@ -162,8 +166,13 @@ class FewShotClassifier:
 
     @property
     def tells_unknown(self) -> bool:
-        """Whether validation has shown how to tell what is of no class."""
+        """Whether validation, or the support set, has shown how to tell what is of no class."""
         return self.calibration is not None and self.calibration.score is not None
+
+    @property
+    def fewest_alarms(self) -> float:
+        """The smallest share of false alarms that so many known pictures can show."""
+        return 1 / (self.calibration.known + 1) if self.calibration and self.calibration.known else 0.0
 
     @torch.no_grad()
     def judged(self, pixels: Tensor, rate: float | None = None) -> tuple[Tensor, list[tuple[float | None, bool]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.episodes import Examples
+from fsl_cli.experiment.unknowns import Sides
 
 ROUNDS = 5  # at most; a class of five pictures or fewer loses one of them in each
 
@@ -48,26 +48,28 @@ def judged(algorithm: Algorithm, features: Tensor, y: Tensor) -> Judged:
 
 
 @torch.no_grad()
-def strangers(
-    algorithm: Algorithm, features: Tensor, y: Tensor, score: Callable[[Tensor], Tensor]
-) -> tuple[Tensor, Tensor]:
-    """The `score` (m,) of logits (m, way) of pictures that a head has not seen: of its classes, and of others.
+def strangers(algorithm: Algorithm, features: Tensor, y: Tensor) -> list[Sides]:
+    """What heads say of pictures that they have not seen, of their classes and of others, round by round.
 
-    In each round a share of the classes is left out whole, and some pictures of the others.
+    In each round a share of the classes is left out whole, and a picture in five, or one, of each of the others. Of
+    two classes none can be left out: what is said of the other class alone stands for it.
     """
-    turn, way = rounds(y), int(y.max()) + 1
-    count = min(ROUNDS, way // 2)  # two classes stay in each round
-    known, unknown = [], []
-    for number in range(count):
-        hidden = torch.arange(way) % count == number
+    counts, turn = y.bincount(), rounds(y)
+    way = len(counts)
+    if way == 2:
+        found = judged(algorithm, features, y)
+        return [Sides(found.logits, found.logits.gather(1, 1 - found.y.unsqueeze(1)))]
+    shares = 3 if way == 3 else min(ROUNDS, way // 2)  # two classes stay in each round
+    sides = []
+    for number in range(shares):
+        hidden = torch.arange(way, device=y.device) % shares == number
         label = (~hidden).cumsum(0) - 1  # of the classes that stay, in the head that does not know the others
-        shown = ~hidden[y]
-        rest, out = shown & (turn != number), shown & (turn == number)
+        shown, mine = ~hidden[y], turn == number % counts.clamp(max=ROUNDS)[y]
+        out = shown & mine  # never its class's only one
+        rest = shown & ~out
         said = _said(algorithm, features[rest], label[y[rest]], torch.cat([features[out], features[~shown]]))
-        scores = score(said)
-        known.append(scores[: int(out.sum())])
-        unknown.append(scores[int(out.sum()) :])
-    return torch.cat(known), torch.cat(unknown)
+        sides.append(Sides(said[: int(out.sum())], said[int(out.sum()) :]))
+    return sides
 
 
 def _said(algorithm: Algorithm, support: Tensor, y: Tensor, queries: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from fsl_cli.data.tasks import Batch
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.assemble import assemble
 from fsl_cli.experiment.judging import _judged
-from fsl_cli.experiment.unknowns import SCORES, Sides, auroc, fit_unknown, score, threshold
+from fsl_cli.experiment.unknowns import SCORES, Sides, auroc, fit_unknown, levels_of, score, threshold
 
 SAMPLER = Sampler(np.array([20] * 12), way=5, shot=2, query=6)
 
@@ -72,6 +72,16 @@ def test_the_threshold_has_its_rate_and_the_best_score_is_taken() -> None:
     assert float(alarms) == pytest.approx(0.05, abs=0.002)
     chance = (found.slope * score(found.score, torch.cat([inside, outside]), 1.0) + found.intercept).sigmoid()
     assert float(chance[:4000].mean()) < 0.25 < 0.75 < float(chance[4000:].mean())
+
+
+def test_few_known_pictures_give_a_threshold_of_the_stated_rate_too() -> None:
+    """Of ten scores the lowest is below another one in eleven times, and nothing rarer can be said."""
+    dice = torch.Generator().manual_seed(0)
+    drawn = [levels_of(torch.randn(10, generator=dice)) for _ in range(4000)]
+    for rate, shown in ((0.3, 0.3), (1 / 11, 1 / 11), (0.01, 1 / 11)):
+        limits = torch.tensor([threshold(levels, rate) for levels in drawn])
+        below = torch.special.ndtr(limits.double()).mean()  # of another score of the same kind
+        assert float(below) == pytest.approx(shown, abs=0.01)
 
 
 def test_nothing_outside_is_no_score() -> None:

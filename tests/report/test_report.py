@@ -125,6 +125,19 @@ def test_tests_of_more_and_fewer_episodes_share_a_table_each_with_all_of_its_own
     assert table(section, Notes())[0] == ["method", "episodes", "seeds", "accuracy (%)", "±", "published"]
 
 
+def test_how_far_probabilities_can_be_believed_stands_beside_them(tmp_path: Path) -> None:
+    """After the temperature where there is one; an open test counts before a newer closed one of the same episodes."""
+    told = {"ece": 0.2, "ece_calibrated": 0.0123, "loss": 3.5, "loss_calibrated": 0.25}
+    folder = a_run(tmp_path / "a", HIGH, **told, open={"auroc": 0.875})
+    a_test(folder / "tests" / "closed", HIGH, algorithm="maml", changes=[], **told)
+    a_run(tmp_path / "b", LOW, algo="anil", loss=1.5, ece=0.5)
+    [section] = sections(gather([tmp_path]).tests)
+    header, first, second = table(section, Notes())
+    own = header.index("ECE (%)")
+    assert header[own : own + 3] == ["ECE (%)", "NLL", "AUROC (%)"]
+    assert (first[own : own + 3], second[own : own + 3]) == (["1.23", "0.250", "87.50"], ["50.00", "1.500", ""])
+
+
 def test_of_two_tests_of_one_run_that_of_more_episodes_counts(tmp_path: Path) -> None:
     folder = a_run(tmp_path / "a", HIGH)
     a_test(folder / "tests" / "fewer", {i: HIGH[i] for i in range(20)}, algorithm="maml", changes=["episodes=20"])

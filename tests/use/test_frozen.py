@@ -44,7 +44,7 @@ def pictures(folder: Path, count: int, names: list[str] | None = None, seed: int
         (folder / name).mkdir(parents=True)
         for i in range(count):
             noise = dice.integers(-30, 30, (48, 64, 3))
-            pixels = (np.array(COLOURS[name]) + noise).clip(0, 255).astype(np.uint8)
+            pixels = (np.array(COLOURS.get(name, (120, 120, 120))) + noise).clip(0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{i}.png")
     return folder
 
@@ -87,10 +87,31 @@ def test_probabilities_are_by_a_temperature_that_the_support_set_tells(tmp_path:
     assert min(sure) > 0.7
 
 
+def test_a_stranger_is_told_by_what_the_support_set_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    known = pictures(tmp_path / "known", 4)
+    pictures(tmp_path / "new", 4, ["ash", "oak"], seed=1)
+    pictures(tmp_path / "strange", 4, ["stranger"])
+    words = ["predict", f"support={known}", f"query={tmp_path}/new,{tmp_path}/strange", *SMALL]
+    run(words)
+    said = capsys.readouterr()
+    assert "unknown=0.05: 16 known pictures, each judged by the others, cannot show fewer false alarms than" in said.err
+    found = rows(tmp_path / "predictions")
+    called = [Path(file).parent.name == "stranger" for file, label in found.items() if label == "unknown"]
+    assert sum(called) == 4 and len(called) <= 6
+    run([*words, "unknown=off"])
+    assert "unknown" not in rows(tmp_path / "predictions").values()
+    for name in COLOURS:
+        for path in sorted((known / name).iterdir())[1:]:
+            path.unlink()
+    capsys.readouterr()
+    run(words)
+    assert "not calibrated, and strangers not told: two classes with two pictures" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("algo", ["protonet", "metabaseline", "rfs", "metaoptnet", "baseline"])
 def test_any_head_on_features_will_do(algo: str, tmp_path: Path) -> None:
     known, new = pictures(tmp_path / "known", 3), pictures(tmp_path / "new", 2, seed=1)
-    run(["predict", f"support={known}", f"query={new}", f"algo={algo}", *SMALL])
+    run(["predict", f"support={known}", f"query={new}", f"algo={algo}", "unknown=off", *SMALL])
     assert all(Path(file).parent.name == label for file, label in rows(tmp_path / "predictions").items())
 
 
@@ -253,11 +274,21 @@ def test_each_picture_is_judged_once_by_a_head_that_has_not_seen_it(counts: list
 def test_strangers_are_of_classes_that_the_head_does_not_know() -> None:
     y = torch.arange(6).repeat_interleave(3)
     spy = Memory()
-    known, unknown = rounds.strangers(spy, y.double().unsqueeze(1), y, lambda logits: logits.sum(-1))
+    sides = rounds.strangers(spy, y.double().unsqueeze(1), y)
+    known, unknown = (torch.cat([part.sum(-1) for part in parts]) for parts in zip(*sides, strict=True))
     assert unknown.shape == (18,) and not unknown.any(), "the number of a hidden class was never shown"
     assert (known == 2).all(), "the two others of its class were"
     seen = Counter(int(number) for taught in spy.taught for number in set(taught))
     assert len(spy.taught) == 3 and all(count == 2 for count in seen.values())
+
+
+@pytest.mark.parametrize("counts", [[3, 3], [3, 3, 3], [1, 2, 6], [1, 1, 2, 2]])
+def test_few_classes_and_pictures_have_strangers_too(counts: list[int]) -> None:
+    y = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    sides = rounds.strangers(Memory(), y.double().unsqueeze(1), y)
+    assert sum(len(side.outside) for side in sides) == len(y)
+    assert any(len(side.inside) for side in sides)
+    assert not any(side.outside.any() for side in sides)
 
 
 def test_nearest_means_by_hand(float64: None) -> None:

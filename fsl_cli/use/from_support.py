@@ -1,0 +1,50 @@
+"""How far a head that nobody validated can be believed: what its support set alone tells, each picture judged unseen.
+
+What it cannot tell: the heads that judge have learned from a fifth fewer pictures, so they are a little less sure than
+the one in use; and strangers are played by classes of the set, where real ones may be more like these, or less.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.experiment.calibration import Judged, calibration_error, fit_temperature, nll
+from fsl_cli.experiment.unknowns import Sides, fit_unknown, levels_of, score
+from fsl_cli.runs.records import Calibration
+from fsl_cli.use import rounds
+
+HOW = "fitted on the support set, each picture judged by the others"
+
+
+def calibration_of(algorithm: Algorithm, features: Tensor, y: Tensor) -> Calibration | None:
+    """A temperature, and what tells strangers, for a head on features (n, d) with labels (n,).
+
+    The threshold is by all classes at once, as in use; which score, and how likely strangers have it, by heads from
+    which classes are hidden. None where fewer than two classes have two pictures.
+    """
+    counts = y.bincount()
+    if int((counts > 1).sum()) < 2:
+        return None
+    found = rounds.judged(algorithm, features, y)
+    known = [Judged(found.logits.cpu(), found.y.cpu())]
+    temperature = fit_temperature(known)
+    sides = [Sides(*(part.cpu() for part in each)) for each in rounds.strangers(algorithm, features, y)]
+    unknown = fit_unknown(sides, temperature)
+    told = unknown._asdict() if unknown else {}
+    if unknown:
+        told |= {"levels": levels_of(score(unknown.score, known[0].logits, temperature)), "known": len(found.y)}
+    shots = [int(counts.min()), int(counts.max())]
+    return Calibration(
+        step=0,
+        way=len(counts),
+        shot=shots[0] if shots[0] == shots[1] else shots,
+        norm="running",
+        episodes=0,
+        temperature=temperature,
+        nll=nll(known),
+        nll_calibrated=nll(known, temperature),
+        ece=calibration_error(known),
+        ece_calibrated=calibration_error(known, temperature),
+        **told,
+    )
