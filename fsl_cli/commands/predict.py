@@ -38,12 +38,13 @@ and kind. What is left out is named.
 query: sub-folders, or a column label, that name classes tell how many predictions are right.
 Neither a GPU is needed nor the data that a run was trained on. For drawings and scans, train a run of such.
 
-Prints, for example:
-  file                     label      next
-  photos/new/ash/1.jpg     ash 98.1%  oak 1.2%
+Prints the most doubtful first, for example:
+  file                     label      next       doubt
+  photos/new/ash/1.jpg     ash 51.1%  oak 46.2%  two classes are close
   …
   accuracy 93.33%, 28 of 30 pictures whose class is known
-and writes predictions.csv (file, label, probability of each class and of none), predictions.html and confusion.png."""
+and writes predictions.csv (file, label, probability of each class and of none, doubt), predictions.html and
+confusion.png."""
 
 LISTED = 10  # pictures in the terminal
 DEFAULTS = {
@@ -150,17 +151,20 @@ def _show(found: Predictions, files: Sequence[Path], untrained: bool) -> None:
     from fsl_cli.text import shown
     from fsl_cli.use.predictions import accuracy_line, per_class, unknown_line
 
-    table = Table("file", "label", "next", box=None, pad_edge=False)
-    for row in found.rows[:LISTED]:
+    first = found.doubtful_first()[:LISTED]
+    why = ["doubt"] if any(map(found.why, first)) else []
+    table = Table("file", "label", "next", *why, box=None, pad_edge=False)
+    for row in first:
         best, *others = (f"{shown(name)} {share:.1%}" for name, share in found.best(row, 2))
         style = "" if row.true in (None, found.label(row)) else "red"
         if row.is_unknown:
             best, others = f"{found.no_class} {row.unknown:.1%}", [best]
-        table.add_row(Text(shown(row.file), overflow="fold"), Text(best, style), Text("".join(others)))
+        reason = [found.why(row)] if why else []
+        table.add_row(Text(shown(row.file), overflow="fold"), Text(best, style), Text("".join(others)), *reason)
     screen = console()
     screen.print(table)
     if len(found.rows) > LISTED:
-        screen.print(f"and {len(found.rows) - LISTED:,} more", highlight=False)
+        screen.print(f"and {len(found.rows) - LISTED:,} more, less doubtful", highlight=False)
     screen.print(_calibration_line(found, untrained), highlight=False)
     if line := unknown_line(found):
         screen.print(line, highlight=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from io import BytesIO
 from itertools import islice
 
@@ -37,26 +37,18 @@ def fitted(image: Image.Image, size: int, channels: int) -> Images:
 
 
 def photos(
-    classes: Classes,
-    size: int,
-    channels: int,
-    on_error: str,
-    skipped: list[str],
-    also: Callable[[File], None] | None = None,
+    classes: Classes, size: int, channels: int, on_error: str, skipped: list[str]
 ) -> Iterator[tuple[list[tuple[str, File]], Images]]:
     """All images (n, channels, size, size) of these files, class by class, in pieces; each with its class and file.
 
-    With `on_error="skip"` files that cannot be read are left out and added to `skipped`. `also` is called with each
-    file that can be read, in a thread. Raises UserError as `decode` does.
+    With `on_error="skip"` files that cannot be read are left out and added to `skipped`. Raises UserError as
+    `decode` does.
     """
     bad = set[str]()
 
     def image(file: File, size: int) -> Images:
         try:
-            found = photo(file, size, channels)
-            if also:
-                also(file)
-            return found
+            return photo(file, size, channels)
         except Exception:
             bad.add(file.name)
             raise

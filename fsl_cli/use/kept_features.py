@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -30,11 +30,7 @@ class Picture(NamedTuple):
 
 
 def items(
-    run: Predictor,
-    classes: Classes,
-    on_error: str,
-    skipped: list[str],
-    also: Callable[[File], None] = lambda file: None,
+    run: Predictor, classes: Classes, on_error: str, skipped: list[str]
 ) -> Iterator[tuple[list[Picture], Tensor]]:
     """The pictures of these files as the method needs them, class by class, in pieces.
 
@@ -43,7 +39,7 @@ def items(
     digests = {file.name: _digest(file) for files in classes.values() for file in files}
     size, channels = run.image.size, run.image.channels
     if not run.backbone:
-        for pairs, images in photos(classes, size, channels, on_error, skipped, also):
+        for pairs, images in photos(classes, size, channels, on_error, skipped):
             yield [Picture(label, file, digests[file.name]) for label, file in pairs], torch.from_numpy(images)
         return
     kept = Kept(cache_folder(None) / "pictures" / f"{run.key}.sqlite")
@@ -52,9 +48,7 @@ def items(
     if on_error == "skip":  # a class of which nothing can be read is refused: of one that is known, something can
         for name, own in new.items():
             own += [file for file in classes[name] if digests[file.name] in known][:1]
-    for file in (file for files in classes.values() for file in files if digests[file.name] in known):
-        also(file)
-    for pairs, images in photos(new, size, channels, on_error, skipped, also) if new else ():
+    for pairs, images in photos(new, size, channels, on_error, skipped) if new else ():
         rows = run.embedded(torch.from_numpy(images))
         found = {digests[file.name]: row for (_, file), row in zip(pairs, rows, strict=True)}
         kept.write(found)

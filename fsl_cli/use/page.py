@@ -1,87 +1,144 @@
-"""What fsl predict found, to look at: a page that needs no network and no other file, and a confusion matrix."""
+"""What fsl predict found, to look at: a page that needs no network, no other file and no script."""
 
 from __future__ import annotations
 
 import base64
+import math
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
-from fsl_cli.data.decode import File
+from fsl_cli.data.decode import WORKERS, File
 from fsl_cli.text import html
 from fsl_cli.use.predictions import Prediction, Predictions, accuracy_line, unknown_line
 
+PICTURED = 2000  # pictures on a page at most
 SIDE = 128  # pixels of a thumbnail
+DECADES = 3  # of a bar: from 0.1% to all
+STATES = ("right", "wrong", "unsure", "unknown")  # which the page shows alone where asked
 STYLE = """
 body { font: 14px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; color: #222 }
+b, .file { white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: isolate }
+.show { display: inline-block; border: 1px solid #999; border-radius: 1em; padding: .2em .9em; margin: 0 .4em 1em 0 }
+.show { cursor: pointer } input { position: absolute; opacity: 0 } input:checked + .show { background: #1f4e8c }
+input:checked + .show { color: #fff } input:focus-visible + .show { outline: 3px solid #f0a000 }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(21em, 1fr)); gap: 1em }
 .card { border: 1px solid #ccc; border-left: 6px solid #bbb; border-radius: 6px; padding: .6em }
-.card { display: flex; gap: .8em }
-.right { border-left-color: #2a9d4a } .wrong { border-left-color: #d33 }
-.card img { width: 8em; height: 8em; object-fit: cover; border-radius: 4px; image-rendering: auto }
-.card .near img { width: 3em; height: 3em; vertical-align: middle; margin-right: .4em }
-.say { flex: 1; min-width: 0 } .file { color: #666; font-size: 12px; overflow-wrap: anywhere }
+.card { display: flex; gap: .8em; content-visibility: auto; contain-intrinsic-size: auto 11em }
+.right { border-left-color: #2a9d4a } .wrong { border-left-color: #d33 } .unknown { border-left-color: #7a4fbf }
+.card img { width: 8em; height: 8em; object-fit: cover; border-radius: 4px }
+.near { display: flex; gap: .4em; align-items: center } .near img { width: 3em; height: 3em; flex: none }
+.say { flex: 1; min-width: 0 } .file { color: #666; font-size: 12px }
 .bar { position: relative; background: #f1f1f1; margin: 2px 0; border-radius: 3px; overflow: hidden }
-.bar i { position: absolute; inset: 0 auto 0 0; background: #bcd7f5 }
+.bar { background: repeating-linear-gradient(90deg, #f1f1f1 0 calc(33.33% - 1px), #ccc calc(33.33% - 1px) 33.33%) }
+.bar i { position: absolute; inset: 0 auto 0 0; background: #bcd7f5; opacity: .85 }
 .bar span { position: relative; display: flex; justify-content: space-between; gap: 1em; padding: 0 .4em }
-.near, .truth { font-size: 12px; margin-top: .4em }
+.why { color: #9a5b00 } .near, .truth { font-size: 12px; margin-top: .4em }
 """
 
 
-def thumbnail(file: File) -> str:
-    """A small picture as a data URI, cut as the run sees it, in colour."""
+def thumbnails(found: Predictions, read: dict[str, File]) -> dict[str, str]:
+    """File -> data URI of the pictures that a page shows, the most doubtful, and of their nearest support pictures.
+
+    `read` are files that are known by their names; of others the name is a path.
+    """
+    rows = found.doubtful_first()[:PICTURED]
+    wanted = sorted({name for row in rows for name in (row.file, row.nearest, row.own)})
+    with ThreadPoolExecutor(WORKERS) as pool:
+        return dict(zip(wanted, pool.map(lambda name: _thumbnail(name, read), wanted), strict=True))
+
+
+def _thumbnail(name: str, read: dict[str, File]) -> str:
+    """A small picture, cut as the run sees it, in colour; nothing to see where the file is not there any more."""
     from PIL import Image
 
     from fsl_cli.data.photos import photo
 
     buffer = BytesIO()
-    Image.fromarray(photo(file, SIDE, 3).transpose(1, 2, 0)).save(buffer, "JPEG", quality=80)
+    try:
+        pixels = photo(read.get(name) or File(name, Path(name).expanduser().read_bytes), SIDE, 3)
+    except OSError:
+        return _uri("svg+xml", b'<svg xmlns="http://www.w3.org/2000/svg"/>')
+    Image.fromarray(pixels.transpose(1, 2, 0)).save(buffer, "JPEG", quality=80)
     return _uri("jpeg", buffer.getvalue())
 
 
-def thumbnail_of(name: str, sources: dict[str, File]) -> str:
-    """The same of a picture that was read, or that lies where it is said to; nothing to see where it does not."""
-    try:
-        return thumbnail(sources.get(name) or File(name, Path(name).expanduser().read_bytes))
-    except OSError:
-        return _uri("svg+xml", b'<svg xmlns="http://www.w3.org/2000/svg"/>')
-
-
 def page(found: Predictions, matrix: Path | None) -> str:
-    """The page: what is wrong comes first, then what is least sure. `matrix` is the confusion matrix's picture."""
-    cards = [row for row in found.rows if row.file in found.thumbnails]
-    cards.sort(key=lambda row: (row.true in (None, found.label(row)), max(row.probabilities)))
-    more = f", of which the first {len(cards):,} are shown" if len(cards) < len(found.rows) else ""
-    known = "".join(f"<p><b>{html(line)}</b></p>" for line in (unknown_line(found), accuracy_line(found)) if line)
+    """The page, the most doubtful pictures first. `matrix` is the confusion matrix's picture."""
+    rows = [row for row in found.doubtful_first() if row.file in found.thumbnails]
+    if not any(row.true for row in found.rows):  # folders without any class's name say nothing
+        rows = [row._replace(told=False) for row in rows]
+    states = [_states(found, row) for row in rows]
+    unknown = f", {sum(row.is_unknown for row in found.rows):,} of them unknown" if found.rate is not None else ""
+    part = f" The {len(rows):,} most doubtful are shown." if len(rows) < len(found.rows) else ""
+    lines = "".join(f"<p><b>{html(line)}</b></p>" for line in (unknown_line(found), accuracy_line(found)) if line)
     if matrix:
-        known += f'<details><summary>Confusion matrix</summary><img src="{_uri("png", matrix.read_bytes())}"></details>'
+        picture = f'<img alt="confusion matrix" src="{_uri("png", matrix.read_bytes())}">'
+        lines += f"<details><summary>Confusion matrix</summary>{picture}</details>"
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Predictions</title><style>{STYLE}</style>
-<h1>{len(found.rows):,} pictures{more}</h1>
-<p>{html(found.algorithm)}, {html(found.run)}: {len(found.support):,} support pictures of
-{len(found.classes):,} classes. What is wrong comes first, then what is least sure.</p>
-{known}
+<title>Predictions</title><style>{STYLE}{"".join(map(_rule, STATES))}</style>
+<h1>{len(found.rows):,} pictures{unknown}</h1>
+<p>{html(found.algorithm)}, <b>{html(found.run)}</b>: {len(found.support):,} support pictures of
+{len(found.classes):,} classes. The most doubtful come first.{part} Bars are of a logarithmic scale, from 0.1% at the
+left over 1% and 10% to all.</p>
+{lines}
+{_choice("all", len(rows), True)}{"".join(_choice(state, sum(state in each for each in states)) for state in STATES)}
 <div class="grid">
-{"".join(_card(found, row) for row in cards)}</div></html>
+{"".join(_card(found, row, state) for row, state in zip(rows, states, strict=True))}</div></html>
 """
 
 
-def _card(found: Predictions, row: Prediction) -> str:
-    state = "" if row.true is None else "right" if row.true == found.label(row) else "wrong"
-    bars = "".join(
-        f'<div class="bar"><i style="width:{share:.1%}"></i><span><b>{html(name)}</b>{share:.1%}</span></div>'
-        for name, share in found.best(row, 3)
-    )
+def _states(found: Predictions, row: Prediction) -> list[str]:
+    """What the page's choices call a picture: unknown or else right, wrong or neither, and unsure."""
     if row.is_unknown:
-        bars = f'<div class="bar"><span><b>{html(found.no_class)}</b>{row.unknown:.1%}</span></div>{bars}'
-    truth = f'<div class="truth">is <b>{html(row.true)}</b></div>' if row.true and state == "wrong" else ""
-    near = html(found.classes[found.support[row.nearest]])
+        return ["unknown"]
+    states = ["unsure"] if found.why(row) else []
+    if row.true is not None:
+        states.append("right" if row.true == found.label(row) else "wrong")
+    elif row.told and found.rate is not None:  # of no class, and called one
+        states.append("wrong")
+    return states
+
+
+def _rule(state: str) -> str:
+    return f"#{state}:checked ~ .grid .card:not(.{state}) {{ display: none }}\n"
+
+
+def _choice(state: str, count: int, chosen: bool = False) -> str:
+    """A button that leaves the pictures of one state on the page; none where there are none."""
+    button = f'<input type="radio" name="show" id="{state}"{" checked" if chosen else ""}>'
+    return f'{button}<label class="show" for="{state}">{state} {count:,}</label>' if count else ""
+
+
+def _card(found: Predictions, row: Prediction, states: Iterable[str]) -> str:
+    bars = "".join(_bar(name, share) for name, share in found.best(row, 3))
+    if row.is_unknown:
+        bars = f"{_bar(found.no_class, row.unknown or 0)}{bars}"
+    why = f'<div class="why">{found.why(row)}</div>' if found.why(row) else ""
+    truth = "" if not row.told else "is of no class" if row.true is None else f"is <b>{html(row.true)}</b>"
+    truth = f'<div class="truth">{truth}</div>' if truth and row.true != found.answer(row) else ""
+    near = _near(found, row.nearest, "nearest of all")
+    near = near if row.own == row.nearest else _near(found, row.own, "nearest of its class") + near
     return (
-        f'<div class="card {state}"><img loading="lazy" src="{found.thumbnails[row.file]}">'
-        f'<div class="say"><div class="file">{html(row.file)}</div>{bars}{truth}'
-        f'<div class="near" title="{html(row.nearest)}"><img loading="lazy" src="{found.thumbnails[row.nearest]}">'
-        f"nearest support: {near}</div></div></div>\n"
+        f'<div class="card {" ".join(states)}"><img loading="lazy" alt="" src="{found.thumbnails[row.file]}">'
+        f'<div class="say"><div class="file">{html(row.file)}</div>{bars}{why}{truth}{near}</div></div>\n'
     )
+
+
+def _bar(name: str, share: float) -> str:
+    """A class and its probability, at the length of the probability's logarithm."""
+    width = max(0.0, 1 + math.log10(share) / DECADES) if share > 0 else 0.0
+    percent = "under 0.1%" if share < 0.001 else f"{share:.1%}"
+    return f'<div class="bar"><i style="width:{width:.1%}"></i><span><b>{html(name)}</b>{percent}</span></div>'
+
+
+def _near(found: Predictions, file: str, what: str) -> str:
+    """A support picture, and of which class it is."""
+    name = html(found.classes[found.support[file]])
+    picture = f'<img loading="lazy" alt="" src="{found.thumbnails[file]}">'
+    return f'<div class="near" title="{html(file)}">{picture}<span>{what}: <b>{name}</b></span></div>'
 
 
 def _uri(kind: str, content: bytes) -> str:

@@ -9,22 +9,18 @@ from typing import TYPE_CHECKING, Any
 from fsl_cli.settings.registry import names
 
 if TYPE_CHECKING:
-    from fsl_cli.data.decode import File
     from fsl_cli.use.predictions import Predictions
     from fsl_cli.use.predictor import FewShotClassifier, Predictor
     from fsl_cli.use.shelf import Support
 
 
-PICTURED = 2000  # pictures on a page at most
-
-
 def predicted(run: Predictor, support: Support, typed: dict[str, str], html: bool, skipped: list[str]) -> Predictions:
-    """Read the pictures in pieces and predict; thumbnails are made on the way."""
+    """Read the pictures in pieces and predict; thumbnails are made of those that a page shows."""
     from fsl_cli.data.queries import queries
     from fsl_cli.use.frozen import described
     from fsl_cli.use.kept_features import items
     from fsl_cli.use.known import learn
-    from fsl_cli.use.page import thumbnail, thumbnail_of
+    from fsl_cli.use.page import thumbnails
     from fsl_cli.use.predictions import Prediction, Predictions
 
     rate = None if typed["unknown"] == "off" else float(typed["unknown"])
@@ -36,28 +32,24 @@ def predicted(run: Predictor, support: Support, typed: dict[str, str], html: boo
     for line in lost:
         print(f"query: left out: {line}.")
     digests: dict[str, str] = {}  # of the new pictures
-    shown = set(list(asked)[:PICTURED]) if html else set()
-    thumbnails: dict[str, str] = {}
-
-    def look(file: File) -> None:
-        if file.name in shown:
-            thumbnails[file.name] = thumbnail(file)
-
     rows, files = [], {"query": [query.file for query in asked.values()]}
-    for pictures, found in items(run, files, typed["on_error"], skipped, look):
-        nearest = [support.files[i] for i in classify.nearest(found)] if html else [""] * len(pictures)
+    for pictures, found in items(run, files, typed["on_error"], skipped):
         shares, unknown = classify.judged(found, rate)
-        for picture, row, near, own in zip(pictures, shares.tolist(), nearest, unknown, strict=True):
+        near = [("", "")] * len(pictures)
+        if html:
+            pairs = classify.nearest(found, shares.argmax(-1).tolist())
+            near = [(support.files[nearest], support.files[own]) for nearest, own in pairs]
+        for picture, row, places, judged in zip(pictures, shares.tolist(), near, unknown, strict=True):
             name = picture.file.name
             digests[name] = picture.digest
-            rows.append(Prediction(name, row, asked[name].label, asked[name].told, near, *own))
+            rows.append(Prediction(name, row, asked[name].label, asked[name].told, *places, *judged))
     _tell_copies(support, digests)
     of_support = dict(zip(support.files, classify.support.y[0].tolist(), strict=True))
-    neighbours = {row.nearest for row in rows if row.file in thumbnails}
-    thumbnails |= {name: thumbnail_of(name, support.sources) for name in neighbours - thumbnails.keys()}
     algorithm, how = run.run.settings.choices["algo"], (classify.temperature, classify.calibrated, rate)
     used = typed["run"] or described(run)
-    return Predictions(used, algorithm, classify.classes, of_support, rows, skipped, thumbnails, *how)
+    predictions = Predictions(used, algorithm, classify.classes, of_support, rows, skipped, {}, *how)
+    read = {**support.sources, **{name: query.file for name, query in asked.items()}}
+    return predictions._replace(thumbnails=thumbnails(predictions, read)) if html else predictions
 
 
 def _shown_rate(rate: float | None, classify: FewShotClassifier) -> float | None:
@@ -97,11 +89,12 @@ def write(out: Path, found: Predictions, html: bool) -> list[Path]:
     files = [out / name for name in ("predictions.csv", "confusion.png", "predictions.html")]
     labelled = any(row.true for row in found.rows)
     unknown = [found.no_class] if found.rate is not None else []
-    header = ["file", "label", *found.classes, *unknown, *(["true"] if labelled else [])]
+    header = ["file", "label", *found.classes, *unknown, *(["true"] if labelled else []), "doubt", "why"]
     rows: list[list[Any]] = [[row.file, found.answer(row), *row.probabilities] for row in found.rows]
     for cells, row in zip(rows, found.rows, strict=True):
         cells += [row.unknown] if unknown else []
         cells += [row.true] if labelled else []
+        cells += [found.doubt(row), found.why(row)]
     write_table(files[0], header, rows)
     for path, wanted in zip(files[1:], (labelled, html), strict=True):
         if not wanted:  # of an earlier prediction

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 Counts = np.ndarray[Any, np.dtype[np.int64]]
+SURE = 0.75  # a class as probable as this leaves no doubt
+CLOSE = 3  # the next class is close where it is at least one part in so many as probable
 
 
 class Prediction(NamedTuple):
@@ -17,6 +19,7 @@ class Prediction(NamedTuple):
     true: str | None  # the class that it is known to show
     told: bool  # whether a folder or a CSV says what it shows, be it a class or not
     nearest: str  # file of the nearest support picture; "" where nobody asked
+    own: str  # file of the nearest one of the most probable class
     unknown: float | None = None  # probability that it is of no class, where half the pictures are of none
     is_unknown: bool = False  # whether that is the answer
 
@@ -42,6 +45,23 @@ class Predictions(NamedTuple):
     def answer(self, row: Prediction) -> str:
         """The most probable class, or that it is none of them."""
         return self.no_class if row.is_unknown else self.label(row)
+
+    def doubt(self, row: Prediction) -> float:
+        """How likely the most probable class is wrong, 0 to 1, where half of the pictures may be of no class."""
+        return 1 - self.best(row, 1)[0][1] * (1 - (row.unknown or 0))
+
+    def why(self, row: Prediction) -> str:
+        """What makes a prediction doubtful, in words; "" where nothing does."""
+        if row.is_unknown:
+            return "far from all classes"
+        (_, share), (_, following) = self.best(row, 2)
+        if share >= SURE:
+            return ""
+        return "two classes are close" if CLOSE * following >= share else "several classes are possible"
+
+    def doubtful_first(self) -> list[Prediction]:
+        """All rows, those to look at first."""
+        return sorted(self.rows, key=self.doubt, reverse=True)
 
     @property
     def no_class(self) -> str:
@@ -104,6 +124,8 @@ def as_json(found: Predictions) -> dict[str, Any]:
             "label": found.answer(row),
             **({"class": found.label(row), "unknown": row.unknown} if found.rate is not None else {}),
             "probabilities": dict(zip(found.classes, row.probabilities, strict=True)),
+            "doubt": found.doubt(row),
+            "why": found.why(row),
             "true": row.true,
         }
         for row in found.rows

@@ -191,15 +191,20 @@ class FewShotClassifier:
         return shares, list(zip(chance, (known < threshold(kept.levels, rate)).tolist(), strict=True))
 
     @torch.no_grad()
-    def nearest(self, pixels: Tensor) -> list[int]:
-        """For each image the number of the support image whose embedding is the nearest; nothing is adapted in it."""
+    def nearest(self, pixels: Tensor, classes: Sequence[int]) -> list[tuple[int, int]]:
+        """For each image the number of the support image whose embedding is the nearest, and of the nearest of a class.
+
+        `classes` has the number of the class for each image. Nothing is adapted in the embedding.
+        """
         embed, backbone = self.predictor.algorithm.embed, self.predictor.backbone
         if self._known is None:
             with given(backbone, self.support.x.ndim == 3):
                 self._known = embed(self.support.x)
         with given(backbone, pixels.ndim == 2):
             queries = embed(self.predictor.seen(pixels).unsqueeze(0), self.support.x)
-        return torch.cdist(queries, self._known).squeeze(0).argmin(-1).tolist()
+        far = torch.cdist(queries, self._known).squeeze(0)  # (m, support images)
+        others = self.support.y != torch.tensor(classes, device=far.device)[:, None]
+        return list(zip(far.argmin(-1).tolist(), far.masked_fill(others, torch.inf).argmin(-1).tolist(), strict=True))
 
 
 @contextmanager

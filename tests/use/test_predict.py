@@ -83,7 +83,7 @@ def test_the_command_and_python_say_the_same(
     torch.testing.assert_close(shares, wanted)
     with open(protonet.parent / "out" / "predictions.csv", newline="") as file:
         header, *rows = csv.reader(file)
-    assert header == ["file", "label", *CLASSES, "true"]
+    assert header == ["file", "label", *CLASSES, "true", "doubt", "why"]
     torch.testing.assert_close(torch.tensor([[float(cell) for cell in row[2:5]] for row in rows]), wanted)
     assert [row[1] for row in rows] == [CLASSES[i] for i in wanted.argmax(1).tolist()]
     assert [row[5] for row in rows] == [path.parent.name for path in new(photos)]
@@ -142,8 +142,9 @@ def test_every_algorithm_needs_nothing_but_its_run(name: str, photos: Path, tmp_
     found = classify(new(photos))
     torch.testing.assert_close(found, logits.softmax(-1), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(classify(new(photos)[:1]), found[:1], atol=1e-4, rtol=1e-4)  # whatever is beside it
-    again = classify.nearest(loaded.pixels(paths))
-    assert again == list(range(len(paths)))
+    again = classify.nearest(loaded.pixels(paths), y.tolist())
+    assert again == [(i, i) for i in range(len(paths))]
+    assert all(y[own] == 1 for _, own in classify.nearest(loaded.pixels(paths), [1] * len(paths)))
 
 
 def test_a_zip_a_csv_and_files_say_the_same_as_a_folder(
