@@ -23,6 +23,7 @@ FLOORS = (  # from the ground up; a room imports from the floors below it, and w
     {"pictures", "runs"},
     {"experiment"},
     {"doctor", "report", "sweeps", "use"},
+    {"reproduce"},
     {"commands"},
     {"cli"},
 )

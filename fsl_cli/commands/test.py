@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,6 @@ from fsl_cli.text import command
 
 if TYPE_CHECKING:
     from fsl_cli.experiment.assemble import Experiment
-    from fsl_cli.settings.schema import Settings
 
 HELP = """Test a run's best checkpoint on its data set's test split, or on another's.
 
@@ -49,13 +47,8 @@ def main(words: Sequence[str]) -> None:
         near = did_you_mean(next(iter(given), ""), ["run"])
         raise UserError(f"Which run? Type fsl test run=FOLDER; every fsl train prints its folder.{near}")
 
-    from fsl_cli.experiment.allocator import keep_memory
-    from fsl_cli.experiment.calibrating import needs_fit
-    from fsl_cli.experiment.retest import settings_of_a_test, test_name
+    from fsl_cli.experiment.again import test_again
     from fsl_cli.experiment.running import start
-    from fsl_cli.experiment.similarity import demand_inner_loop
-    from fsl_cli.experiment.testing import run_test
-    from fsl_cli.experiment.trainer import one_process, quiet
     from fsl_cli.pictures.console import console, tell
     from fsl_cli.runs.records import UNFINISHED
     from fsl_cli.runs.result_lines import calibration_line, classes_line, open_line, protocol_line, reached_line
@@ -67,41 +60,19 @@ def main(words: Sequence[str]) -> None:
     run = Run(given.pop("run"))
     opened = yes_or_no("open", given.pop("open", "false"))
     compare = yes_or_no("similarity", given.pop("similarity", "false"))
-    settings = settings_of_a_test(run, given, user_dir)
-    unknown = ["open=true"] if opened else []  # in the folder's name, beside what was changed
-    keep_memory()
-    destination = run.folder / "tests" / "-".join([test_name(settings, given), *unknown])
-    with quiet():
-        trainer = one_process(settings.trainer)
-        changes = [f"{key}={value}" for key, value in given.items()]
-        experiment = _assembled(settings, needs_fit(run, changes))
-        settings = settings.having(**experiment.tested._asdict())
-        if compare:
-            demand_inner_loop(experiment.learner.algorithm, settings.choices["algo"])
-        result = run_test(run, settings, experiment, trainer, destination, changes, opened)
-    assert result  # of the only process
+    result, destination, experiment = test_again(run, given, user_dir, opened, compare)
     console().print(f"[bold]{reached_line(result)}[/]\n{protocol_line(result)}", highlight=False)
     for line in filter(None, (calibration_line(result), classes_line(result))):
         console().print(line, highlight=False)
     if result.open:
         console().print(open_line(result.open), highlight=False)
     if UNFINISHED in result.changes:
-        far = f"step {result.step} of {settings.steps}"
+        far = f"step {result.step} of {run.settings.steps}"
         line = f"not trained to its end: {far}; to go on: {command('fsl', 'train', f'resume={run}')}"
         tell(line)
     if compare:
         console().print(_compare(experiment, destination), highlight=False)
     tell(f"files  {destination}")
-
-
-def _assembled(settings: Settings, fits: bool) -> Experiment:
-    """With validation episodes too, if a temperature `fits` must be found, and there are such episodes."""
-    from fsl_cli.experiment.assemble import assemble
-
-    if settings.calibrate and fits:
-        with suppress(UserError):  # what is wrong with the test itself is said below
-            return assemble(settings, ["val", "test"])
-    return assemble(settings, ["test"])
 
 
 def _compare(experiment: Experiment, destination: Path) -> str:

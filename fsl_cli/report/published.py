@@ -50,22 +50,43 @@ def published(result: Result) -> list[Published]:
         return []
     task = f"{result.way}w{result.shot}s"
     return [
-        Published(
-            method=entry["method"],
-            accuracy=str(entry["accuracy"][task]),
-            source=entry["source"],
-            mark=entry["mark"],
-            algo=entry.get("algo"),
-            when=entry.get("when", {}),
-            backbone=entry.get("backbone"),
-            inference=entry.get("inference"),
-            split=entry.get("split"),
-            rotations=entry.get("rotations"),
-            note=entry.get("note"),
-        )
+        _of_task(entry, task)
         for entry in _table()["rows"]
         if entry["data"] == result.data and task in entry["accuracy"]
     ]
+
+
+def reported(method: str, data: str, task: str, network: str | None = None) -> Published:
+    """What a method's paper reports for a task such as 5w1s; `network` where it does for several.
+
+    Raises KeyError where the table has no such number, or several.
+    """
+    found = [
+        entry
+        for entry in _table()["rows"]
+        if (entry["method"], entry["data"]) == (method, data)
+        and task in entry["accuracy"]
+        and network in (None, entry.get("backbone"))
+    ]
+    if len(found) != 1:
+        raise KeyError(f"published.yaml has {len(found)} numbers of {method} for {data} {task}")
+    return _of_task(found[0], task)
+
+
+def _of_task(entry: dict[str, Any], task: str) -> Published:
+    return Published(
+        method=entry["method"],
+        accuracy=str(entry["accuracy"][task]),
+        source=entry["source"],
+        mark=entry["mark"],
+        algo=entry.get("algo"),
+        when=entry.get("when", {}),
+        backbone=entry.get("backbone"),
+        inference=entry.get("inference"),
+        split=entry.get("split"),
+        rotations=entry.get("rotations"),
+        note=entry.get("note"),
+    )
 
 
 def _known_task(result: Result) -> bool:

@@ -161,6 +161,20 @@ class Run:
         """Know its own test, which was just written."""
         self._records[Result] = result
 
+    def is_locked(self) -> bool:
+        """Whether a process is writing to the run."""
+        lock = FileLock(self.folder / ".lock")
+        if not (self.folder / ".lock").exists():
+            return False
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        except (NotImplementedError, OSError):
+            return False
+        lock.release()
+        return False
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """While inside, no other process writes to the run; one that has died holds it no longer.

@@ -1,0 +1,57 @@
+"""Testing a finished run once more, under a protocol of its own or another."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from fsl_cli.errors import UserError
+from fsl_cli.experiment.allocator import keep_memory
+from fsl_cli.experiment.assemble import Experiment, assemble
+from fsl_cli.experiment.calibrating import needs_fit
+from fsl_cli.experiment.retest import settings_of_a_test, test_name
+from fsl_cli.experiment.similarity import demand_inner_loop
+from fsl_cli.experiment.testing import run_test
+from fsl_cli.experiment.trainer import one_process, quiet
+from fsl_cli.runs.records import Result
+from fsl_cli.runs.run import Run
+from fsl_cli.settings.schema import Settings
+
+
+class Again(NamedTuple):
+    result: Result
+    folder: Path  # of the test: result.json and episodes.csv
+    experiment: Experiment
+
+
+def test_again(
+    run: Run, given: dict[str, str], user_dir: str | None = None, opened: bool = False, compared: bool = False
+) -> Again:
+    """Test a run's best checkpoint with what is `given` in place of its settings; writes tests/NAME in its folder.
+
+    `opened` as `open` of `run_test`; `compared`: only methods whose layers can be compared before and after they adapt.
+    Raises UserError when the settings do not go together, or the test cannot be run.
+    """
+    settings = settings_of_a_test(run, given, user_dir)
+    unknown = ["open=true"] if opened else []  # in the folder's name, beside what was changed
+    keep_memory()
+    destination = run.folder / "tests" / "-".join([test_name(settings, given), *unknown])
+    with quiet():
+        trainer = one_process(settings.trainer)
+        changes = [f"{key}={value}" for key, value in given.items()]
+        experiment = _assembled(settings, needs_fit(run, changes))
+        settings = settings.having(**experiment.tested._asdict())
+        if compared:
+            demand_inner_loop(experiment.learner.algorithm, settings.choices["algo"])
+        result = run_test(run, settings, experiment, trainer, destination, changes, opened)
+    assert result  # of the only process
+    return Again(result, destination, experiment)
+
+
+def _assembled(settings: Settings, fits: bool) -> Experiment:
+    """With validation episodes too, if a temperature `fits` must be found, and there are such episodes."""
+    if settings.calibrate and fits:
+        with suppress(UserError):  # what is wrong with the test itself is said below
+            return assemble(settings, ["val", "test"])
+    return assemble(settings, ["test"])

@@ -1,0 +1,70 @@
+"""What stays of a row in results/NAME.json: each test with its protocol, what was typed, where it ran, and the curve."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fsl_cli.errors import UserError
+from fsl_cli.files import read_text, write_text, writing
+from fsl_cli.reproduce.rows import Row, Test
+from fsl_cli.runs.records import Result
+from fsl_cli.runs.run import Run
+
+Entry = dict[str, Any]
+HERE = ("out", "data.root", "data.cache", "data.download", "init", "teacher", "trust")  # words that name places
+
+
+def entry(run: Run, folder: Path, result: Result) -> Entry:
+    """A test in `folder`, with what was typed for its run and the run's validation curve; no path of this machine."""
+    path = run.folder / "overrides.txt"
+    typed = read_text(path).splitlines() if path.exists() else []
+    return {
+        **asdict(result),
+        "changes": _elsewhere(result.changes),
+        "typed": _elsewhere(typed),
+        "environment": run.environment,
+        "when": time.strftime("%Y-%m-%d", time.localtime((folder / Result.FILE).stat().st_mtime)),
+        "val_accuracy_by_step": _curve(run.metrics),
+    }
+
+
+def record(place: Path, row: Row, tests: dict[Test, Entry]) -> Path:
+    """Write a row's tests to `place`/NAME.json, whole or not at all; returns the file. Raises UserError."""
+    path = place / f"{row.name}.json"
+    with writing(path, "Choose another folder with results=FOLDER."):
+        place.mkdir(parents=True, exist_ok=True)
+        found = [{"row": row.name, "test": " ".join(test.words), **about} for test, about in tests.items()]
+        write_text(path, json.dumps(found, indent=1) + "\n")
+    return path
+
+
+def recorded(place: Path, row: Row) -> dict[Test, Entry]:
+    """The tests of a row that stand in `place`; those that are no longer among its tests are left out.
+
+    Raises UserError where the file cannot be read.
+    """
+    path = place / f"{row.name}.json"
+    if not path.exists():
+        return {}
+    try:
+        known = {each["test"]: each for each in json.loads(read_text(path))}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read: {error}. Remove it, and type fsl reproduce {row.name}.") from error
+    return {test: known[words] for test in row.tests if (words := " ".join(test.words)) in known}
+
+
+def _elsewhere(words: list[str]) -> list[str]:
+    return [word for word in words if word and word.lstrip("+").partition("=")[0] not in HERE and "=/" not in word]
+
+
+def _curve(metrics: Path) -> dict[int, float]:
+    """The metric of each validation by its step; none where nothing was trained."""
+    if not metrics.exists():
+        return {}
+    with open(metrics, newline="") as file:
+        return {int(line[0]): round(float(line[2]), 4) for line in list(csv.reader(file))[1:]}

@@ -1,0 +1,53 @@
+"""The published rows: rows.yaml, typed, beside the papers' numbers."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from fsl_cli.report.published import Published, reported
+from fsl_cli.runs.wording import task_name
+from fsl_cli.settings.words import split_word
+
+
+class Test(NamedTuple):
+    """One number of a row."""
+
+    words: tuple[str, ...]  # of fsl test; none: the run's own test
+    task: str  # 5w1s
+    paper: Published | None  # None: no paper has a number that was obtained so
+
+
+class Row(NamedTuple):
+    """A training by its recipe, and its tests."""
+
+    name: str
+    words: tuple[str, ...]  # of fsl train
+    init: str | None  # the row whose backbone it begins with
+    tests: list[Test]
+
+    @property
+    def data(self) -> str:
+        return dict(map(split_word, self.words))["data"]
+
+
+@cache
+def rows() -> dict[str, Row]:
+    """All rows by their names, in the order in which they are worth training."""
+    entries = yaml.safe_load(Path(__file__).with_name("rows.yaml").read_text())
+    return {entry["name"]: _row(**entry) for entry in entries}
+
+
+def _row(name: str, train: str, tests: list[dict[str, Any]], init: str | None = None) -> Row:
+    words = tuple(train.split())
+    return Row(name, words, init, [_test(words, **test) for test in tests])
+
+
+def _test(train: tuple[str, ...], words: str = "", paper: str | None = None, network: str | None = None) -> Test:
+    own = tuple(words.split())
+    given = dict(map(split_word, (*train, *own)))
+    task = task_name(int(given["way"]), int(given["shot"]))
+    return Test(own, task, reported(paper, given["data"], task, network) if paper else None)

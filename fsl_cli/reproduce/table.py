@@ -1,0 +1,108 @@
+"""The rows as a table, each test beside its paper's number; and the pages that show it between two comments."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from fsl_cli.files import write_text
+from fsl_cli.report.published import Published
+from fsl_cli.reproduce.recorded import Entry
+from fsl_cli.reproduce.rows import Row, Test
+from fsl_cli.text import command
+
+HEADER = ("row", "test", "paper (%)", "ours (%)", "", "trained")
+PAGES = {"docs/measured.md": True, "README.md": False}  # below the repository; whether rows stand there that are open
+BEGIN, END = "<!-- reproduced: fsl reproduce writes it -->\n", "<!-- end of reproduced -->\n"
+NONE = "No row is trained to its end yet.\n"
+
+
+def lines(row: Row, tests: dict[Test, Entry], state: str) -> list[list[str]]:
+    """A line for each test of a row; `state` where it has no number."""
+    found = []
+    for number, test in enumerate(row.tests):
+        about = tests.get(test)
+        found.append(
+            [
+                "" if number else row.name,
+                task(row, test, about),
+                test.paper.accuracy if test.paper else "–",
+                "" if about is None else "{:.2f} ± {:.2f}".format(*_per_cent(about)),
+                state if about is None else verdict(test.paper, about),
+                "" if number or about is None else trained(about),
+            ]
+        )
+    return found
+
+
+def task(row: Row, test: Test, about: Entry | None) -> str:
+    """5w1s transductive, 1 query: the protocol where it is recorded, else what is typed for it."""
+    if about is None:
+        return " ".join([test.task, *test.words])
+    told = [word for word in test.words if word.startswith("algo.")]
+    query = about["query"]
+    queries = f"{query} {'query' if query == 1 else 'queries'} a class"
+    return ", ".join([f"{test.task} {about['inference']}", queries, *told])
+
+
+def verdict(paper: Published | None, about: Entry) -> str:
+    """Where ours stands: above the paper's number, reached (within our interval), or by how much it falls short."""
+    if paper is None:
+        return ""
+    theirs = float(paper.accuracy.partition("±")[0])
+    mean, interval = _per_cent(about)
+    if mean - interval > theirs:
+        return "above"
+    return "reached" if mean + interval >= theirs else f"short by {theirs - mean:.2f}"
+
+
+def trained(about: Entry) -> str:
+    """How long, when and on what: 3.2 h, 1 thread, 2026-11-27."""
+    where = about["environment"]
+    hours = about["training_seconds"] / 3600
+    threads = where.get("threads")
+    machine = ", ".join(where.get("gpus") or []) or f"{threads} thread{'' if threads == 1 else 's'}"
+    processor = [where["processor"]] if where.get("processor") and not where.get("gpus") else []
+    return ", ".join([f"{hours:.1f} h", machine, *processor, about["when"]])
+
+
+def markdown(rows: Sequence[tuple[Row, dict[Test, Entry]]], with_open: bool) -> str:
+    """The table for a page; `with_open`: with the rows that are not trained yet, and the command of each."""
+    shown = [(row, tests) for row, tests in rows if tests or with_open]
+    if not shown:
+        return NONE
+    header = [*HEADER[:-1], HEADER[-1]]
+    body = [line for row, tests in shown for line in lines(row, tests, "open")]
+    text = [_line(header), _line(["---"] * len(header)), *map(_line, body)]
+    if with_open:
+        text += ["", *(f"- {row.name}: `{_command(row)}`" for row, _ in shown)]
+    return "\n".join(text) + "\n"
+
+
+def filled(page: str, rows: Sequence[tuple[Row, dict[Test, Entry]]], with_open: bool) -> str:
+    """A page with the table as it is now, where it has a place for it."""
+    return re.sub(f"(?<={BEGIN}).*?(?={END})", lambda _: markdown(rows, with_open), page, flags=re.DOTALL)
+
+
+def fill_pages(root: Path, rows: Sequence[tuple[Row, dict[Test, Entry]]]) -> list[Path]:
+    """Bring the pages below `root` up to date; returns those that changed."""
+    changed = []
+    for name, with_open in PAGES.items():
+        path = root / name
+        if path.exists() and (new := filled(text := path.read_text(), rows, with_open)) != text:
+            write_text(path, new)
+            changed.append(path)
+    return changed
+
+
+def _per_cent(about: Entry) -> tuple[float, float]:
+    return 100 * about["mean"], 100 * about["interval"]
+
+
+def _command(row: Row) -> str:
+    return command("fsl", "train", *row.words) + (f" init=RUN, RUN being {row.init}'s" if row.init else "")
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
