@@ -24,7 +24,7 @@ VERBS = {
     "data": "data sets: ls, prepare (download, verify, decode), info, show (a picture), verify",
     "compare": "two runs on the same test episodes: the paired difference, and whether it counts",
     "report": "a table, or a page, of any runs: by protocol, over seeds, beside the published numbers",
-    "reproduce": "the published rows: train them to the end, test them, and keep what was reached beside the papers' numbers",
+    "reproduce": "published rows: how far each is; train and test them, beside the papers' numbers",
     "ls": "list algorithms, data sets, backbones and other choices",
     "show": "the composed settings and where each comes from; or episode, embedding, steps: what a run has learned",
     "config": "the composed settings as a YAML of your own: edit it, fsl train experiment=my.yaml",

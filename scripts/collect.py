@@ -6,22 +6,16 @@ import json
 import sys
 from pathlib import Path
 
+from fsl_cli.report.outcome import run_of
+from fsl_cli.reproduce.recorded import Entry, entry
+from fsl_cli.runs.records import Result, read
+from fsl_cli.runs.run import Run
 
-def collect(outputs: Path) -> list[dict[str, object]]:
+
+def collect(outputs: Path) -> list[Entry]:
     """Each result.json, with what was typed for its run and the run's validation curve."""
-    found = []
-    for path in sorted(outputs.rglob("result.json")):
-        run = next(folder for folder in path.parents if (folder / "config.yaml").exists())
-        curve = [line.split(",") for line in (run / "metrics.csv").read_text().splitlines()[1:]]
-        found.append(
-            {
-                **json.loads(path.read_text()),
-                "typed": [w for w in (run / "overrides.txt").read_text().split("\n") if w and "=/" not in w],
-                "environment": json.loads((run / "environment.json").read_text()),
-                "val_accuracy_by_step": {int(row[0]): round(float(row[2]), 4) for row in curve},
-            }
-        )
-    return found
+    folders = [path.parent for path in sorted(outputs.rglob(Result.FILE))]
+    return [entry(Run(run_of(folder)), folder, read(folder, Result)) for folder in folders]
 
 
 if __name__ == "__main__":

@@ -136,4 +136,5 @@ def test_python_never_names_a_yaml_but_the_main_one() -> None:
                     "*/*.yaml",
                     ".yaml",
                     "published.yaml",
+                    "rows.yaml",
                 ), f"{path.name}: {node.value}"

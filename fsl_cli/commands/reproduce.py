@@ -42,7 +42,9 @@ def main(words: Sequence[str]) -> None:
         if name not in rows():
             near = did_you_mean(name, list(rows()))
             raise UserError(f"'{name}' is no row of fsl reproduce, which lists them.{near}")
-    out, results = (Path(given.pop(key, key if key == "results" else "outputs")).expanduser() for key in ("out", "results"))
+    out, results = (
+        Path(given.pop(key, key if key == "results" else "outputs")).expanduser() for key in ("out", "results")
+    )
     taken = given.pop("run", None)
     if not names and (taken or given):
         raise UserError(f"Which row? Type fsl reproduce NAME {' '.join(words)}; fsl reproduce lists the names.")

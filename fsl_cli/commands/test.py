@@ -47,7 +47,7 @@ def main(words: Sequence[str]) -> None:
         near = did_you_mean(next(iter(given), ""), ["run"])
         raise UserError(f"Which run? Type fsl test run=FOLDER; every fsl train prints its folder.{near}")
 
-    from fsl_cli.experiment.again import test_again
+    from fsl_cli.experiment.again import another_test
     from fsl_cli.experiment.running import start
     from fsl_cli.pictures.console import console, tell
     from fsl_cli.runs.records import UNFINISHED
@@ -60,7 +60,7 @@ def main(words: Sequence[str]) -> None:
     run = Run(given.pop("run"))
     opened = yes_or_no("open", given.pop("open", "false"))
     compare = yes_or_no("similarity", given.pop("similarity", "false"))
-    result, destination, experiment = test_again(run, given, user_dir, opened, compare)
+    result, destination, experiment = another_test(run, given, user_dir, opened, compare)
     console().print(f"[bold]{reached_line(result)}[/]\n{protocol_line(result)}", highlight=False)
     for line in filter(None, (calibration_line(result), classes_line(result))):
         console().print(line, highlight=False)

@@ -21,6 +21,7 @@ WORK = {
     ),
     "protonet": ("meta_batch=1", "train_way=5", "train_query=15"),
 }  # fmt: skip
+SIDE, PRODUCTS = 1024, 4  # of the product of square matrices whose speed is called the machine's peak, and how many
 
 
 Step = Callable[[Any], None]  # takes Episodes
@@ -46,29 +47,57 @@ def line(algo: str, overrides: list[str], rounds: int) -> str:
     for name in ("fsl", "plain"):  # in a process of its own each: memory once taken is kept
         with get_context("spawn").Pool(1) as pool:
             peaks.append(pool.apply(peak_memory, (algo, overrides, name)))
-    ours, plain, share = _speeds(algo, overrides, rounds)
+    found = _speeds(algo, overrides, rounds)
     return (
-        f"{algo:<9} fsl {ours:.2f} steps/s ({peaks[0]:.0f} MB)   plain loop {plain:.2f} steps/s ({peaks[1]:.0f} MB)   "
-        f"{ours / plain:.2f} times as fast   episodes {share:.2%} of a step"
+        f"{algo:<9} fsl {found.ours:.2f} steps/s ({peaks[0]:.0f} MB), {found.reached:.0%} of this machine's "
+        f"{found.peak / 1e9:.0f} GFLOP/s in {found.precision}   "
+        f"plain loop {found.plain:.2f} steps/s ({peaks[1]:.0f} MB)   {found.ours / found.plain:.2f} times as fast   "
+        f"episodes {found.gather:.2%} of a step"
     )
 
 
-def _speeds(algo: str, overrides: list[str], rounds: int) -> tuple[float, float, float]:
-    """Steps per second of ours and of the plain loop, and the share of a step that finding its episodes takes."""
+class Speeds(NamedTuple):
+    """What `line` tells of an algorithm."""
+
+    ours: float  # steps a second
+    plain: float  # likewise, of the plain loop
+    reached: float  # share of the machine's peak that a step of ours reaches
+    gather: float  # share of a step that finding its episodes takes
+    peak: float  # multiplications and additions a second in a matrix product
+    precision: str  # of both
+
+
+def _speeds(algo: str, overrides: list[str], rounds: int) -> Speeds:
+    import torch
+
     bench = workbench(algo, overrides)
     steps = _steps(bench)
-    seconds: dict[str, list[float]] = {"fsl": [], "plain": [], "gather": []}
+    matrix = torch.randn(SIDE, SIDE, dtype=bench.precision)
+    work: dict[str, Callable[[Any], Any]] = {**steps, "product": lambda _: [matrix @ matrix for _ in range(PRODUCTS)]}
+    seconds: dict[str, list[float]] = {"gather": [], **{name: [] for name in work}}
     for index in range(rounds + 2):  # the first two warm up
         started = time.perf_counter()
         episodes = bench.gather(index)
         seconds["gather"].append(time.perf_counter() - started)
-        for name, step in steps.items():
+        for name, step in work.items():
             started = time.perf_counter()
             step(episodes)
             seconds[name].append(time.perf_counter() - started)
     typical = {name: median(values[2:]) for name, values in seconds.items()}
     whole = typical["fsl"] + typical["gather"]
-    return 1 / whole, 1 / (typical["plain"] + typical["gather"]), typical["gather"] / whole
+    peak = PRODUCTS * 2 * SIDE**3 / typical["product"]
+    reached = operations(lambda: steps["plain"](bench.gather(0))) / typical["fsl"] / peak
+    name = str(bench.precision).removeprefix("torch.")
+    return Speeds(1 / whole, 1 / (typical["plain"] + typical["gather"]), reached, typical["gather"] / whole, peak, name)
+
+
+def operations(function: Callable[[], Any]) -> int:
+    """Multiplications and additions in the convolutions and products of torch that `function` computes."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops()
 
 
 def peak_memory(algo: str, overrides: list[str], name: str) -> float:
@@ -97,6 +126,7 @@ class Bench(NamedTuple):
     modules: dict[str, Any]  # fsl, plain
     losses: dict[str, Callable[[Any], Any]]
     gather: Callable[[int], Any]
+    precision: Any  # torch's type of what convolutions multiply
 
 
 def workbench(algo: str, overrides: Sequence[str], channels: int = 1) -> Bench:
@@ -129,7 +159,11 @@ def workbench(algo: str, overrides: Sequence[str], channels: int = 1) -> Bench:
         batch = Batch("train", 0, list(range(first, first + settings.meta_batch)))
         return experiment.episodes.tasks.gather(batch, torch.device("cpu"))[0]
 
-    return Bench({"fsl": algorithm, "plain": network}, {"fsl": algorithm.loss, "plain": plain}, gather)
+    precision = torch.bfloat16 if "bf16" in str(settings.trainer.get("precision")) else torch.float32
+    losses = {"fsl": algorithm.loss, "plain": plain}
+    if precision == torch.bfloat16:
+        losses = {name: torch.autocast("cpu", precision)(loss) for name, loss in losses.items()}
+    return Bench({"fsl": algorithm, "plain": network}, losses, gather, precision)
 
 
 def trained(backward: Callable[[Any], None], module: Any) -> Step:

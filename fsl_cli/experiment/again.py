@@ -25,7 +25,7 @@ class Again(NamedTuple):
     experiment: Experiment
 
 
-def test_again(
+def another_test(
     run: Run, given: dict[str, str], user_dir: str | None = None, opened: bool = False, compared: bool = False
 ) -> Again:
     """Test a run's best checkpoint with what is `given` in place of its settings; writes tests/NAME in its folder.

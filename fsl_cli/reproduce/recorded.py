@@ -1,4 +1,4 @@
-"""What stays of a row in results/NAME.json: each test with its protocol, what was typed, where it ran, and the curve."""
+"""What stays of a row in results/NAME.json: each test with its protocol, what was typed, where it ran, the curve."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from fsl_cli.errors import UserError
 from fsl_cli.files import read_text, write_text, writing
-from fsl_cli.reproduce.rows import Row, Test
+from fsl_cli.reproduce.rows import Row
 from fsl_cli.runs.records import Result
 from fsl_cli.runs.run import Run
 
@@ -33,18 +33,18 @@ def entry(run: Run, folder: Path, result: Result) -> Entry:
     }
 
 
-def record(place: Path, row: Row, tests: dict[Test, Entry]) -> Path:
-    """Write a row's tests to `place`/NAME.json, whole or not at all; returns the file. Raises UserError."""
+def record(place: Path, row: Row, tests: dict[str, Entry]) -> Path:
+    """Write a row's tests, by their words, to `place`/NAME.json; returns the file. Raises UserError."""
     path = place / f"{row.name}.json"
     with writing(path, "Choose another folder with results=FOLDER."):
         place.mkdir(parents=True, exist_ok=True)
-        found = [{"row": row.name, "test": " ".join(test.words), **about} for test, about in tests.items()]
+        found = [{"row": row.name, "test": words, **about} for words, about in tests.items()]
         write_text(path, json.dumps(found, indent=1) + "\n")
     return path
 
 
-def recorded(place: Path, row: Row) -> dict[Test, Entry]:
-    """The tests of a row that stand in `place`; those that are no longer among its tests are left out.
+def recorded(place: Path, row: Row) -> dict[str, Entry]:
+    """The tests of a row that stand in `place`, by their words; those that are no longer among its tests are left out.
 
     Raises UserError where the file cannot be read.
     """
@@ -55,7 +55,7 @@ def recorded(place: Path, row: Row) -> dict[Test, Entry]:
         known = {each["test"]: each for each in json.loads(read_text(path))}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read: {error}. Remove it, and type fsl reproduce {row.name}.") from error
-    return {test: known[words] for test in row.tests if (words := " ".join(test.words)) in known}
+    return {test.words: known[test.words] for test in row.tests if test.words in known}
 
 
 def _elsewhere(words: list[str]) -> list[str]:

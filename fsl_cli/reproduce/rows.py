@@ -13,10 +13,10 @@ from fsl_cli.runs.wording import task_name
 from fsl_cli.settings.words import split_word
 
 
-class Test(NamedTuple):
+class RowTest(NamedTuple):
     """One number of a row."""
 
-    words: tuple[str, ...]  # of fsl test; none: the run's own test
+    words: str  # of fsl test; none: the run's own test
     task: str  # 5w1s
     paper: Published | None  # None: no paper has a number that was obtained so
 
@@ -27,7 +27,7 @@ class Row(NamedTuple):
     name: str
     words: tuple[str, ...]  # of fsl train
     init: str | None  # the row whose backbone it begins with
-    tests: list[Test]
+    tests: list[RowTest]
 
     @property
     def data(self) -> str:
@@ -46,8 +46,7 @@ def _row(name: str, train: str, tests: list[dict[str, Any]], init: str | None = 
     return Row(name, words, init, [_test(words, **test) for test in tests])
 
 
-def _test(train: tuple[str, ...], words: str = "", paper: str | None = None, network: str | None = None) -> Test:
-    own = tuple(words.split())
-    given = dict(map(split_word, (*train, *own)))
+def _test(train: tuple[str, ...], words: str = "", paper: str | None = None, network: str | None = None) -> RowTest:
+    given = dict(map(split_word, (*train, *words.split())))
     task = task_name(int(given["way"]), int(given["shot"]))
-    return Test(own, task, reported(paper, given["data"], task, network) if paper else None)
+    return RowTest(words, task, reported(paper, given["data"], task, network) if paper else None)

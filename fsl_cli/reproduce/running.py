@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fsl_cli.errors import UserError
-from fsl_cli.experiment.again import test_again
+from fsl_cli.experiment.again import another_test
 from fsl_cli.experiment.running import resume, start
 from fsl_cli.reproduce.recorded import Entry, entry, record
-from fsl_cli.reproduce.rows import Row, Test, rows
+from fsl_cli.reproduce.rows import Row, RowTest, rows
 from fsl_cli.reproduce.state import State, demand_same, differing, remember, state
 from fsl_cli.runs.records import UNFINISHED
 from fsl_cli.runs.run import Run
@@ -63,7 +63,7 @@ def reproduce(row: Row, typed: Sequence[str], out: Path, results: Path) -> State
         resume(run, [], given.get("trainer", ""))
     run = state(row, out, results).run
     assert run
-    record(results, row, {test: _tested(run, test, given) for test in row.tests})
+    record(results, row, {test.words: _tested(run, test, given) for test in row.tests})
     return state(row, out, results)
 
 
@@ -84,12 +84,12 @@ def _init(row: Row, out: Path, results: Path) -> list[str]:
     return [f"init={first.folder}"]
 
 
-def _tested(run: Run, test: Test, typed: dict[str, str]) -> Entry:
+def _tested(run: Run, test: RowTest, typed: dict[str, str]) -> Entry:
     """The test, as it lies in the run's folder, or done now."""
     if not test.words and run.result and UNFINISHED not in run.result.changes:
         return entry(run, run.folder, run.result)
     own = run.settings.data.get("root")
     root = typed.get("data.root")
     moved = {"data.root": root} if root and str(Path(root).expanduser().resolve()) != own else {}
-    result, folder, _ = test_again(run, {**dict(map(split_word, test.words)), **moved})
+    result, folder, _ = another_test(run, {**dict(map(split_word, test.words.split())), **moved})
     return entry(run, folder, result)

@@ -9,7 +9,7 @@ from pathlib import Path
 from fsl_cli.files import write_text
 from fsl_cli.report.published import Published
 from fsl_cli.reproduce.recorded import Entry
-from fsl_cli.reproduce.rows import Row, Test
+from fsl_cli.reproduce.rows import Row, RowTest
 from fsl_cli.text import command
 
 HEADER = ("row", "test", "paper (%)", "ours (%)", "", "trained")
@@ -18,15 +18,15 @@ BEGIN, END = "<!-- reproduced: fsl reproduce writes it -->\n", "<!-- end of repr
 NONE = "No row is trained to its end yet.\n"
 
 
-def lines(row: Row, tests: dict[Test, Entry], state: str) -> list[list[str]]:
+def lines(row: Row, tests: dict[str, Entry], state: str) -> list[list[str]]:
     """A line for each test of a row; `state` where it has no number."""
     found = []
     for number, test in enumerate(row.tests):
-        about = tests.get(test)
+        about = tests.get(test.words)
         found.append(
             [
                 "" if number else row.name,
-                task(row, test, about),
+                task(test, about),
                 test.paper.accuracy if test.paper else "–",
                 "" if about is None else "{:.2f} ± {:.2f}".format(*_per_cent(about)),
                 state if about is None else verdict(test.paper, about),
@@ -36,11 +36,12 @@ def lines(row: Row, tests: dict[Test, Entry], state: str) -> list[list[str]]:
     return found
 
 
-def task(row: Row, test: Test, about: Entry | None) -> str:
+def task(test: RowTest, about: Entry | None) -> str:
     """5w1s transductive, 1 query: the protocol where it is recorded, else what is typed for it."""
     if about is None:
-        return " ".join([test.task, *test.words])
-    told = [word for word in test.words if word.startswith("algo.")]
+        inference = test.paper and test.paper.inference
+        return " ".join(part for part in (test.task, inference, test.words) if part)
+    told = [word for word in test.words.split() if word.startswith("algo.")]
     query = about["query"]
     queries = f"{query} {'query' if query == 1 else 'queries'} a class"
     return ", ".join([f"{test.task} {about['inference']}", queries, *told])
@@ -67,25 +68,24 @@ def trained(about: Entry) -> str:
     return ", ".join([f"{hours:.1f} h", machine, *processor, about["when"]])
 
 
-def markdown(rows: Sequence[tuple[Row, dict[Test, Entry]]], with_open: bool) -> str:
+def markdown(rows: Sequence[tuple[Row, dict[str, Entry]]], with_open: bool) -> str:
     """The table for a page; `with_open`: with the rows that are not trained yet, and the command of each."""
     shown = [(row, tests) for row, tests in rows if tests or with_open]
     if not shown:
         return NONE
-    header = [*HEADER[:-1], HEADER[-1]]
     body = [line for row, tests in shown for line in lines(row, tests, "open")]
-    text = [_line(header), _line(["---"] * len(header)), *map(_line, body)]
+    text = [_line(HEADER), _line(["---"] * len(HEADER)), *map(_line, body)]
     if with_open:
-        text += ["", *(f"- {row.name}: `{_command(row)}`" for row, _ in shown)]
+        text += ["", *(_about(row) for row, _ in shown)]
     return "\n".join(text) + "\n"
 
 
-def filled(page: str, rows: Sequence[tuple[Row, dict[Test, Entry]]], with_open: bool) -> str:
+def filled(page: str, rows: Sequence[tuple[Row, dict[str, Entry]]], with_open: bool) -> str:
     """A page with the table as it is now, where it has a place for it."""
     return re.sub(f"(?<={BEGIN}).*?(?={END})", lambda _: markdown(rows, with_open), page, flags=re.DOTALL)
 
 
-def fill_pages(root: Path, rows: Sequence[tuple[Row, dict[Test, Entry]]]) -> list[Path]:
+def fill_pages(root: Path, rows: Sequence[tuple[Row, dict[str, Entry]]]) -> list[Path]:
     """Bring the pages below `root` up to date; returns those that changed."""
     changed = []
     for name, with_open in PAGES.items():
@@ -100,8 +100,12 @@ def _per_cent(about: Entry) -> tuple[float, float]:
     return 100 * about["mean"], 100 * about["interval"]
 
 
-def _command(row: Row) -> str:
-    return command("fsl", "train", *row.words) + (f" init=RUN, RUN being {row.init}'s" if row.init else "")
+def _about(row: Row) -> str:
+    """The command of a row, and its papers' protocols."""
+    words = command("fsl", "train", *row.words, *(["init=RUN"] if row.init else []))
+    whose = f", on the backbone of {row.init}" if row.init else ""
+    papers = dict.fromkeys(test.paper.remarks() for test in row.tests if test.paper)
+    return "  \n  ".join([f"- {row.name}: `{words}`{whose}", *papers])
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Where a run ran: versions, device, threads, commit."""
+"""Where a run ran: versions, device, threads, processor, commit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def environment() -> dict[str, Any]:
-    """Where a run ran: versions, device, threads, commit."""
+    """Where a run ran: versions, device, threads, processor, commit."""
     import torch
 
     packages = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "numpy")
@@ -22,7 +22,17 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "threads": torch.get_num_threads(),
+        "processor": _processor(),
     }
+
+
+def _processor() -> str | None:
+    """As Linux calls it; None where it does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
 
 
 def _own_version() -> str:
