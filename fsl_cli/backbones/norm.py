@@ -87,7 +87,7 @@ class Norm(nn.Module):
         options = block.Options(self._first(x, n_support), conv.stride[0], pool, self.eps)
         y, stats = block.block(images, *weights, options)
         if self.mode == "running":
-            self._follow(stats[:, 0], stats[:, 1], x.shape[1] * math.prod(block.sides(images, options)))
+            self._follow(stats[:, 0], stats[:, 1], x.shape[1] * math.prod(block.output_size(images, options)))
         return y.permute(0, 1, 4, 2, 3)
 
     def _normalised(self, x: Tensor, n_support: int) -> Tensor:
@@ -167,7 +167,7 @@ class Norm(nn.Module):
         return torch.addcmul((self.bias - mean * scale).view(-1, 1, 1), x, scale.view(-1, 1, 1))
 
 
-def settle(net: nn.Module, pass_queries: Callable[[], object]) -> None:
+def freeze_statistics(net: nn.Module, pass_queries: Callable[[], object]) -> None:
     """From now on all norms of mode `support` in `net` are those of one support set, as running averages are.
 
     `pass_queries` sends queries with their support set through `net` once; after it, queries come alone. For a graph

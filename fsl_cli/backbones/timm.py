@@ -19,7 +19,7 @@ from fsl_cli.backbones.pretrained import (
     origin,
     unknown,
 )
-from fsl_cli.backbones.weights import fit, read_weights, within
+from fsl_cli.backbones.weights import fit, part_for, read_weights
 from fsl_cli.errors import UserError
 
 
@@ -57,7 +57,7 @@ def timm(
 
 def _fill(net: nn.Module, path: Path, classifier: str | Sequence[str]) -> None:
     """Put a file's weights into `net`, also by the names that the network's own authors give them."""
-    state: Any = within(read_weights(path), net)
+    state: Any = part_for(read_weights(path), net)
     translate = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
     wrong = f"backbone.weights={path}: does not fit timm's network"
     try:

@@ -24,7 +24,7 @@ def put_weights(net: nn.Module, path: Path, classifier: Sequence[str] = ()) -> N
     Layers of the file outside of the network, and those called `classifier`, are left alone. Raises UserError that
     names the layers which are missing or of another shape.
     """
-    fit(net, within(read_weights(path), net), f"backbone.weights={path}: does not fit this network", classifier)
+    fit(net, part_for(read_weights(path), net), f"backbone.weights={path}: does not fit this network", classifier)
 
 
 def fit(net: nn.Module, theirs: State, wrong: str, classifier: Sequence[str] = (), only: bool = False) -> None:
@@ -67,7 +67,7 @@ def misfits(own: State, theirs: State, classifier: Sequence[str] = (), only: boo
     ]
 
 
-def within(state: State, net: nn.Module) -> dict[str, Tensor]:
+def part_for(state: State, net: nn.Module) -> dict[str, Tensor]:
     """That part of a state dict which is this network's: module.encoder.conv1.weight -> conv1.weight."""
     own = net.state_dict()
     first = next(iter(own), "")

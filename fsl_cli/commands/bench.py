@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fsl_cli.doctor.speed import WORK, line, start_up
+from fsl_cli.doctor.speed import WORK, speed_line, start_up
 from fsl_cli.errors import UserError
 
 HELP = """Time training steps here, beside a plain hand-written loop on the same episodes, alternating.
@@ -33,5 +33,5 @@ def main(words: Sequence[str]) -> None:
         if algo not in WORK:
             raise UserError(f"algo={algo}: fsl bench has a plain loop for {', '.join(WORK)}.")
         overrides = [f"{key}={value}" for key, value in given.items()]
-        print(line(algo, overrides, rounds), flush=True)
+        print(speed_line(algo, overrides, rounds), flush=True)
     print(start_up(rounds))

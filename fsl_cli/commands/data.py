@@ -168,12 +168,12 @@ def _verify(words: Sequence[str], user_dir: str | None) -> None:
 
 def _settings(name: str, folder: Path, user_dir: str | None) -> list[str]:
     """The settings a store was made with, as far as it tells and they are not the usual ones."""
-    from fsl_cli.data.inspection import about
+    from fsl_cli.data.inspection import store_record
     from fsl_cli.settings.compose import compose
 
     usual = compose([f"data={name}"], user_dir).values["data"]
     try:
-        recipe = about(folder)["recipe"]
+        recipe = store_record(folder)["recipe"]
         return [f"{key}={value}" for key, value in recipe.items() if key in usual and value != usual[key]]
     except (OSError, ValueError, AttributeError):
         return []

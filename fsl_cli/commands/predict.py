@@ -72,16 +72,16 @@ def main(words: Sequence[str]) -> None:
     _demand_rate(typed["unknown"])
 
     from fsl_cli.files import writing
-    from fsl_cli.use.frozen import described, frozen
+    from fsl_cli.use.frozen import described, frozen_predictor
     from fsl_cli.use.known import support_of
     from fsl_cli.use.predicting import predicted, write
     from fsl_cli.use.predictions import as_json
     from fsl_cli.use.predictor import load_run
-    from fsl_cli.use.shelf import keep
+    from fsl_cli.use.saved import keep
 
     skipped: list[str] = []
     with redirect_stdout(sys.stderr):  # a script reads standard output
-        run = load_run(typed["run"], names(typed["trust"])) if typed["run"] else frozen(chosen)
+        run = load_run(typed["run"], names(typed["trust"])) if typed["run"] else frozen_predictor(chosen)
         if run.changed:
             print("norm=transductive: used with norm=support, as no prediction may depend on the other new pictures.")
         if not typed["run"]:

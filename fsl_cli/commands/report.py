@@ -106,10 +106,10 @@ def _draw_curves(gathered: Gathered, wanted: Wanted) -> None:
 
 
 def _write_page(to: Path, found: list[Section], one: Matrix | None, gathered: Gathered) -> None:
-    from fsl_cli.report.episodes import look
+    from fsl_cli.report.episodes import hardest_and_easiest
     from fsl_cli.report.page import page
 
-    _write(to, page(found, one, gathered, look(found)))
+    _write(to, page(found, one, gathered, hardest_and_easiest(found)))
     print(f"page  {to}", file=sys.stderr)
 
 

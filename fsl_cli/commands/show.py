@@ -51,9 +51,9 @@ def main(words: Sequence[str]) -> None:
             )
         importlib.import_module(f"fsl_cli.use.show_{overrides[0]}").show(overrides[1:], user_dir)
         return
-    from fsl_cli.settings.own_pictures import fitted
+    from fsl_cli.settings.own_pictures import fit_to_pictures
 
-    config, reasons = fitted(compose(overrides, user_dir))
+    config, reasons = fit_to_pictures(compose(overrides, user_dir))
     sources = provenance(overrides, user_dir) | reasons
     rows = list(_rows(config.values, "", sources))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]

@@ -146,7 +146,7 @@ def unpacked(archive: Path, url: str, md5: str, allowed: bool, cache: Path) -> I
         yield folder
 
 
-def frozen(name: str) -> dict[str, Any]:
+def shipped_split(name: str) -> dict[str, Any]:
     """The lists of a split that ships with fsl."""
     folder = Path(__file__).parent / "splits" / name
     return {part: json.loads((folder / f"{part}.json").read_text()) for part in SPLITS}

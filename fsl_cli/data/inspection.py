@@ -30,7 +30,7 @@ def store_name(folder: Path) -> str:
     return folder.name.rpartition("-")[0]
 
 
-def about(folder: Path) -> dict[str, Any]:
+def store_record(folder: Path) -> dict[str, Any]:
     """What is written of a store: its recipe, shape, starts, names and hash. OSError or ValueError when it cannot."""
     content = json.loads((folder / "store.json").read_text())
     if not isinstance(content, dict) or not {"recipe", "shape", "starts", "names", "hash"} <= content.keys():
@@ -41,7 +41,7 @@ def about(folder: Path) -> dict[str, Any]:
 def damage(folder: Path) -> str:
     """Why the store is not as it was written, "" if it is. A damaged one is marked: whoever opens it builds it anew."""
     try:
-        wanted = about(folder)["hash"]
+        wanted = store_record(folder)["hash"]
         content = blake2b(digest_size=8)
         for block in _blocks(folder / "images.bin", BLOCK):
             content.update(block)
@@ -87,7 +87,7 @@ def summary(data: DataSet) -> dict[str, Any]:
         "odd_classes": _odd(store.names, sizes),
         "duplicates_across_splits": [_places(data, group) for group in across],
         "duplicates_within_a_split": [_places(data, group) for group in within],
-        "skipped": about(folder.parent)["recipe"].get("skipped", []),
+        "skipped": store_record(folder.parent)["recipe"].get("skipped", []),
         "reading": data.reading,
         "left_out": data.left_out,
     }

@@ -18,10 +18,10 @@ def photo(file: File, size: int, channels: int) -> Images:
     """One image, (channels, size, size): upright, on white where it is transparent, the middle cut out."""
     with Image.open(BytesIO(file.read()), formats=FORMATS) as image:
         image.draft(None, (2 * size, 2 * size))  # a large JPEG is decoded at a half, a quarter or an eighth: faster
-        return fitted(image, size, channels)
+        return from_image(image, size, channels)
 
 
-def fitted(image: Image.Image, size: int, channels: int) -> Images:
+def from_image(image: Image.Image, size: int, channels: int) -> Images:
     """What `photo` makes of an image that is open already."""
     upright: Image.Image = ImageOps.exif_transpose(image)
     if upright.mode[0] in "IF":  # 16 bits, which Pillow would clip at 255; floats are 0..1 or 0..255

@@ -36,7 +36,7 @@ def _size(file: File) -> int:
     return -1
 
 
-def told(groups: Iterable[Places]) -> Iterator[str]:
+def repeat_warnings(groups: Iterable[Places]) -> Iterator[str]:
     """What groups of equal pictures mean for whoever trains on them, a line for each kind."""
     listed = list(groups)
     within = [each for each in listed if len({name for name, _ in each}) < len(each)]

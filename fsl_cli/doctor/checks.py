@@ -30,7 +30,7 @@ VARIABLES = (
 PATIENCE = 120  # seconds that torch may take to be imported
 
 
-def tried(ask: Callable[[], Any]) -> Any:
+def found_or_error(ask: Callable[[], Any]) -> Any:
     """What `ask` finds, or {"error": ...}: a doctor must not die of what it looks for."""
     try:
         return ask()
@@ -89,7 +89,7 @@ def build(name: str) -> str:
     return match[1] if match else ""
 
 
-def needs(package: str) -> dict[str, str]:
+def requirements(package: str) -> dict[str, str]:
     """What an installed package asks of others, its extras left out, such as {"torch": ">=2.6"}; {} where unknown."""
     try:
         asked = [line for line in requires(package) or [] if "extra ==" not in line]

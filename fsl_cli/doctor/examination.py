@@ -10,7 +10,7 @@ from typing import Any
 
 from fsl_cli import __version__
 from fsl_cli.doctor import checks
-from fsl_cli.doctor.checks import tried
+from fsl_cli.doctor.checks import found_or_error
 from fsl_cli.doctor.findings import problems
 
 
@@ -18,17 +18,19 @@ def examine() -> dict[str, Any]:
     """Everything that is looked at, ready for JSON; what cannot be found out is {"error": ...}."""
     found = {
         "fsl": __version__,
-        "commit": tried(_commit),
-        "machine": tried(checks.machine),
+        "commit": found_or_error(_commit),
+        "machine": found_or_error(checks.machine),
         "packages": checks.versions(checks.CORE),
         "extras": checks.versions(checks.EXTRAS),
-        "needs": checks.needs("fsl-cli"),
-        "torchvision_needs": checks.needs("torchvision").get("torch", ""),
+        "needs": checks.requirements("fsl-cli"),
+        "torchvision_needs": checks.requirements("torchvision").get("torch", ""),
         **checks.probe(),
-        "builds": {name: tried(partial(checks.build, name)) for name in ("torch", "torchvision")},
-        "nvidia": tried(checks.nvidia),
-        "disk": tried(lambda: [checks.disk(Path.cwd()), checks.disk(_cache())]),
-        "cache": tried(lambda: {"path": str(_cache()), "bytes": checks.folder_size(_cache()), "data": _data()}),
+        "builds": {name: found_or_error(partial(checks.build, name)) for name in ("torch", "torchvision")},
+        "nvidia": found_or_error(checks.nvidia),
+        "disk": found_or_error(lambda: [checks.disk(Path.cwd()), checks.disk(_cache())]),
+        "cache": found_or_error(
+            lambda: {"path": str(_cache()), "bytes": checks.folder_size(_cache()), "data": _data()}
+        ),
         "variables": {name: os.environ[name] for name in checks.VARIABLES if name in os.environ},
     }
     return {**found, "problems": list(problems(found))}

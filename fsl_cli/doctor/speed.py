@@ -40,7 +40,7 @@ def start_up(rounds: int) -> str:
     return "start-up  " + "   ".join(taken)
 
 
-def line(algo: str, overrides: list[str], rounds: int) -> str:
+def speed_line(algo: str, overrides: list[str], rounds: int) -> str:
     from multiprocessing import get_context
 
     peaks = []
@@ -117,7 +117,7 @@ def peak_memory(algo: str, overrides: list[str], name: str) -> float:
 def _status(field: str) -> int:
     """A field of Linux's /proc/self/status, in kB."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+    return next(int(speed_line.split()[1]) for speed_line in lines if speed_line.startswith(field))
 
 
 class Bench(NamedTuple):

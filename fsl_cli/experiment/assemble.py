@@ -20,7 +20,7 @@ from fsl_cli.data.tasks import ImageTasks
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.datamodule import Episodic
 from fsl_cli.experiment.learner import Learner, Metric
-from fsl_cli.experiment.shapes import shapes_of, undivided
+from fsl_cli.experiment.shapes import data_part, shapes_of
 from fsl_cli.runs.checkpoints import load_weights
 from fsl_cli.runs.run import Run
 from fsl_cli.runs.trust import trusted
@@ -52,7 +52,7 @@ def assemble(
     (`image`), and other data sets are brought to that. `fewer_queries`: a test takes as many as its classes have, where
     these have not enough. Raises UserError when the data set cannot be had or cannot give such episodes.
     """
-    data = data or build(undivided(settings))
+    data = data or build(data_part(settings))
     shapes = shapes_of(settings, data, parts, fewer_queries)
     if isinstance(data, DataSet):
         data = without_small(data, shapes)

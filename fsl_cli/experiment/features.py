@@ -32,7 +32,7 @@ def possible(learner: Learner) -> bool:
     return learner.algorithm.takes_features and _backbone(learner).norm in ("running", "group", "none")
 
 
-def frozen(learner: Learner) -> bool:
+def backbone_is_frozen(learner: Learner) -> bool:
     """Whether training leaves the backbone as it is."""
     return not any(parameter.requires_grad for parameter in _backbone(learner).parameters())
 

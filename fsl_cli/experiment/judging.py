@@ -17,14 +17,14 @@ from fsl_cli.experiment.assemble import Experiment
 from fsl_cli.experiment.calibration import Judged
 from fsl_cli.experiment.datamodule import EVALUATION_SEED
 from fsl_cli.experiment.features import features_where_worth_it
-from fsl_cli.experiment.unknowns import Sides
+from fsl_cli.experiment.unknowns import OpenLogits
 
 
 class Open(NamedTuple):
     """One episode, and as many pictures of other classes as it has queries."""
 
     known: Judged  # the queries
-    sides: Sides  # of the queries, and of the others, of which there may be none
+    sides: OpenLogits  # of the queries, and of the others, of which there may be none
 
 
 def judge(experiment: Experiment, part: str, count: int, trainer: lightning.Trainer, cache: Path) -> list[Open]:
@@ -50,10 +50,10 @@ def _judged(experiment: Experiment, part: str, index: int) -> Open:
     known = Judged(classify(episode.query.x)[0].float().cpu(), episode.query.y[0].cpu())
     if not len(others):
         return Open(known, _left_out(learner.algorithm, episode))
-    return Open(known, Sides(known.logits, classify(others.unsqueeze(0))[0].float().cpu()))
+    return Open(known, OpenLogits(known.logits, classify(others.unsqueeze(0))[0].float().cpu()))
 
 
-def _left_out(algorithm: Algorithm, episode: Episodes) -> Sides:
+def _left_out(algorithm: Algorithm, episode: Episodes) -> OpenLogits:
     """Where a split has no class besides the episode's: the last of these is left out of the support set.
 
     Nothing where there are but two, or the method's head has one number of classes.
@@ -62,10 +62,10 @@ def _left_out(algorithm: Algorithm, episode: Episodes) -> Sides:
     kept, asked = episode.support.y[0] < last, episode.query.y[0] < last
     none = torch.zeros(0, last)
     if last < 2:
-        return Sides(none, none)
+        return OpenLogits(none, none)
     try:
         classify = algorithm.adapt(Examples(episode.support.x[:, kept], episode.support.y[:, kept]))
         logits = classify(episode.query.x)[0].float().cpu()
     except UserError:
-        return Sides(none, none)
-    return Sides(logits[asked.cpu()], logits[~asked.cpu()])
+        return OpenLogits(none, none)
+    return OpenLogits(logits[asked.cpu()], logits[~asked.cpu()])

@@ -20,7 +20,7 @@ from fsl_cli.experiment.trainer import new_trainer, quiet
 from fsl_cli.runs.checkpoints import load_backbone
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.compose import Config
-from fsl_cli.settings.own_pictures import fitted
+from fsl_cli.settings.own_pictures import fit_to_pictures
 from fsl_cli.settings.schema import Settings
 
 
@@ -33,7 +33,7 @@ class Found(NamedTuple):
     absent: bool = False
 
 
-def ready(
+def ready_experiment(
     settings: Settings, typed: Sequence[str] = (), data: DataSet | None = None, again: bool = False
 ) -> Experiment:
     """The experiment that settings describe, once it has been found to work.
@@ -62,12 +62,12 @@ def ready(
 
 def check(config: Config) -> Found:
     """Whether `fsl train` would refuse anything, without fetching what is not here. Raises UserError as `ready`."""
-    settings = finalize(fitted(config).config)
+    settings = finalize(fit_to_pictures(config).config)
     try:
         with without_downloads():
-            data = ready(settings, config.overrides).data
+            data = ready_experiment(settings, config.overrides).data
     except Absent as absent:
-        ready(settings, config.overrides, stand_in(settings))
+        ready_experiment(settings, config.overrides, blank_data(settings))
         return Found(absent.name, None, 0, absent=True)
     if not isinstance(data, DataSet):
         return Found(data.name, None, 0)
@@ -75,7 +75,7 @@ def check(config: Config) -> Found:
     return Found(data.name, classes, len(data.store.images))
 
 
-def stand_in(settings: Settings) -> DataSet:
+def blank_data(settings: Settings) -> DataSet:
     """Blank images, as many as these episodes need, in place of a data set that is not here."""
 
     def most(key: str) -> int:
@@ -92,7 +92,7 @@ def stand_in(settings: Settings) -> DataSet:
     )
 
 
-def refused(config: Config) -> str:
+def why_refused(config: Config) -> str:
     """What `check` would say of a run of a sweep; "" where nothing is wrong."""
     try:
         check(config)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fsl_cli.data.inspection import duplicates
 from fsl_cli.data.layouts import find
 from fsl_cli.data.listed import Chosen
-from fsl_cli.data.repeats import Places, repeated_classes, same_files, told
+from fsl_cli.data.repeats import Places, repeat_warnings, repeated_classes, same_files
 from fsl_cli.data.store import DataSet
 from fsl_cli.errors import UserError
 from fsl_cli.pictures.console import warn
@@ -23,7 +23,7 @@ def demand_new_classes(settings: Settings, data: Data) -> None:
         return
     if is_folder(settings.data):
         within, across = duplicates(data)
-        for line in told(_places(data, rows) for rows in (*within, *across)):
+        for line in repeat_warnings(_places(data, rows) for rows in (*within, *across)):
             warn(line)
     repeats = repeated_classes(data) if settings.test and settings.steps else []
     if repeats:
@@ -41,7 +41,7 @@ def tell_same_files(data: Part) -> None:
         columns = Chosen(data.get("file_column"), data.get("label_column"), data.get("on_error") == "skip")
         groups = find(data.get("root"), chosen=columns).groups.values()
         classes = {name: [picture.file for picture in own] for group in groups for name, own in group.items()}
-        for line in told(same_files(classes)):
+        for line in repeat_warnings(same_files(classes)):
             warn(line)
 
 

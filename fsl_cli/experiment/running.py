@@ -17,7 +17,7 @@ from fsl_cli.runs.run import Run
 from fsl_cli.runs.trust import keep, trusted
 from fsl_cli.settings.binding import demand_fit, demand_packages
 from fsl_cli.settings.compose import Config, compose
-from fsl_cli.settings.own_pictures import fitted
+from fsl_cli.settings.own_pictures import fit_to_pictures
 from fsl_cli.settings.schema import part
 from fsl_cli.text import command
 
@@ -38,22 +38,22 @@ def start(
     of time.monotonic, or from now.
     """
     from fsl_cli.experiment.budget import within
-    from fsl_cli.experiment.ready import ready
+    from fsl_cli.experiment.ready import ready_experiment
     from fsl_cli.experiment.training import train
     from fsl_cli.pictures.console import warn
 
     began, deadline = time.monotonic() if began is None else began, None
-    config, reasons = fitted(config)
+    config, reasons = fit_to_pictures(config)
     settings = finalize(config)
     if reasons:
         why = command("fsl", "show", *config.overrides)
         warn(f"Settings for {settings.data_name} by what its pictures are; why: {why}")
-    experiment = ready(settings, config.overrides)
+    experiment = ready_experiment(settings, config.overrides)
     settings = settings.having(**experiment.tested._asdict())
     if settings.time:
         left = seconds(settings.time) - (time.monotonic() - began)
         settings, deadline = within(settings, experiment, left)
-        experiment = ready(settings, again=True)
+        experiment = ready_experiment(settings, again=True)
         print(f"time={settings.time}: {settings.steps:,} steps, validated every {settings.val_every:,}.", flush=True)
     settings = settings.having(
         image=experiment.image, train_classes=experiment.train_classes, pretrained=experiment.pretrained

@@ -13,7 +13,7 @@ from fsl_cli.settings.binding import located
 from fsl_cli.settings.schema import Part, Settings
 
 
-def undivided(settings: Settings) -> Part:
+def data_part(settings: Settings) -> Part:
     """The node of the data set; where all classes are to be tested and none is trained on, all are of the test split.
 
     That is, if it would else be divided here: a split of its own stands.

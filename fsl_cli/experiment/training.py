@@ -18,7 +18,13 @@ from fsl_cli.experiment.beginning import Beginning
 from fsl_cli.experiment.budget import Deadline
 from fsl_cli.experiment.calibrating import calibrate
 from fsl_cli.experiment.callbacks import Prune, Record, Report, Screen, WholeFiles
-from fsl_cli.experiment.features import augmented, features_for_images, features_where_worth_it, frozen, possible
+from fsl_cli.experiment.features import (
+    augmented,
+    backbone_is_frozen,
+    features_for_images,
+    features_where_worth_it,
+    possible,
+)
 from fsl_cli.experiment.last_screen import last_screen
 from fsl_cli.experiment.learner import NotFinite
 from fsl_cli.experiment.stopping import StopOnSignal, Stopped, exit_code
@@ -117,7 +123,7 @@ def _fit(trainer: lightning.Trainer, settings: Settings, experiment: Experiment,
     learner, episodes = experiment.learner, experiment.episodes
     try:
         with ExitStack() as stack:
-            if possible(learner) and frozen(learner) and not augmented(episodes):
+            if possible(learner) and backbone_is_frozen(learner) and not augmented(episodes):
                 if checkpoint:
                     load_weights(checkpoint, learner)
                 cache = cache_folder(settings.data.get("cache"))

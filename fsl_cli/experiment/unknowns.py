@@ -26,7 +26,7 @@ LEVELS = 201  # quantiles that are kept of the scores of known queries: each hal
 PRECISION = 40  # Newton steps at most
 
 
-class Sides(NamedTuple):
+class OpenLogits(NamedTuple):
     """Logits of one episode's queries, and of pictures of none of its classes."""
 
     inside: Tensor  # (n, way)
@@ -48,7 +48,7 @@ def score(name: str, logits: Tensor, temperature: float) -> Tensor:
     return SCORES[name](logits.double() / temperature)
 
 
-def fit_unknown(sides: Sequence[Sides], temperature: float) -> Unknown | None:
+def fit_unknown(sides: Sequence[OpenLogits], temperature: float) -> Unknown | None:
     """The best score, and what its values mean; None where no episode has pictures of other classes."""
     both = [each for each in sides if len(each.inside) and len(each.outside)]
     if not both:

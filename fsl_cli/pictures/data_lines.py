@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fsl_cli.data.inspection import about
+from fsl_cli.data.inspection import store_record
 from fsl_cli.data.store import DAMAGED
 
 
 def store_line(folder: Path) -> str:
     """A prepared store: what store.json says of it, its size on disk, where it is."""
     try:
-        content = about(folder)
+        content = store_record(folder)
         images, channels, height, width = content["shape"]
     except (OSError, ValueError) as error:
         return f"unusable ({error}), will be built again   {folder}"

@@ -23,7 +23,7 @@ EACH = 2  # hardest, and as many easiest
 QUERIES = 5  # of a class, in a picture
 
 
-def look(sections: Sequence[Section]) -> list[Looked]:
+def hardest_and_easiest(sections: Sequence[Section]) -> list[Looked]:
     """For each section its hardest and easiest episodes; where the data set is not at hand, what to type for it."""
     opened: dict[str, Any] = {}  # data sets by their settings, and the reasons of those that cannot be opened
     found = []
@@ -94,13 +94,13 @@ def _build(source: Part, result: Result) -> DataSet:
 
 def _at_hand(source: Part, images: str) -> bool:
     """Is a store with these images prepared? Nothing is downloaded or decoded for a page."""
-    from fsl_cli.data.inspection import about, prepared
+    from fsl_cli.data.inspection import prepared, store_record
     from fsl_cli.data.store import cache_folder
 
     def hashes() -> Iterable[str]:
         for folder in prepared(cache_folder(source.get("cache"))):
             try:
-                yield about(folder)["hash"]
+                yield store_record(folder)["hash"]
             except (OSError, ValueError):
                 continue
 

@@ -122,7 +122,7 @@ def latex(sections: Sequence[Section]) -> str:
     return "\n".join(f"% {line}" for line in comments) + "\n" + "\n\n".join(blocks) + "\n"
 
 
-def believed(row: Row) -> list[float | str]:
+def calibration_columns(row: Row) -> list[float | str]:
     """How far a method's probabilities can be believed, and how it tells what is of no class; means over the seeds."""
     tests = [test.outcome.result for test in row.tests]
     columns = [[result.ece, result.ece_calibrated, result.loss, result.loss_calibrated] for result in tests]
@@ -138,7 +138,7 @@ def belief(rows: Sequence[Row]) -> dict[str, list[str]]:
     """Columns of a table, of those numbers that a row has: probabilities as they are used, and unknown pictures."""
     found: dict[str, list[str]] = {"ECE (%)": [], "NLL": [], "AUROC (%)": []}
     for row in rows:
-        all_of = dict(zip(BELIEVED, believed(row), strict=True))
+        all_of = dict(zip(BELIEVED, calibration_columns(row), strict=True))
         ece, nll = (value if (value := all_of[f"{name}_after"]) != "" else all_of[name] for name in BELIEVED[:4:2])
         nll = nll if ece != "" else ""  # of a regression there is an error alone
         for name, value in zip(found, (ece, nll, all_of["unknown_auroc"]), strict=True):
@@ -170,7 +170,7 @@ def as_csv(sections: Sequence[Section]) -> str:
                     " ".join(str(t.outcome.result.seed) for t in row.tests),
                     row.mean, row.interval, row.episodes_interval,
                     "" if math.isnan(row.seeds_interval) else row.seeds_interval, row.best,
-                    *believed(row),
+                    *calibration_columns(row),
                     *([behind.mean, behind.interval, behind.p] if behind else ["", "", ""]),
                     *([paper.accuracy, paper.source, paper.mark, paper.inference, paper.note] if paper else [""] * 5),
                     " ".join(str(test.outcome.folder) for test in row.tests),

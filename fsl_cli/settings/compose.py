@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from fsl_cli.settings.explain import demand_readable, explain
 from fsl_cli.settings.hydra_conf import composed, hydra_at_conf, hydra_words
 from fsl_cli.settings.own_file import take_files
-from fsl_cli.settings.registry import dotted, folders
+from fsl_cli.settings.registry import config_folders, dotted_keys
 
 
 class Config(NamedTuple):
@@ -46,7 +46,7 @@ def config_files(overrides: Sequence[str], user_dir: str | None = None) -> list[
     found = []
     for file in files:
         prefix = f"{file.package}." if file.package and file.package != "_global_" else ""
-        paths = (folder / f"{file.config_path}.yaml" for folder in folders(user_dir))
+        paths = (folder / f"{file.config_path}.yaml" for folder in config_folders(user_dir))
         found += [(path, prefix) for path in paths if path.exists()]
     return found + [(Path(place.partition("://")[2]), "") for place in take_files(overrides)[1]]
 
@@ -55,11 +55,11 @@ def provenance(overrides: Sequence[str], user_dir: str | None = None) -> dict[st
     """For each dotted key of what `compose` returns, the file that set it last, or that it was typed."""
     from omegaconf import OmegaConf
 
-    roots = folders(user_dir)
+    roots = config_folders(user_dir)
     sources: dict[str, str] = {}
     for path, prefix in config_files(overrides, user_dir):
         shown = next((str(path.relative_to(root.parent)) for root in roots if path.is_relative_to(root)), str(path))
-        sources |= {prefix + key: shown for key in dotted(OmegaConf.to_container(OmegaConf.load(path)))}
+        sources |= {prefix + key: shown for key in dotted_keys(OmegaConf.to_container(OmegaConf.load(path)))}
     typed = [re.sub(r"^[+~]+", "", word).partition("=")[0] for word in overrides]
     return sources | dict.fromkeys(typed, "your command line")
 

@@ -14,7 +14,7 @@ from fsl_cli.settings import neighbours
 from fsl_cli.settings.hints import did_you_mean, nearest
 from fsl_cli.settings.hydra_conf import composed, hydra_words
 from fsl_cli.settings.own_file import take_files
-from fsl_cli.settings.registry import choices, dotted, folders, groups, names
+from fsl_cli.settings.registry import choices, config_folders, dotted_keys, groups, names
 from fsl_cli.settings.typed import for_hydra, is_text
 
 KEY = re.compile(r"([+~]{0,2})([\w./@-]+)=?(.*)", re.DOTALL)
@@ -168,8 +168,8 @@ def accepted(words: Sequence[str], user_dir: str | None) -> tuple[dict[str, str]
         found = composed(hydra_words(chosen, user_dir))
     except HydraException:
         found = composed([])
-    keys = list(dotted(OmegaConf.to_container(found)))
-    keys += [f"hydra.{key}" for key in dotted(OmegaConf.to_container(found.hydra))]
+    keys = list(dotted_keys(OmegaConf.to_container(found)))
+    keys += [f"hydra.{key}" for key in dotted_keys(OmegaConf.to_container(found.hydra))]
     made = {group: str(name) for group, name in found.hydra.runtime.choices.items() if group in found}
     nodes = {group: found[group] for group in made}
     return made, keys, {group: str(node.get("_target_", "")) for group, node in nodes.items() if node}
@@ -190,11 +190,12 @@ def _settings_of(group: str, name: str, user_dir: str | None) -> set[str]:
     from omegaconf import OmegaConf
 
     found: set[str] = set()
-    for folder in folders(user_dir):
+    for folder in config_folders(user_dir):
         path = folder / group / f"{name}.yaml"
         if path.exists():
             content: Any = OmegaConf.to_container(OmegaConf.load(path))
             prefix = "" if "@package _global_" in path.read_text() else f"{group}."
             bases = [base for base in content.get("defaults", []) if isinstance(base, str) and base != "_self_"]
-            found |= {prefix + key for key in dotted(content)}.union(*(_settings_of(group, b, user_dir) for b in bases))
+            own = {prefix + key for key in dotted_keys(content)}
+            found |= own.union(*(_settings_of(group, base, user_dir) for base in bases))
     return found

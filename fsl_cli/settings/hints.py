@@ -19,10 +19,10 @@ def nearest(word: str, known: Sequence[str]) -> str:
     before, dot, last = word.rpartition(".")
     inside = [each for each in known if each.rpartition(".")[0] == before] if dot else list(known)
     tails = [each.rpartition(".")[2] if dot else each for each in inside]
-    found = [(slips(_plain(last), _plain(tail)), each) for tail, each in zip(tails, inside, strict=True)]
+    found = [(edit_distance(_plain(last), _plain(tail)), each) for tail, each in zip(tails, inside, strict=True)]
     if not dot:
         tails = [each.rpartition(".")[2] for each in known]
-        found += [(slips(_plain(word), _plain(tail)), each) for tail, each in zip(tails, known, strict=True)]
+        found += [(edit_distance(_plain(word), _plain(tail)), each) for tail, each in zip(tails, known, strict=True)]
     good = [(count, each) for count, each in found if count <= max(1, min(len(last), 12) // 4) and count < len(last)]
     if good:
         return min(good, key=lambda pair: pair[0])[1]
@@ -30,7 +30,7 @@ def nearest(word: str, known: Sequence[str]) -> str:
     return begun[0] if len(begun) == 1 else ""
 
 
-def slips(word: str, other: str) -> int:
+def edit_distance(word: str, other: str) -> int:
     """How many letters must be left out, put in, exchanged or swapped to make one word of the other; 1 to reorder."""
     if word != other and sorted(word) == sorted(other):
         return 1

@@ -29,7 +29,7 @@ class Fitted(NamedTuple):
     reasons: dict[str, str]
 
 
-def fitted(config: Config) -> Fitted:
+def fit_to_pictures(config: Config) -> Fitted:
     """The configuration with settings for the folder that it names; as it is for every other data set.
 
     A folder that cannot be read is left to what reads all of it.

@@ -17,13 +17,13 @@ def conf_dir() -> Path:
 
 def groups(user_dir: str | None = None) -> list[str]:
     """The names of all groups, such as algo and hydra/launcher, of fsl and of the user's own folder."""
-    inside = {(path.parent, folder) for folder in folders(user_dir) for path in folder.rglob("*.yaml")}
+    inside = {(path.parent, folder) for folder in config_folders(user_dir) for path in folder.rglob("*.yaml")}
     return sorted({place.relative_to(folder).as_posix() for place, folder in inside if place != folder})
 
 
 def choices(group: str, user_dir: str | None = None) -> dict[str, str]:
     """Each file of a group, with the first comment line that says what it is."""
-    files = [path for folder in folders(user_dir) for path in sorted((folder / group).glob("*.yaml"))]
+    files = [path for folder in config_folders(user_dir) for path in sorted((folder / group).glob("*.yaml"))]
     return {path.stem: describe(path) for path in files}
 
 
@@ -50,14 +50,14 @@ def names(text: str) -> list[str]:
     return [name.strip() for name in text.strip("[]").split(",") if name.strip()]
 
 
-def folders(user_dir: str | None) -> list[Path]:
+def config_folders(user_dir: str | None) -> list[Path]:
     found = [conf_dir(), *([Path(user_dir).expanduser()] if user_dir else [])]
     if not found[-1].is_dir():
         raise UserError(f"--config-dir {user_dir}: there is no such folder.")
     return found
 
 
-def dotted(loaded: Any) -> Iterator[str]:
+def dotted_keys(loaded: Any) -> Iterator[str]:
     """The dotted keys of a loaded YAML, inner ones too, without what is for Hydra."""
 
     def walk(node: Any, prefix: str) -> Iterator[str]:

@@ -58,7 +58,7 @@ def demand_runs(planned: Plan, user_dir: str | None) -> int:
 
     Runs that differ in their seed alone are looked at once.
     """
-    from fsl_cli.experiment.ready import refused
+    from fsl_cli.experiment.ready import why_refused
 
     if planned.runs is None:
         compose(planned.fixed, user_dir)
@@ -69,7 +69,7 @@ def demand_runs(planned: Plan, user_dir: str | None) -> int:
             config = compose([*planned.fixed, *run], user_dir)
             key = _but_seed(config.values)
             if key not in seen:
-                seen[key] = refused(config)
+                seen[key] = why_refused(config)
             found = seen[key]
         except UserError as error:
             found = str(error)

@@ -23,7 +23,7 @@ from fsl_cli.settings.explain import explain
 from fsl_cli.settings.hydra_app import through_hydra
 from fsl_cli.settings.hydra_conf import register_resolvers
 from fsl_cli.settings.own_file import as_typed
-from fsl_cli.settings.own_pictures import fitted
+from fsl_cli.settings.own_pictures import fit_to_pictures
 from fsl_cli.settings.registry import take_user_dir
 from fsl_cli.settings.typed import quoted
 from fsl_cli.sweeps.outcome import rows, show_search, show_sweep
@@ -84,7 +84,7 @@ def run_one(typed: Sequence[str], again: bool, user_dir: str | None, composed: A
     note()
     try:
         words = as_typed(overrides, typed)
-        config = fitted(from_hydra(composed, hydra.runtime.choices, words, user_dir)).config
+        config = fit_to_pictures(from_hydra(composed, hydra.runtime.choices, words, user_dir)).config
         run, state = _go(config, again, hydra.sweeper, lambda run: note(folder=str(run)))
         return note(state=state, folder=str(run), score=run.training.score if run.training else None)
     except UserError as error:

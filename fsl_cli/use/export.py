@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fsl_cli import __version__
 from fsl_cli.backbones.base import Backbone
-from fsl_cli.backbones.norm import settle
+from fsl_cli.backbones.norm import freeze_statistics
 from fsl_cli.errors import UserError
 from fsl_cli.use.predictor import FewShotClassifier, Predictor
 
@@ -111,7 +111,7 @@ def exported(graph: Graph, format: str) -> tuple[bytes, float]:
     dice = torch.Generator().manual_seed(0)
     images = [torch.rand(n, *graph.shape, generator=dice) for n in BATCHES]
     wanted = [graph(batch) for batch in images]
-    settle(graph.run.algorithm, lambda: graph(images[-1]))
+    freeze_statistics(graph.run.algorithm, lambda: graph(images[-1]))
     for module in graph.run.algorithm.modules():
         if isinstance(module, Backbone) and module.norm == "support":
             module.norm = "running"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.experiment.calibration import Judged, calibration_error, fit_temperature, nll
-from fsl_cli.experiment.unknowns import Sides, fit_unknown, levels_of, score
+from fsl_cli.experiment.unknowns import OpenLogits, fit_unknown, levels_of, score
 from fsl_cli.runs.records import Calibration
 from fsl_cli.use import rounds
 
@@ -29,7 +29,7 @@ def calibration_of(algorithm: Algorithm, features: Tensor, y: Tensor) -> Calibra
     found = rounds.judged(algorithm, features, y)
     known = [Judged(found.logits.cpu(), found.y.cpu())]
     temperature = fit_temperature(known)
-    sides = [Sides(*(part.cpu() for part in each)) for each in rounds.strangers(algorithm, features, y)]
+    sides = [OpenLogits(*(part.cpu() for part in each)) for each in rounds.strangers(algorithm, features, y)]
     unknown = fit_unknown(sides, temperature)
     told = unknown._asdict() if unknown else {}
     if unknown:

@@ -19,7 +19,7 @@ USUAL = ("backbone=photos", "algo=simpleshot", "norm=running", "steps=0", "train
 SIZE = 224  # pixels of a picture where the network does not say
 
 
-def frozen(words: Sequence[str] = ()) -> Predictor:
+def frozen_predictor(words: Sequence[str] = ()) -> Predictor:
     """What `words` choose, such as backbone=photos algo=simpleshot, which is what there is without them.
 
     Raises UserError for a method that has no head of its own without training, or a network without weights.

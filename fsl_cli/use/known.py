@@ -15,8 +15,8 @@ from fsl_cli.errors import UserError
 from fsl_cli.use.calibrated import fit
 from fsl_cli.use.from_support import HOW, calibration_of
 from fsl_cli.use.kept_features import items
-from fsl_cli.use.predictor import FewShotClassifier, Predictor, given
-from fsl_cli.use.shelf import Support, corrections, kept
+from fsl_cli.use.predictor import FewShotClassifier, Predictor, taking_features
+from fsl_cli.use.saved import Support, corrections, kept
 
 
 def support_of(run: Predictor, typed: dict[str, str], skipped: list[str]) -> Support:
@@ -55,7 +55,7 @@ def learn(run: Predictor, support: Support, trust: Sequence[str] = ()) -> FewSho
         fit(run.run, len(counts), list(counts.values()), trust)
     classify = run.adapt_pixels(support.items, support.labels)
     if run.backbone and not classify.calibration and not run.run.settings.steps:
-        with given(run.backbone, True):
+        with taking_features(run.backbone, True):
             found = calibration_of(run.algorithm, support.items.to(run.device), classify.support.y[0])
         if found:
             classify.take(found, HOW)

@@ -11,7 +11,7 @@ from fsl_cli.settings.registry import names
 if TYPE_CHECKING:
     from fsl_cli.use.predictions import Predictions
     from fsl_cli.use.predictor import FewShotClassifier, Predictor
-    from fsl_cli.use.shelf import Support
+    from fsl_cli.use.saved import Support
 
 
 def predicted(run: Predictor, support: Support, typed: dict[str, str], html: bool, skipped: list[str]) -> Predictions:

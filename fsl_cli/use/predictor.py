@@ -18,7 +18,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.data.decode import File
-from fsl_cli.data.photos import fitted, photo
+from fsl_cli.data.photos import from_image, photo
 from fsl_cli.episodes import Examples
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.assemble import POINT, trained
@@ -116,7 +116,7 @@ class Predictor:
                 found.append(photo(File(str(image), Path(image).expanduser().read_bytes), size, channels))
             else:
                 opened = image if isinstance(image, Image.Image) else to_pil_image(image)
-                found.append(fitted(opened, size, channels))
+                found.append(from_image(opened, size, channels))
         return torch.from_numpy(np.stack(found)) if found else torch.zeros(0, channels, size, size, dtype=torch.uint8)
 
     def seen(self, items: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ class FewShotClassifier:
 
     def __init__(self, predictor: Predictor, support: Examples, classes: list[Any]) -> None:
         self.predictor, self.support, self.classes = predictor, support, classes
-        with torch.no_grad(), given(predictor.backbone, support.x.ndim == 3):
+        with torch.no_grad(), taking_features(predictor.backbone, support.x.ndim == 3):
             self.logits = predictor.algorithm.adapt(support)  # scaled images (1, m, C, H, W) -> (1, m, classes)
         shots = support.y.flatten().bincount().tolist()
         self.take(*predictor.calibration(len(classes), shots))
@@ -181,7 +181,7 @@ class FewShotClassifier:
         And for each image the probability that it is of none of them, where half the images are, and whether that is
         the answer, for a `rate` of known images that are called unknown; (None, False) where nobody asked or can tell.
         """
-        with given(self.predictor.backbone, pixels.ndim == 2):
+        with taking_features(self.predictor.backbone, pixels.ndim == 2):
             logits = self.logits(self.predictor.seen(pixels).unsqueeze(0)).squeeze(0).cpu()
         shares, kept = (logits / self.temperature).softmax(-1), self.calibration
         if rate is None or kept is None or kept.score is None:
@@ -198,9 +198,9 @@ class FewShotClassifier:
         """
         embed, backbone = self.predictor.algorithm.embed, self.predictor.backbone
         if self._known is None:
-            with given(backbone, self.support.x.ndim == 3):
+            with taking_features(backbone, self.support.x.ndim == 3):
                 self._known = embed(self.support.x)
-        with given(backbone, pixels.ndim == 2):
+        with taking_features(backbone, pixels.ndim == 2):
             queries = embed(self.predictor.seen(pixels).unsqueeze(0), self.support.x)
         far = torch.cdist(queries, self._known).squeeze(0)  # (m, support images)
         others = self.support.y != torch.tensor(classes, device=far.device)[:, None]
@@ -208,7 +208,7 @@ class FewShotClassifier:
 
 
 @contextmanager
-def given(backbone: Backbone | None, features: bool) -> Iterator[None]:
+def taking_features(backbone: Backbone | None, features: bool) -> Iterator[None]:
     """While inside, the backbone takes what comes in for features, if it is, and hands it on."""
     if not backbone:
         yield

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.episodes import Examples
-from fsl_cli.experiment.unknowns import Sides
+from fsl_cli.experiment.unknowns import OpenLogits
 
 ROUNDS = 5  # at most; a class of five pictures or fewer loses one of them in each
 
@@ -48,7 +48,7 @@ def judged(algorithm: Algorithm, features: Tensor, y: Tensor) -> Judged:
 
 
 @torch.no_grad()
-def strangers(algorithm: Algorithm, features: Tensor, y: Tensor) -> list[Sides]:
+def strangers(algorithm: Algorithm, features: Tensor, y: Tensor) -> list[OpenLogits]:
     """What heads say of pictures that they have not seen, of their classes and of others, round by round.
 
     In each round a share of the classes is left out whole, and a picture in five, or one, of each of the others. Of
@@ -58,7 +58,7 @@ def strangers(algorithm: Algorithm, features: Tensor, y: Tensor) -> list[Sides]:
     way = len(counts)
     if way == 2:
         found = judged(algorithm, features, y)
-        return [Sides(found.logits, found.logits.gather(1, 1 - found.y.unsqueeze(1)))]
+        return [OpenLogits(found.logits, found.logits.gather(1, 1 - found.y.unsqueeze(1)))]
     shares = 3 if way == 3 else min(ROUNDS, way // 2)  # two classes stay in each round
     sides = []
     for number in range(shares):
@@ -68,7 +68,7 @@ def strangers(algorithm: Algorithm, features: Tensor, y: Tensor) -> list[Sides]:
         out = shown & mine  # never its class's only one
         rest = shown & ~out
         said = _said(algorithm, features[rest], label[y[rest]], torch.cat([features[out], features[~shown]]))
-        sides.append(Sides(said[: int(out.sum())], said[int(out.sum()) :]))
+        sides.append(OpenLogits(said[: int(out.sum())], said[int(out.sum()) :]))
     return sides
 
 

@@ -12,7 +12,7 @@ import torch
 from fsl_cli.errors import UserError
 from fsl_cli.files import make_folder, replacing, write_json
 from fsl_cli.pictures.confused import confused_picture
-from fsl_cli.use.frozen import described, frozen
+from fsl_cli.use.frozen import described, frozen_predictor
 from fsl_cli.use.heads import Tried, confusions, recommended, try_heads
 from fsl_cli.use.known import read_support
 from fsl_cli.use.meta_trained import Trained, meta_trained
@@ -40,7 +40,7 @@ def try_out(root: str, chosen: Sequence[str], on_error: str, budget: str, out: s
     With a `budget` such as 10m, meta-training on these classes too, in a run below `out`. Raises UserError.
     """
     seconds = _seconds(budget)
-    predictor = frozen(chosen)
+    predictor = frozen_predictor(chosen)
     support = read_support(predictor, root, on_error, [])
     features, classes = support.items, sorted(set(support.labels))
     number = {name: i for i, name in enumerate(classes)}

@@ -18,13 +18,13 @@ from torchvision.datasets import CIFAR100
 from torchvision.io import encode_png
 
 from fsl_cli.data import copies, download
-from fsl_cli.data.copies import frozen
+from fsl_cli.data.copies import shipped_split
 from fsl_cli.data.sources import cifar as module
 from fsl_cli.data.sources.cifar import cifar_fs, fc100
 from fsl_cli.data.store import DataSet
 from fsl_cli.errors import UserError
 
-PAIRS = sorted((above, name) for pairs in frozen("cifar_fs").values() for above, name in pairs)
+PAIRS = sorted((above, name) for pairs in shipped_split("cifar_fs").values() for above, name in pairs)
 FINE = sorted(name for _, name in PAIRS)
 PIXELS = np.random.default_rng(0).integers(0, 255, (2, 100, 3, 32, 32), np.uint8)  # (train or test, class, ...)
 
@@ -85,7 +85,7 @@ def test_the_archive(tmp_path: Path, archive: bytes) -> None:
     assert [len(fs.splits[part].classes) for part in ("train", "val", "test")] == [64, 16, 20]
     assert [len(fc.splits[part].classes) for part in ("train", "val", "test")] == [60, 20, 20]
     assert "aquatic_mammals/whale" in names(fs, "test")
-    assert {name.split("/")[0] for name in names(fc, "test")} == set(frozen("fc100")["test"])
+    assert {name.split("/")[0] for name in names(fc, "test")} == set(shipped_split("fc100")["test"])
     assert [split.turns for split in (*fs.splits.values(), *fc.splits.values())] == [1, 1, 1, 4, 4, 4]
     assert fs.protocol == {"split": "bertinetto", "split_hash": "94541d8971", "rotations": "none"}
     assert fc.protocol == {"split": "oreshkin", "split_hash": "8076878e9e", "rotations": "all"}

@@ -15,13 +15,13 @@ import torch
 from torchvision.io import encode_jpeg
 
 from fsl_cli.data import copies
-from fsl_cli.data.copies import frozen
+from fsl_cli.data.copies import shipped_split
 from fsl_cli.data.sources import cub as module
 from fsl_cli.data.sources.cub import cub
 from fsl_cli.data.store import DataSet, split_hash
 from fsl_cli.errors import UserError
 
-SPECIES = sorted(sum(frozen("cub").values(), []))
+SPECIES = sorted(sum(shipped_split("cub").values(), []))
 COUNT = 201  # images: two of the first species
 
 
@@ -74,8 +74,8 @@ def opened(root: Path | None, cache: Path, **choices: Any) -> DataSet:
 
 
 def test_the_lists_are_frozen() -> None:
-    assert {part: len(names) for part, names in frozen("cub").items()} == {"train": 100, "val": 50, "test": 50}
-    assert len(set(SPECIES)) == 200 and split_hash(frozen("cub")) == "7838e59b65"
+    assert {part: len(names) for part, names in shipped_split("cub").items()} == {"train": 100, "val": 50, "test": 50}
+    assert len(set(SPECIES)) == 200 and split_hash(shipped_split("cub")) == "7838e59b65"
 
 
 def test_archive_and_folder_are_the_same(tmp_path: Path, archive: bytes, files: dict[str, bytes]) -> None:
@@ -83,8 +83,8 @@ def test_archive_and_folder_are_the_same(tmp_path: Path, archive: bytes, files: 
     data = opened(root, tmp_path / "cache")
     assert data.store.images.shape == (COUNT, 3, 16, 16) and data.store.names == SPECIES
     assert np.diff(data.store.starts).tolist() == [2] + [1] * 199
-    assert {part: [data.store.names[c] for c in s.classes] for part, s in data.splits.items()} == frozen("cub")
-    assert data.protocol == {"split": "chen", "split_hash": split_hash(frozen("cub")), "rotations": "none"}
+    assert {part: [data.store.names[c] for c in s.classes] for part, s in data.splits.items()} == shipped_split("cub")
+    assert data.protocol == {"split": "chen", "split_hash": split_hash(shipped_split("cub")), "rotations": "none"}
     assert sorted(path.name for path in root.iterdir()) == ["CUB_200_2011.tgz"]
     shutil.rmtree(root)
     assert opened(None, tmp_path / "cache", download=False).store.hash == data.store.hash

@@ -21,7 +21,7 @@ from conftest import REAL
 from test_pickles import python2
 from torchvision.io import encode_jpeg
 
-from fsl_cli.data.copies import frozen
+from fsl_cli.data.copies import shipped_split
 from fsl_cli.data.sources import miniimagenet as module
 from fsl_cli.data.sources.miniimagenet import miniimagenet
 from fsl_cli.data.store import DataSet, split_hash
@@ -89,7 +89,7 @@ def names(data: DataSet) -> dict[str, list[str]]:
 
 
 def test_the_lists_are_frozen() -> None:
-    lists = frozen("miniimagenet")
+    lists = shipped_split("miniimagenet")
     assert {part: len(names) for part, names in lists.items()} == {"train": 64, "val": 16, "test": 20}
     assert len(set().union(*lists.values())) == 100
     assert split_hash(lists) == "7e63e0192a"

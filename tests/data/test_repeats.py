@@ -10,7 +10,7 @@ from PIL import Image
 
 from fsl_cli.cli import run
 from fsl_cli.data.places import Folder
-from fsl_cli.data.repeats import same_files, told
+from fsl_cli.data.repeats import repeat_warnings, same_files
 from fsl_cli.errors import UserError
 
 
@@ -37,7 +37,7 @@ def test_copies_are_found_by_content_whatever_they_are_called(root: Path) -> Non
     assert groups(root) == []
     (root / "class3" / "another name.png").write_bytes((root / "class3" / "0.png").read_bytes())
     (root / "class5" / "7.png").write_bytes((root / "class4" / "1.png").read_bytes())
-    within, across = told(groups(root))
+    within, across = repeat_warnings(groups(root))
     assert "1 picture is there twice in a class" in within
     assert "another name.png" in within
     assert "1 picture is in two classes" in across

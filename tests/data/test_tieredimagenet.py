@@ -15,7 +15,7 @@ import torch
 from test_pickles import python2
 from torchvision.io import encode_png
 
-from fsl_cli.data.copies import frozen
+from fsl_cli.data.copies import shipped_split
 from fsl_cli.data.sources import tieredimagenet as module
 from fsl_cli.data.sources.tieredimagenet import tieredimagenet
 from fsl_cli.data.store import DataSet
@@ -109,7 +109,7 @@ def test_class_folders_of_other_classes_in_the_right_number_are_refused(tmp_path
 
 
 def test_the_list_that_ships_is_that_of_the_paper() -> None:
-    lists = frozen("tieredimagenet")
+    lists = shipped_split("tieredimagenet")
     assert {part: len(set(names)) for part, names in lists.items()} == {"train": 351, "val": 97, "test": 160}
     assert len({name for names in lists.values() for name in names}) == 608
     assert all(re.fullmatch(r"n\d{8}", name) for names in lists.values() for name in names)

@@ -138,8 +138,8 @@ def test_what_a_package_asks_for_is_read_without_its_extras(site: Site) -> None:
     site.install(
         "own", "1.0", "x", "", "Requires-Dist: torch (>=2.6)\nRequires-Dist: numpy\nRequires-Dist: a>=1; extra == 'b'\n"
     )
-    assert checks.needs("own") == {"torch": ">=2.6", "numpy": ""}
-    assert checks.needs("nobody") == {}
+    assert checks.requirements("own") == {"torch": ">=2.6", "numpy": ""}
+    assert checks.requirements("nobody") == {}
 
 
 def test_prepared_data_sets_are_listed(found: dict[str, Any], tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from fsl_cli.data.tasks import Batch
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.assemble import assemble
 from fsl_cli.experiment.judging import _judged
-from fsl_cli.experiment.unknowns import SCORES, Sides, auroc, fit_unknown, levels_of, score, threshold
+from fsl_cli.experiment.unknowns import SCORES, OpenLogits, auroc, fit_unknown, levels_of, score, threshold
 
 SAMPLER = Sampler(np.array([20] * 12), way=5, shot=2, query=6)
 
@@ -64,7 +64,7 @@ def test_the_threshold_has_its_rate_and_the_best_score_is_taken() -> None:
     gaps = torch.rand(4000, 1, generator=dice) * 5
     inside = torch.cat([near, near - gaps], 1)
     outside = torch.cat([near - 8, near - 8 - gaps], 1)
-    found = fit_unknown([Sides(inside[:2000], outside[:2000]), Sides(inside[2000:], outside[2000:])], 1.0)
+    found = fit_unknown([OpenLogits(inside[:2000], outside[:2000]), OpenLogits(inside[2000:], outside[2000:])], 1.0)
     assert found is not None
     assert found.score in ("energy", "logit")
     assert found.auroc > 0.9
@@ -85,7 +85,7 @@ def test_few_known_pictures_give_a_threshold_of_the_stated_rate_too() -> None:
 
 
 def test_nothing_outside_is_no_score() -> None:
-    assert fit_unknown([Sides(torch.zeros(3, 2), torch.zeros(0, 2))], 1.0) is None
+    assert fit_unknown([OpenLogits(torch.zeros(3, 2), torch.zeros(0, 2))], 1.0) is None
 
 
 WORDS = [

@@ -15,7 +15,7 @@ from fsl_cli.cli import run
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.callbacks import Record
 from fsl_cli.settings.compose import compose
-from fsl_cli.settings.own_pictures import fitted
+from fsl_cli.settings.own_pictures import fit_to_pictures
 
 QUICK = ["episodes=20", "trainer=cpu", "data.size=16", "backbone.filters=4"]
 
@@ -120,5 +120,5 @@ def test_a_methods_centre_is_that_of_the_training_images_there_are(tmp_path: Pat
 def test_a_folder_is_read_as_large_as_the_network_asks(tmp_path: Path) -> None:
     root = folder(tmp_path / "photos", 12, 5)
     words = ["data=folder", f"data.root={root}", "backbone=photos"]
-    assert fitted(compose(words)).config.values["data"]["size"] == 224
-    assert fitted(compose([*words, "data.size=99"])).config.values["data"]["size"] == 99
+    assert fit_to_pictures(compose(words)).config.values["data"]["size"] == 224
+    assert fit_to_pictures(compose([*words, "data.size=99"])).config.values["data"]["size"] == 99

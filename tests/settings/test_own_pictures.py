@@ -14,7 +14,7 @@ from fsl_cli.data.look import look
 from fsl_cli.files import own_name
 from fsl_cli.settings.binding import problems
 from fsl_cli.settings.compose import compose
-from fsl_cli.settings.own_pictures import fitted
+from fsl_cli.settings.own_pictures import fit_to_pictures
 from fsl_cli.settings.registry import choices
 
 
@@ -55,7 +55,7 @@ def flowers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_photographs_get_what_they_need(flowers: Path) -> None:
-    values = fitted(compose(["algo=maml", "data=folder", f"data.root={flowers}"])).config.values
+    values = fit_to_pictures(compose(["algo=maml", "data=folder", f"data.root={flowers}"])).config.values
     assert values["algo"]["inner_lr"] == 0.01  # miniImageNet's; the 0.1 of small drawings starts far above chance
     assert values["norm"] == values["backbone"]["norm"] == "support"  # miniImageNet's recipe has transductive
     assert (values["way"], values["query"]) == (4, 1)
@@ -65,14 +65,16 @@ def test_photographs_get_what_they_need(flowers: Path) -> None:
 
 def test_a_network_that_comes_trained_keeps_what_it_sees(tmp_path: Path) -> None:
     words = ["data=folder", f"data.root={folder(tmp_path / 'own', 'drawings', 10, 3)}"]
-    own, trained = (fitted(compose([*words, *more])).config.values["data"] for more in ([], ["backbone=photos"]))
+    own, trained = (
+        fit_to_pictures(compose([*words, *more])).config.values["data"] for more in ([], ["backbone=photos"])
+    )
     assert (own["size"], own["channels"]) == (28, 1)
     assert (trained["size"], trained["channels"]) == (224, 3)  # which the network brings them to
 
 
 def test_what_was_typed_stays(flowers: Path) -> None:
     words = ["data=folder", f"data.root={flowers}", "algo.temperature=3", "steps=7", "way=5", "augment.flip=false"]
-    values = fitted(compose(words)).config.values
+    values = fit_to_pictures(compose(words)).config.values
     assert (values["algo"]["temperature"], values["steps"], values["way"]) == (3, 7, 5)
     assert values["augment"]["flip"] is False
 
@@ -87,7 +89,7 @@ def test_show_says_why(flowers: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 @pytest.mark.parametrize("algo", [name for name in choices("algo") if name != "joint"])
 def test_every_algorithm_gets_settings_that_fit(flowers: Path, algo: str) -> None:
-    values = fitted(compose([f"algo={algo}", "data=folder", f"data.root={flowers}"])).config.values
+    values = fit_to_pictures(compose([f"algo={algo}", "data=folder", f"data.root={flowers}"])).config.values
     assert problems(values) == []
     train = [values[f"train_{key}"] for key in ("way", "shot", "query")]
     way, shot, query = (max(value) if isinstance(value, list) else value for value in train)
@@ -100,7 +102,7 @@ def test_every_algorithm_gets_settings_that_fit(flowers: Path, algo: str) -> Non
 def test_another_data_set_and_a_folder_that_cannot_be_read_are_left_alone(tmp_path: Path) -> None:
     for words in (["data=glyphs"], ["data=folder"], ["data=folder", f"data.root={tmp_path}"]):
         config = compose(words)
-        assert fitted(config) == (config, {})
+        assert fit_to_pictures(config) == (config, {})
 
 
 def test_a_folder_has_a_name(tmp_path: Path) -> None:

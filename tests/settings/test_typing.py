@@ -18,7 +18,7 @@ from fsl_cli.experiment.retest import changed
 from fsl_cli.settings import neighbours
 from fsl_cli.settings.compose import compose
 from fsl_cli.settings.explain import demand_readable
-from fsl_cli.settings.hints import nearest, slips
+from fsl_cli.settings.hints import edit_distance, nearest
 from fsl_cli.settings.registry import choices, conf_dir
 from fsl_cli.settings.typed import PATHS, TEXTS, for_hydra
 from fsl_cli.text import command
@@ -198,9 +198,8 @@ def test_a_slip_of_the_keyboard(word: str, near: str) -> None:
 
 
 def test_slips_are_counted_by_hand() -> None:
-    assert [slips("wya", "way"), slips("conv5", "conv4"), slips("", "abc"), slips("maml", "anil"), slips("x", "x")] == [
-        1, 1, 3, 3, 0,
-    ]  # fmt: skip
+    pairs = [("wya", "way"), ("conv5", "conv4"), ("", "abc"), ("maml", "anil"), ("x", "x")]
+    assert [edit_distance(*pair) for pair in pairs] == [1, 1, 3, 3, 0]
 
 
 def test_one_command_line_is_read_with_m_and_refused_without(capsys: pytest.CaptureFixture[str]) -> None:

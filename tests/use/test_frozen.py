@@ -21,7 +21,7 @@ from fsl_cli.episodes import Classifier, Examples
 from fsl_cli.errors import UserError
 from fsl_cli.stats import share_interval
 from fsl_cli.use import heads, rounds
-from fsl_cli.use.frozen import frozen
+from fsl_cli.use.frozen import frozen_predictor
 from fsl_cli.use.kept_features import Kept
 from fsl_cli.use.predictor import Predictor
 
@@ -402,7 +402,7 @@ def test_a_time_that_is_none(text: str, tmp_path: Path) -> None:
 
 
 def test_the_predictor_without_a_run_is_in_evaluation_and_frozen() -> None:
-    predictor: Any = frozen(SMALL)
+    predictor: Any = frozen_predictor(SMALL)
     assert not any(module.training for module in predictor.algorithm.modules())
     assert not any(parameter.requires_grad for parameter in predictor.backbone.parameters())
     assert math.isclose(predictor.image.size, 64)

@@ -61,7 +61,7 @@ def side_by_side() -> bool:
 
 def block(x: Tensor, w: Tensor, scale: Tensor, shift: Tensor, options: Options) -> tuple[Tensor, Tensor]:
     """y (T, n, h, w, O), and statistics (T, 4, O): each channel's mean, 1 / deviation, and two more."""
-    if options.k * math.prod(sides(x, options)) == 1:
+    if options.k * math.prod(output_size(x, options)) == 1:
         raise ValueError(f"one number has no deviation: {tuple(x.shape)} gives one number for each channel")
     if len(x) > 1 and side_by_side():  # what _as_tasks counts on
         w, scale, shift = w.expand(len(x), -1, -1, -1, -1), scale.expand(len(x), -1), shift.expand(len(x), -1)
@@ -75,7 +75,7 @@ class _Block(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, w: Tensor, scale: Tensor, shift: Tensor, options: Options) -> tuple[Tensor, Tensor, Tensor]:
         sizes = _sizes(x, w, options)
-        z = x.new_empty(*x.shape[:2], *sides(x, options), w.shape[1])
+        z = x.new_empty(*x.shape[:2], *output_size(x, options), w.shape[1])
         y = x.new_empty(_pooled(z, options))
         stats = x.new_empty(len(x), 4, w.shape[1])
         given = x.contiguous(), w.contiguous(), _wide(scale, x), _wide(shift, x)
@@ -197,7 +197,7 @@ def _as_tasks(
     return found, tuple(None if value.shape == (0,) else 0 for value in found)
 
 
-def sides(x: Tensor, options: Options) -> tuple[int, int]:
+def output_size(x: Tensor, options: Options) -> tuple[int, int]:
     """Height and width of what the convolution gives of x."""
     return (x.shape[2] - 1) // options.stride + 1, (x.shape[3] - 1) // options.stride + 1
 
@@ -221,6 +221,6 @@ def _sizes(x: Tensor, w: Tensor, options: Options) -> Tensor:
     shared = len(w) < len(x)
     threads = min(torch.get_num_threads(), len(x))
     return torch.tensor(
-        [*x.shape[:2], k, *x.shape[2:], *sides(x, options), w.shape[1], stride, pool, shared,
+        [*x.shape[:2], k, *x.shape[2:], *output_size(x, options), w.shape[1], stride, pool, shared,
          _summed(x, w, options), threads]
     )  # fmt: skip

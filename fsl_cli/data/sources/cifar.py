@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from torchvision.datasets import CIFAR100
 
-from fsl_cli.data.copies import by_folder, divided, find_files, frozen, open_copy, unpacked, what_is_there
+from fsl_cli.data.copies import by_folder, divided, find_files, open_copy, shipped_split, unpacked, what_is_there
 from fsl_cli.data.decode import RESIZE, decode, scaled
 from fsl_cli.data.store import DataSet, Images, ImageStore, cache_folder
 from fsl_cli.errors import UserError
@@ -38,7 +38,7 @@ def cifar_fs(
     downloads the archive into the cache folder. Raises UserError when classes or images are not all there.
     """
     store = _store(root, size, download, cache_folder(cache))
-    lists = {part: ["/".join(pair) for pair in pairs] for part, pairs in frozen("cifar_fs").items()}
+    lists = {part: ["/".join(pair) for pair in pairs] for part, pairs in shipped_split("cifar_fs").items()}
     return divided("cifar_fs", store, "bertinetto", lists, rotations)._replace(mean=MEAN, std=STD)
 
 
@@ -51,7 +51,7 @@ def fc100(
 ) -> DataSet:
     """FC100 at size x size, 3 channels; `root` and errors as of `cifar_fs`."""
     store = _store(root, size, download, cache_folder(cache))
-    above = frozen("fc100")
+    above = shipped_split("fc100")
     lists = {part: [name for name in store.names if name.split("/")[0] in above[part]] for part in above}
     return divided("fc100", store, "oreshkin", lists, rotations)._replace(mean=MEAN, std=STD)
 
@@ -88,7 +88,7 @@ def _store(root: str | None, size: int, download: bool, cache: Path) -> ImageSto
 
 def _superclass() -> dict[str, str]:
     """Of each class; CIFAR-FS' lists have them all."""
-    return {name: above for pairs in frozen("cifar_fs").values() for above, name in pairs}
+    return {name: above for pairs in shipped_split("cifar_fs").values() for above, name in pairs}
 
 
 def _from_archive(top: Path, size: int) -> Iterable[tuple[str, Images]]:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from fsl_cli.data.copies import by_folder, divided, find_files, frozen, open_copy, unpacked, what_is_there
+from fsl_cli.data.copies import by_folder, divided, find_files, open_copy, shipped_split, unpacked, what_is_there
 from fsl_cli.data.decode import RESIZE, Classes, File, decode
 from fsl_cli.data.formats import ending
 from fsl_cli.data.store import DataSet, Images, ImageStore, cache_folder
@@ -37,7 +37,7 @@ def cub(
     Raises UserError when classes or images are not all there.
     """
     store = _store(root, size, crop, download, cache_folder(cache))
-    return divided("cub", store, "chen", frozen("cub"), rotations)._replace(mean=MEAN, std=STD)
+    return divided("cub", store, "chen", shipped_split("cub"), rotations)._replace(mean=MEAN, std=STD)
 
 
 def _store(root: str | None, size: int, crop: bool, download: bool, cache: Path) -> ImageStore:
@@ -61,7 +61,7 @@ def _store(root: str | None, size: int, crop: bool, download: bool, cache: Path)
 def _draw(place: Path, size: int, crop: bool) -> Iterable[tuple[str, Images]]:
     """From the species' folders, wherever they lie; masks of the birds, which are PNGs, lie in such folders too."""
     files = find_files(place)
-    wanted = set(sum(frozen("cub").values(), []))
+    wanted = set(sum(shipped_split("cub").values(), []))
     found = by_folder({path: file for path, file in files.items() if ending(path) in (".jpg", ".jpeg")})
     classes = {name: own for name, own in found.items() if name in wanted}
     images = sum(map(len, classes.values()))

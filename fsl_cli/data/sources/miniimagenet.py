@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fsl_cli.data.columns import columns_of
-from fsl_cli.data.copies import by_folder, by_prefix, divided, find_files, frozen, open_copy, what_is_there
+from fsl_cli.data.copies import by_folder, by_prefix, divided, find_files, open_copy, shipped_split, what_is_there
 from fsl_cli.data.decode import RESIZE, Classes, File, decode, scaled
 from fsl_cli.data.formats import ENDINGS, ending
 from fsl_cli.data.names import part_of
@@ -53,7 +53,7 @@ def miniimagenet(
     recipe = {"size": size, "resize": RESIZE, "on_error": on_error, "skipped": skipped}
     draw = partial(_draw, size=size, on_error=on_error, skipped=skipped)
     store = open_copy(cache_folder(cache), "miniimagenet", root, recipe, draw, GET_IT)
-    lists = frozen("miniimagenet")
+    lists = shipped_split("miniimagenet")
     if sorted(store.names) != sorted(sum(lists.values(), [])):
         lists = by_prefix(store.names)  # pickles that number their classes
     return divided("miniimagenet", store, "ravi", lists, rotations)._replace(mean=MEAN, std=STD, part_of="ImageNet")
@@ -67,7 +67,7 @@ def _draw(place: Path, size: int, on_error: str, skipped: list[str]) -> Iterable
     tables = [_parts(files, (each,)) for each in TABLES]
     listed = next((each for each in tables if len(each) == len(SPLITS)), tables[0] or tables[1])
     classes = by_folder(files)
-    whole = set(sum(frozen("miniimagenet").values(), [])) <= set(classes)
+    whole = set(sum(shipped_split("miniimagenet").values(), [])) <= set(classes)
     if listed and not (whole and len(listed) < len(SPLITS)):
         classes = _by_table(files, listed)
     _check({name: len(group) for name, group in classes.items()}, place, on_error == "skip", files)
@@ -93,7 +93,7 @@ def _by_table(files: dict[str, File], tables: dict[str, list[str]]) -> Classes:
     named = {path.rpartition("/")[2]: file for path, file in files.items() if ending(path) in ENDINGS}
     named |= {name.rpartition(".")[0]: file for name, file in named.items()}
     classes: Classes = {}
-    for part, wanted in frozen("miniimagenet").items():
+    for part, wanted in shipped_split("miniimagenet").items():
         here = tables.get(part, [])
         if len(here) != 1:
             several = f" ({', '.join(here)})" if here else ""
@@ -146,7 +146,7 @@ def _from_pickles(
 
 
 def _check(counts: dict[str, int], place: Path, short_is_fine: bool, files: Iterable[str]) -> None:
-    lists = frozen("miniimagenet")
+    lists = shipped_split("miniimagenet")
     wanted = set(sum(lists.values(), []))
     unnamed = {part: len(names) for part, names in by_prefix(list(counts)).items()}
     numbered = len(counts) == len(wanted) and unnamed == {part: len(names) for part, names in lists.items()}
@@ -163,7 +163,7 @@ def _check(counts: dict[str, int], place: Path, short_is_fine: bool, files: Iter
 
 def _resembles(counts: dict[str, int], files: Iterable[str]) -> str:
     """The known form that a refused copy is most like, and what it lacks."""
-    wanted = set(sum(frozen("miniimagenet").values(), []))
+    wanted = set(sum(shipped_split("miniimagenet").values(), []))
     own = len(wanted & set(counts))
     other = {ending(path) for path in files} & {
         ".hdf5",

@@ -23,7 +23,7 @@ from torchvision.datasets import Omniglot
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2.functional import resize
 
-from fsl_cli.data.copies import divided, find_files, frozen, open_copy, what_is_there, zipped_files
+from fsl_cli.data.copies import divided, find_files, open_copy, shipped_split, what_is_there, zipped_files
 from fsl_cli.data.download import download as fetch
 from fsl_cli.data.formats import ending
 from fsl_cli.data.store import DataSet, Images, cache_folder
@@ -87,7 +87,7 @@ def _splits(split: str, names: list[str]) -> dict[str, list[str]]:
     if split == "vinyals":
         return {
             part: [f"images_{s}/{a}/{c}" for s in listed for a in listed[s] for c in listed[s][a]]
-            for part, listed in frozen("omniglot").items()
+            for part, listed in shipped_split("omniglot").items()
         }
     background = [name for name in names if name.startswith("images_background")]
     held_out = set(sorted({name.split("/")[1] for name in background})[-1 if split in MINIMAL else -5 :])
@@ -151,7 +151,7 @@ def _alphabets(parts: tuple[str, str]) -> dict[str, str]:
     """The part that each alphabet is of."""
     if parts[0] != "images_background":  # the minimal sets share their alphabets with it
         return {}
-    listed = [own for lists in frozen("omniglot").values() for own in lists.items()]
+    listed = [own for lists in shipped_split("omniglot").values() for own in lists.items()]
     return {alphabet: f"images_{part}" for part, alphabets in listed for alphabet in alphabets}
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from fsl_cli.data.copies import by_folder, by_prefix, divided, find_files, frozen, open_copy, what_is_there
+from fsl_cli.data.copies import by_folder, by_prefix, divided, find_files, open_copy, shipped_split, what_is_there
 from fsl_cli.data.decode import RESIZE, Classes, File, decode
 from fsl_cli.data.names import part_of
 from fsl_cli.data.pickles import read_pickle
@@ -89,7 +89,7 @@ def _by_split(files: dict[str, File]) -> Classes:
 
 def _demand_classes(place: Path, part: str, names: set[str]) -> None:
     """Raises UserError where class folders are not those of the split of Ren et al."""
-    listed = set(frozen("tieredimagenet")[part])
+    listed = set(shipped_split("tieredimagenet")[part])
     strange, missing = sorted(names - listed), sorted(listed - names)
     if strange:
         raise UserError(
