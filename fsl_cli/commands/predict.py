@@ -71,6 +71,7 @@ def main(words: Sequence[str]) -> None:
     html = yes_or_no("html", typed["html"])
     _demand_rate(typed["unknown"])
 
+    from fsl_cli.experiment.allocator import keep_memory
     from fsl_cli.files import writing
     from fsl_cli.use.frozen import described, frozen_predictor
     from fsl_cli.use.known import support_of
@@ -79,6 +80,7 @@ def main(words: Sequence[str]) -> None:
     from fsl_cli.use.predictor import load_run
     from fsl_cli.use.saved import keep
 
+    keep_memory()
     skipped: list[str] = []
     with redirect_stdout(sys.stderr):  # a script reads standard output
         run = load_run(typed["run"], names(typed["trust"])) if typed["run"] else frozen_predictor(chosen)

@@ -47,9 +47,11 @@ def main(words: Sequence[str]) -> None:
         )
     one_of("on_error", typed["on_error"], ("stop", "skip"))
 
+    from fsl_cli.experiment.allocator import keep_memory
     from fsl_cli.files import writing
     from fsl_cli.use.trying import as_json, try_out, write
 
+    keep_memory()
     with redirect_stdout(sys.stderr):  # a script reads standard output
         trial = try_out(typed["support"], chosen, typed["on_error"], typed["time"], typed["out"])
     with writing(typed["out"], "Choose another folder with out=FOLDER."):
