@@ -37,7 +37,7 @@ PIXELS = {
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "frozen", lambda name: LISTS)
+    monkeypatch.setattr(module, "shipped_split", lambda name: LISTS)
     monkeypatch.setattr(module, "IMAGES", EACH)
 
 

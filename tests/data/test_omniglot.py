@@ -89,7 +89,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
         "val": {"background": {"Greek": ["character02"]}},
         "test": {"evaluation": {"Manipuri": ["character01", "character02"]}},
     }
-    monkeypatch.setattr(module, "frozen", lambda name: lists)
+    monkeypatch.setattr(module, "shipped_split", lambda name: lists)
     monkeypatch.setattr(module, "CHARACTERS", {"images_background": 2, "images_evaluation": 2})
     monkeypatch.setattr(module, "DRAWINGS", 2)
     found = {}

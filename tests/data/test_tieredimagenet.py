@@ -36,7 +36,7 @@ def _few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CLASSES", CLASSES)
     monkeypatch.setattr(module, "IMAGES", IMAGES)
     names = {part: [f"n{label:08d}" for label in sorted(set(LABELS[part]))] for part in CLASSES}
-    monkeypatch.setattr(module, "frozen", lambda name: names)
+    monkeypatch.setattr(module, "shipped_split", lambda name: names)
 
 
 def png(image: np.ndarray) -> np.ndarray:

@@ -118,7 +118,7 @@ def test_the_embedding_is_what_the_method_compares_by(name: str, tmp_path: Path)
 
 def test_a_graph_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     classify = adapted(tmp_path / "run", "algo=maml", *SMALL)
-    monkeypatch.setattr(fsl_cli.use.export, "settle", lambda net, call: call())
+    monkeypatch.setattr(fsl_cli.use.export, "freeze_statistics", lambda net, call: call())
 
     def off(program: object, graph: object) -> tuple[bytes, object]:
         return b"", lambda x: torch.full((len(x), 3), 0.5)
