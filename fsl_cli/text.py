@@ -6,6 +6,7 @@ import re
 import shlex
 import unicodedata
 from html import escape
+from typing import Any
 
 KEPT = "\u200c\u200d\u00ad"  # joiners, which scripts and emoji are spelled with, and soft hyphens
 FORMULA = tuple("=+-@\t\r＝＋－＠")  # a cell that begins so is computed by spreadsheets
@@ -68,6 +69,18 @@ def markdown(text: str) -> str:
 
 def latex(text: str) -> str:
     return "".join(LATEX.get(letter, letter) for letter in shown(text))
+
+
+def setting(key: str, value: Any) -> str:
+    """A setting as one types it: way=[5,20], download=true, root=null."""
+    return f"{key}={typed(value)}"
+
+
+def typed(value: Any) -> str:
+    """A value as one types it."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(typed, value))}]"
+    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
 
 
 def command(*words: object) -> str:

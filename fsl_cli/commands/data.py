@@ -139,7 +139,8 @@ def _show(words: Sequence[str], user_dir: str | None) -> None:
             typed[key] = text
     out = Path(typed.pop("out") or f"{words[0]}-{typed['split']}.png")
     if out.suffix.lower() != ".png":
-        raise UserError(f"out={out}: the picture is a PNG. Type out={out.with_suffix('.png')}.")
+        png = command(f"out={out.with_suffix('.png')}")
+        raise UserError(f"out={out}: the picture is a PNG. Type {png}.")
     data = _build(_part(settings, user_dir))
     if typed["split"] in data.splits:
         data = without_small(data, {typed["split"]: Shape(typed["way"], typed["shot"], typed["query"])})
@@ -160,23 +161,10 @@ def _verify(words: Sequence[str], user_dir: str | None) -> None:
         reason = damage(folder)
         print(f"{'damaged' if reason else 'whole'}  {folder}", flush=True)
         if reason:
-            again = command("fsl", "data", "prepare", words[0], *_settings(words[0], folder, user_dir), *words[1:])
-            damaged += [f"{folder}: {reason}.", f"  To build it again, type {again}, and root=... if it had one."]
+            damaged.append(f"{folder}: {reason}.")
     if damaged:
-        raise UserError("\n  ".join([f"{words[0]}: {len(damaged) // 2} damaged of {len(folders)} prepared:", *damaged]))
-
-
-def _settings(name: str, folder: Path, user_dir: str | None) -> list[str]:
-    """The settings a store was made with, as far as it tells and they are not the usual ones."""
-    from fsl_cli.data.inspection import store_record
-    from fsl_cli.settings.compose import compose
-
-    usual = compose([f"data={name}"], user_dir).values["data"]
-    try:
-        recipe = store_record(folder)["recipe"]
-        return [f"{key}={value}" for key, value in recipe.items() if key in usual and value != usual[key]]
-    except (OSError, ValueError, AttributeError):
-        return []
+        count = f"{words[0]}: {len(damaged)} damaged of {len(folders)} prepared. What opens one next builds it again:"
+        raise UserError("\n  ".join([count, *damaged]))
 
 
 def _cache(words: Sequence[str], verb: str) -> Path:

@@ -9,6 +9,7 @@ from functools import partial
 
 from fsl_cli.errors import UserError
 from fsl_cli.settings.registry import names, take_user_dir
+from fsl_cli.text import command
 
 HELP = """Meta-train an algorithm, keep the best checkpoint by validation, and test it once.
 
@@ -58,7 +59,8 @@ def main(words: Sequence[str]) -> None:
             raise UserError(f"resume=DIR goes on with the run's own settings; leave out {' '.join(others)}.")
         resume(Run(given["resume"]), names(given.get("trust", "")), given.get("trainer", ""), given.get("replay", ""))
     elif "replay" in given:
-        raise UserError(f"Which run? Type fsl train resume=FOLDER replay={given['replay']}.")
+        again = command("fsl", "train", "resume=FOLDER", f"replay={given['replay']}")
+        raise UserError(f"Which run? Type {again}.")
     else:
         user_dir, typed = take_user_dir(words)
         compose_and(partial(start, began=began), typed, user_dir)

@@ -11,6 +11,7 @@ from fsl_cli.data.formats import ENDINGS, ending
 from fsl_cli.data.names import part_of
 from fsl_cli.data.tables import SAMPLE, Table
 from fsl_cli.errors import UserError
+from fsl_cli.text import command
 
 FILE = (  # in the order in which they are preferred; letters and digits only, in lower case
     "file", "filename", "filenames", "filepath", "path", "relpath", "relativepath", "imagepath", "imgpath", "imagefile",
@@ -75,8 +76,8 @@ def _plain(name: str) -> str:
 def _typed(table: Table, names: list[str], setting: str, typed: str | int) -> int:
     if str(typed) in names:
         return names.index(str(typed))
-    if isinstance(typed, int) and 1 <= typed <= len(names):
-        return typed - 1
+    if str(typed).isdecimal() and 1 <= int(typed) <= len(names):
+        return int(typed) - 1
     raise UserError(f"data.{setting}={typed}: {table.name} has the columns {_listed(names)}. Type one of them.")
 
 
@@ -141,7 +142,7 @@ def _label_column(
         named = (words or named)[:1] if len({_partition(table, column) for column in named}) == 1 else named
         if len(named) > 1:
             both = " and ".join(f"{names[column]} ({len(set(table.cells(column)))} values)" for column in named)
-            choices = " or ".join(f"data.label_column={names[column]}" for column in named)
+            choices = " or ".join(command(f"data.label_column={names[column]}") for column in named)
             raise UserError(f"{table.name} has the columns {both}: which tells the class? Type {choices}.")
     if named:
         return named[0]

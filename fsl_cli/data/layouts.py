@@ -19,6 +19,7 @@ from fsl_cli.data.places import Folder, Place
 from fsl_cli.data.store import SPLITS
 from fsl_cli.data.tables import ENDINGS
 from fsl_cli.errors import UserError
+from fsl_cli.text import command
 
 LAYOUT = (
     "It needs a folder per class, such as ROOT/cat/1.jpg, or class folders inside ROOT/train and ROOT/test, "
@@ -189,7 +190,7 @@ def _advice(place: Place, parts: dict[str, str], found: Groups, setting: str) ->
     if setting != "data.root" or not isinstance(place, Folder):
         return "Train, val and test must each have classes of their own: what is tested was never trained on."
     if len(found[part]) >= ENOUGH:
-        return f"To have the classes of one folder divided, type {setting}={place.name(folder)}."
+        return f"To have the classes of one folder divided, type {command(f'{setting}={place.name(folder)}')}."
     return "To tell a few classes apart, nothing is trained: type fsl predict run=RUN support=FOLDER query=FOLDER."
 
 

@@ -15,6 +15,7 @@ from fsl_cli.data.store import SPLITS
 from fsl_cli.data.tables import ENDINGS as TABLES
 from fsl_cli.data.tables import SAMPLE, read_table
 from fsl_cli.errors import UserError
+from fsl_cli.text import command
 
 DEEP = 50  # tables deeper in a place that are looked into
 Groups = dict[str, dict[str, list[Picture]]]  # split ("" if there is none) -> class -> its images
@@ -100,7 +101,7 @@ def tables_of(place: Place, chosen: Chosen) -> list[str]:
     if len(tables) > 1 and (None in parts or len(set(parts)) < len(parts)):
         raise UserError(
             f"{place.name()} has {len(tables)} lists of images, {', '.join(tables)}: keep one of them, or type "
-            f"data.root={place.name(tables[0])}."
+            f"{command(f'data.root={place.name(tables[0])}')}."
         )
     return tables
 

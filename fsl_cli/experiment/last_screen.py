@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from fsl_cli.data.feasible import shape_problems
+from fsl_cli.data.sampler import Shape
+from fsl_cli.data.store import DataSet
+from fsl_cli.experiment.assemble import Data
 from fsl_cli.pictures.console import boxed, tell
 from fsl_cli.runs.result_lines import best_line, calibration_line, classes_line, protocol_line, reached_line
 from fsl_cli.runs.run import Run
+from fsl_cli.settings.schema import Settings
 from fsl_cli.text import command
 
 
-def last_screen(run: Run, tested: bool) -> None:
+def last_screen(run: Run, settings: Settings, data: Data) -> None:
     """What was reached, under which protocol, where it lies and what to type next."""
     training = run.training
     assert training  # is over
@@ -17,7 +22,7 @@ def last_screen(run: Run, tested: bool) -> None:
     step = f"step {training.best_step} of {training.steps}"
     lines = [f"best validation {best_line(training)} at {step}, trained for {took}"] if training.steps else []
     other = "episodes=10000"
-    if tested:
+    if settings.test:
         result = run.result
         assert result
         lines = [
@@ -28,8 +33,10 @@ def last_screen(run: Run, tested: bool) -> None:
             *lines,
         ]
         lines = [line for line in lines if line]
-        if result.metric == "accuracy":
-            other = "shot=5" if result.shot == 1 else "shot=1"
+        if isinstance(data, DataSet):
+            shot = 5 if result.shot == 1 else 1
+            if not shape_problems(data, {"test": Shape(settings.way, shot, settings.query)}):
+                other = f"shot={shot}"
     boxed(lines)
     tell(f"files  {run}")  # outside the frame: whole lines to copy
     tell(f"next   {command('fsl', 'test', f'run={run}', other)}")

@@ -18,6 +18,7 @@ from fsl_cli.runs.trust import keep, trusted
 from fsl_cli.settings.binding import demand_fit, demand_packages
 from fsl_cli.settings.compose import Config, compose
 from fsl_cli.settings.own_pictures import fit_to_pictures
+from fsl_cli.settings.registry import own_folder
 from fsl_cli.settings.schema import part
 from fsl_cli.text import command
 
@@ -46,7 +47,7 @@ def start(
     config, reasons = fit_to_pictures(config)
     settings = finalize(config)
     if reasons:
-        why = command("fsl", "show", *config.overrides)
+        why = command("fsl", "show", *own_folder(config.user_dir), *config.overrides)
         warn(f"Settings for {settings.data_name} by what its pictures are; why: {why}")
     experiment = ready_experiment(settings, config.overrides)
     settings = settings.having(**experiment.tested._asdict())

@@ -94,7 +94,7 @@ def train(
             if trainer.is_global_zero and metric == "mse" and hasattr(experiment.learner.algorithm, "test_steps"):
                 fitted_tasks(run.folder / "tasks.png", fit_tasks(experiment))
         if trainer.is_global_zero:
-            last_screen(run, settings.test)
+            last_screen(run, settings, experiment.data)
             track.finish(run)
 
 

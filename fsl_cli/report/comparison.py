@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 
 from fsl_cli.report.sides import Side
 from fsl_cli.runs.records import UNFINISHED
 from fsl_cli.runs.wording import score_text
 from fsl_cli.stats import LEVEL, POWER, Difference, both_interval
+from fsl_cli.text import command
 
 LISTED = 6  # commands that are written out
 
@@ -87,7 +87,7 @@ def _more(a: Side, b: Side, found: Difference) -> list[str]:
 
 def _test_again(run: object, changes: Sequence[str], episodes: int) -> str:
     kept = [each for each in changes if each != UNFINISHED and not each.startswith("episodes=")]
-    return shlex.join(["fsl", "test", f"run={run}", *kept, f"episodes={episodes}"])
+    return command("fsl", "test", f"run={run}", *kept, f"episodes={episodes}")
 
 
 def _remarks(a: Side, b: Side) -> list[str]:

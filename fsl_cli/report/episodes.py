@@ -14,6 +14,7 @@ from fsl_cli.errors import UserError
 from fsl_cli.report.page import Looked, Picture
 from fsl_cli.runs.records import Result
 from fsl_cli.settings.schema import Part, part
+from fsl_cli.text import command
 
 if TYPE_CHECKING:
     from fsl_cli.data.store import DataSet
@@ -60,11 +61,12 @@ def _open(section: Section, opened: dict[str, Any]) -> DataSet:
     test = section.rows[0].tests[0]
     changes = dict(change.split("=", 1) for change in test.outcome.result.changes)
     of_the_data = {key: value for key, value in changes.items() if key.split(".")[0] == "data"}
-    data = part(changed(test.outcome.run.settings.plain(), of_the_data)["data"])
+    tested = changed(test.outcome.run.settings.plain(), of_the_data)
+    data = part(tested["data"])
     key = json.dumps([data.plain(), test.outcome.result.images], sort_keys=True, default=str)
     if key not in opened:
         try:
-            opened[key] = _build(data, test.outcome.result)
+            opened[key] = _build(data, tested["choices"]["data"], test.outcome.result)
         except UserError as error:
             opened[key] = error
     if isinstance(opened[key], UserError):
@@ -72,7 +74,7 @@ def _open(section: Section, opened: dict[str, Any]) -> DataSet:
     return opened[key]
 
 
-def _build(source: Part, result: Result) -> DataSet:
+def _build(source: Part, choice: str, result: Result) -> DataSet:
     import sys
 
     from fsl_cli.data.store import DataSet
@@ -84,7 +86,9 @@ def _build(source: Part, result: Result) -> DataSet:
     if problems:
         raise UserError(problems[0])
     if not _at_hand(source, result.images):
-        raise UserError(f"these images are not on this machine. Type fsl data prepare {result.data}, and report again.")
+        root = [f"root={source.values['root']}"] if source.get("root") else []
+        prepare = command("fsl", "data", "prepare", choice, *root)
+        raise UserError(f"these images are not on this machine. Type {prepare}, and report again.")
     with redirect_stdout(sys.stderr):
         data = build(source.having(download=False) if "download" in source.values else source)
     if not isinstance(data, DataSet) or data.hash != result.images or data.protocol["split_hash"] != result.split_hash:

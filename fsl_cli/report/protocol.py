@@ -7,7 +7,7 @@ from typing import Any
 from fsl_cli.errors import UserError
 from fsl_cli.report.outcome import Outcome
 from fsl_cli.runs.records import Result
-from fsl_cli.text import command
+from fsl_cli.text import command, setting, typed
 
 # what decides which images an episode consists of, and what is measured
 EPISODES = (
@@ -53,7 +53,7 @@ def _advice(a: Outcome, b: Outcome, differing: list[str]) -> str:
         return f"Type {again}, and compare with what that writes."
     settings = _differing_data_settings(a, b) or [_word(key, getattr(a.result, key)) for key in named]
     if settings:
-        return f"To compare, train B as A was: fsl train … {' '.join(settings)}."
+        return f"To compare, train B as A was: fsl train … {command(*settings)}."
     return "The images are other copies, or were changed in between: fsl data verify NAME, and test both again."
 
 
@@ -63,7 +63,7 @@ def _word(key: str, value: Any) -> str:
         return f"data.within_alphabet={str(value == 'within_alphabet').lower()}"
     if key == "split" and str(value).startswith("seeded-"):
         return f"data.split_seed={str(value).removeprefix('seeded-')}"
-    return f"{'data.' if key in ('split', 'rotations') else ''}{key}={typed(value)}"
+    return setting(f"{'data.' if key in ('split', 'rotations') else ''}{key}", value)
 
 
 def _differing_data_settings(a: Outcome, b: Outcome) -> list[str]:
@@ -73,7 +73,7 @@ def _differing_data_settings(a: Outcome, b: Outcome) -> list[str]:
     except (UserError, KeyError):
         return []
     return [
-        f"{key}={typed(value)}"
+        setting(key, value)
         for key, value in own.items()
         if key in other and value != other[key] and key not in IRRELEVANT
     ]
@@ -85,10 +85,3 @@ def flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in node.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return found
-
-
-def typed(value: Any) -> str:
-    """As one types it: [5,20], true, null."""
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(typed, value))}]"
-    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)

@@ -8,12 +8,13 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from fsl_cli.report.gather import Reported, identity
-from fsl_cli.report.protocol import protocol, typed
+from fsl_cli.report.protocol import protocol
 from fsl_cli.report.published import Published, beside
 from fsl_cli.runs.records import Result
 from fsl_cli.runs.result_lines import episodes_line, weights_words
 from fsl_cli.runs.wording import task_words
 from fsl_cli.stats import Difference, both_interval, compare, mean_interval, seeds_interval
+from fsl_cli.text import typed
 
 NAMED = 4  # settings in a row's name at most
 

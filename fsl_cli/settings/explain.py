@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from fsl_cli.settings.hydra_conf import composed, hydra_words
 from fsl_cli.settings.own_file import take_files
 from fsl_cli.settings.registry import choices, config_folders, dotted_keys, groups, names
 from fsl_cli.settings.typed import for_hydra, is_text
+from fsl_cli.text import command
 
 KEY = re.compile(r"([+~]{0,2})([\w./@-]+)=?(.*)", re.DOTALL)
 
@@ -69,7 +69,8 @@ def explain(error: Exception, words: Sequence[str], user_dir: str | None = None)
             problems += [no_such_choice(key, each, user_dir) for each in wrong]
         elif key == "experiment":
             if not value.endswith((".yaml", ".yml")):
-                problems.append(f"{word}: there is no such experiment. fsl config to={value}.yaml writes one.")
+                write = command("fsl", "config", f"to={value}.yaml")
+                problems.append(f"{word}: there is no such experiment. {write} writes one.")
         elif "+" not in sign:
             unknown.append((key, value))
     if unknown:
@@ -114,7 +115,7 @@ def _instead(
     more = [f"+{group}.{name}" for name in _parameters(targets.get(group, ""))] if inside else []
     more = [each for each in more if each[1:] not in known]
     if f"+{key}" in more:
-        return f"{key}: {group}={chosen[group]} sets none, but takes one. Type {shlex.quote(f'+{key}={value}')}."
+        return f"{key}: {group}={chosen[group]} sets none, but takes one. Type {command(f'+{key}={value}')}."
     where = f" of {group}={chosen[group]}" if inside else ""
     own = [each for each in known if each.startswith("hydra.") == key.startswith("hydra.")]
     near = did_you_mean(key, [*own, *chosen]) or did_you_mean(f"+{key}", more)
@@ -146,7 +147,7 @@ def _neighbour(key: str, value: str, known: Sequence[str], user_dir: str | None)
         advice = f"Type {meant}={value}." if value in there else no_such_choice(meant, value, user_dir)
     else:
         good = is_text(meant) or re.fullmatch(r"[\d.e-]+", value)
-        advice = f"Type {shlex.quote(f'{meant}={value}')}." if value and good else ""
+        advice = f"Type {command(f'{meant}={value}')}." if value and good else ""
     if meant in known:
         return f"{key}: here {meant}. {advice}".rstrip()
     return f"{key}: here {said}" if (said := neighbours.sentence(key)) else ""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fsl_cli.errors import UserError
 from fsl_cli.files import read_yaml
+from fsl_cli.text import command
 
 SCHEME = "fsl-file"  # hydra_plugins/fsl_own_file.py reads what it names
 KEPT_OUT = ("hydra", "trust")  # a file from elsewhere may say neither where Hydra works nor whose code may run
@@ -23,8 +24,9 @@ def take_files(words: Sequence[str]) -> tuple[list[str], list[str]]:
     for word in words:
         key, _, value = word.partition("=")
         if key.lstrip("+") == "experiment" and value.endswith((".yaml", ".yml")):
-            whole = Path(value).expanduser().exists() or "," not in value
-            files = [Path(each).expanduser() for each in ([value] if whole else value.split(","))]
+            parts = value.split(",")
+            whole = Path(value).expanduser().exists() or not all(each.endswith((".yaml", ".yml")) for each in parts)
+            files = [Path(each).expanduser() for each in ([value] if whole else parts)]
             for file in files:
                 demand_settings(file)
             places += [f"{SCHEME}://{file.resolve()}" for file in files]
@@ -50,7 +52,8 @@ def name_of(file: Path) -> str:
 def demand_settings(file: Path) -> None:
     """Raises UserError where `file` holds no settings that may come from a file."""
     if not file.is_file():
-        raise UserError(f"experiment={file}: there is no such file. fsl config to={file} writes one.")
+        write = command("fsl", "config", f"to={file}")
+        raise UserError(f"experiment={file}: there is no such file. {write} writes one.")
     try:
         content = read_yaml(file)
     except UserError as error:

@@ -45,6 +45,11 @@ def take_user_dir(words: Sequence[str]) -> tuple[str | None, list[str]]:
     return None, rest
 
 
+def own_folder(user_dir: str | None) -> list[str]:
+    """The words that `take_user_dir` took."""
+    return ["--config-dir", user_dir] if user_dir else []
+
+
 def names(text: str) -> list[str]:
     """The names in `[a,b]`, as Hydra writes a list."""
     return [name.strip() for name in text.strip("[]").split(",") if name.strip()]

@@ -9,10 +9,11 @@ from pathlib import Path
 # Settings that are paths, and others that are text. A test holds them against the annotations of all that conf/ names.
 PATHS = {"out", "init", "teacher", "data.root", "data.cache", "backbone.weights", "backbone.file"}
 TEXTS = {
-    "time", "backbone.name", "data.name", "algo.frozen", "hydra.sweeper.study_name", "logger.tensorboard.name",
-    "logger.tensorboard.version", "logger.mlflow.experiment_name", "logger.mlflow.tracking_uri", "logger.wandb.project",
-    "logger.comet.project", "hydra.sweeper.storage",
+    "time", "backbone.name", "data.name", "data.file_column", "data.label_column", "algo.frozen",
+    "hydra.sweeper.study_name", "hydra.sweeper.storage", "logger.tensorboard.name", "logger.tensorboard.version",
+    "logger.mlflow.experiment_name", "logger.mlflow.tracking_uri", "logger.wandb.project", "logger.comet.project",
 }  # fmt: skip
+COLUMNS = {"data.file_column", "data.label_column"}  # of these too, whose commas part nothing without -m
 SWEEPS = re.compile(r"(choice|glob|shuffle|sort|range|interval|tag)\(.*\)", re.DOTALL)
 
 
@@ -46,7 +47,8 @@ def _word(word: str, sweep: bool) -> str:
     if sweep and SWEEPS.fullmatch(value):
         return word
     parts = value.split(",")
-    if len(parts) > 1 and ((sweep and all(map(_there, parts))) if is_path else True):
+    several = sweep and all(map(_there, parts)) if is_path else sweep or key not in COLUMNS
+    if len(parts) > 1 and several:
         return f"{key}={','.join(map(quoted, parts))}"
     return f"{key}={quoted(value)}"
 

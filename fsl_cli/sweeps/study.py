@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.callbacks import Report
+from fsl_cli.text import command
 
 if TYPE_CHECKING:
     import optuna
@@ -56,9 +57,10 @@ def demand_same(study: optuna.Study, settings: dict[str, Any]) -> None:
         study.set_user_attr("settings", settings)
     elif begun != settings:
         differ = sorted(set(_listed(begun)) ^ set(_listed(settings)))
+        other = command(f"hydra.sweeper.study_name={study.study_name}-2")
         raise UserError(
             f"The study {study.study_name} was begun with other settings; in one of the two only: {', '.join(differ)}. "
-            f"Type those of before, or hydra.sweeper.study_name={study.study_name}-2 for a study of its own."
+            f"Type those of before, or {other} for a study of its own."
         )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fsl_cli.errors import UserError
 from fsl_cli.runs.run import Run
+from fsl_cli.text import command
 
 if TYPE_CHECKING:
     from fsl_cli.experiment.assemble import Experiment
@@ -62,7 +63,8 @@ def open_run(given: dict[str, str], picture: str, user_dir: str | None) -> Finis
     name = test_name(settings, given) + ("-val" if part == "val" else "")
     path = Path(out).expanduser() if out else run.folder / "shown" / name / f"{picture}.png"
     if path.suffix.lower() != ".png":
-        raise UserError(f"out={out}: the picture is a PNG. Type out={path.with_suffix('.png')}.")
+        png = command(f"out={path.with_suffix('.png')}")
+        raise UserError(f"out={out}: the picture is a PNG. Type {png}.")
     demand_writable(path, "Choose another with out=FILE.png.")
     # before a validation an algorithm may look at training episodes
     experiment = assemble(settings, ["test"] if part == "test" else ["train", "val"])

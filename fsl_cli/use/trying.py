@@ -12,6 +12,7 @@ import torch
 from fsl_cli.errors import UserError
 from fsl_cli.files import make_folder, replacing, write_json
 from fsl_cli.pictures.confused import confused_picture
+from fsl_cli.text import command
 from fsl_cli.use.frozen import described, frozen_predictor
 from fsl_cli.use.heads import Tried, confusions, recommended, try_heads
 from fsl_cli.use.known import read_support
@@ -87,8 +88,8 @@ def _advice(
     root: str, chosen: Sequence[str], tried: list[Tried], classes: list[str], counts: list[int], trained: Trained | None
 ) -> list[str]:
     best = recommended(tried)
-    words = " ".join([*chosen, *best.words])
-    lines = [f"recommended: {best.head}", f"  fsl predict support={root} query=NEW {words}"]
+    predict = command("fsl", "predict", f"support={root}", "query=NEW", *chosen, *best.words)
+    lines = [f"recommended: {best.head}", f"  {predict}"]
     if pairs := confusions(best.confusion, classes, CONFUSED):
         said = "; ".join(f"{one} and {other} {count} times" for one, other, count in pairs)
         lines.append(f"confused most: {said}")
@@ -103,7 +104,8 @@ def _advice(
         if enough
         else f"Meta-training would not pay: it takes about {many} classes of {each} pictures or more"
     )
-    return [*lines, f"{pays}{f': fsl try support={root} time=10m compares' if enough else ''}."]
+    again = command("fsl", "try", f"support={root}", *chosen, "time=10m")
+    return [*lines, f"{pays}{f': {again} compares' if enough else ''}."]
 
 
 def _seconds(budget: str) -> float:

@@ -97,8 +97,8 @@ def test_a_damaged_store_is_found_and_built_again(fsl: Fsl, cache: Path) -> None
     (store / "images.bin").write_bytes(whole[store][:-1] + bytes([whole[store][-1] ^ 1]))
     with pytest.raises(UserError) as error:
         fsl("verify", "glyphs")
-    assert f"glyphs: 1 damaged of 2 prepared:\n  {store}: its images have the hash" in str(error.value)
-    assert "type fsl data prepare glyphs drawings=4 size=8, and root=" in str(error.value)
+    assert "glyphs: 1 damaged of 2 prepared. What opens one next builds it again:\n" in str(error.value)
+    assert f"\n  {store}: its images have the hash" in str(error.value)
     assert "damaged, will be built again" in fsl("ls")
     again = fsl("prepare", *GLYPHS)
     assert f"{store} cannot be used (fsl data verify found" in again

@@ -103,7 +103,7 @@ def _hints(target: str) -> dict[str, Any]:
 
 
 def _is_text(kind: Any) -> bool:
-    return kind is str or (str in get_args(kind) and int not in get_args(kind))
+    return kind is str or str in get_args(kind)
 
 
 # ---- other tools' words ---------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -357,7 +358,7 @@ def test_the_interval_of_a_share() -> None:
 
 
 def test_fsl_try(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    known = pictures(tmp_path / "known", 4)
+    known = pictures(tmp_path / "known, (a=1)", 4)
     dull = known / "oak" / "0.png"
     Image.open(known / "ash" / "0.png").save(dull, compress_level=0)  # an ash among the oaks, in another file
     run(["try", f"support={known}", *SMALL])
@@ -371,7 +372,7 @@ def test_fsl_try(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert {each["head"] for each in found["heads"]} == set(heads.HEADS)
     assert (tmp_path / "try" / "confused.png").stat().st_size > 10_000
     (advice,) = (line for line in said.splitlines() if "fsl predict" in line)
-    words = advice.split()
+    words = shlex.split(advice)
     pictures(tmp_path / "NEW", 1)
     run(words[words.index("predict") :])
     assert len(rows(tmp_path / "predictions")) == 4, "what is advised works when it is typed"

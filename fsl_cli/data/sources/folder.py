@@ -22,6 +22,7 @@ from fsl_cli.data.store import DataSet, Images, cache_folder, open_store
 from fsl_cli.errors import UserError
 from fsl_cli.files import own_name
 from fsl_cli.ranges import Natural, PartOf
+from fsl_cli.text import command
 
 
 def folder(
@@ -114,10 +115,11 @@ def divide(groups: Groups, fractions: dict[str, float], seed: int, root: str, lo
     if len(pool) <= len(lacking):
         few = f"{len(pool)} classes ({', '.join(pool)})" if len(pool) != 1 else f"1 class ({pool[0]})"
         told = "".join(f"\n  Left out: {line}." for line in lost)
+        predict = command("fsl", "predict", f"support={root}", "query=FOLDER")
         raise UserError(
             f"{few} cannot be divided among train, {', '.join(reversed(lacking))}, which need two each for episodes of "
             f"way=2: {2 * (1 + len(lacking))} classes or more. To tell a few classes apart nothing is trained: type "
-            f"fsl predict run=RUN support={root} query=FOLDER with a run of another data set.{told}"
+            f"{predict}.{told}"
         )
     # Sorting by a hash is a shuffle that no library can change.
     left = sorted(pool, key=lambda name: blake2b(f"{seed}/{name}".encode(errors="surrogateescape")).digest())
