@@ -8,6 +8,7 @@ import json
 import os
 import re
 import stat
+import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,14 @@ from fsl_cli.errors import UserError
 from fsl_cli.text import csv_cell
 
 LARGEST = 64 * 1024 * 1024  # bytes of a text that is read whole
+LARGEST_YAML = 1024 * 1024  # which takes a thousand times as long to read
 VALUES, DEPTH = 100_000, 50  # of a YAML
+
+# by a disk: full, over quota, read-only, another's, a file where a folder is meant, larger than files may be, broken
+REFUSED = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES),
+    *(errno.EPERM, errno.ENOTDIR, errno.EFBIG, errno.EIO),
+)
 
 TABLES = {".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet"}
 ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz"}
@@ -79,14 +87,14 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, largest: int = LARGEST) -> str:
     """A text of ours. Raises UserError where it is missing, no regular file, too large, or no UTF-8."""
     try:
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):
             raise UserError(f"{path} cannot be read: it is no regular file.")
-        if about.st_size > LARGEST:
-            raise UserError(f"{path} cannot be read: it has {about.st_size:,} bytes, more than {LARGEST:,}.")
+        if about.st_size > largest:
+            raise UserError(f"{path} cannot be read: it has {about.st_size:,} bytes, more than {largest:,}.")
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}.") from error
@@ -106,14 +114,30 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_yaml(path: Path) -> Any:
     """A YAML, of plain values. Raises UserError when it is missing, no YAML, or more than its length suggests."""
-    text = read_text(path)
+    text = read_text(path, LARGEST_YAML)
     try:
-        content = yaml.safe_load(text)
+        content = yaml.load(text, _Plain)  # noqa: S506  # a SafeLoader
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:300]}.") from error
     if _is_expanding(content):
         raise UserError(f"{path} cannot be read: it unfolds to more than {VALUES:,} values, or deeper than {DEPTH}.")
     return content
+
+
+class _Plain(yaml.SafeLoader):
+    """Without merge keys (<<), which copy what they name: a few lines of them would be millions of values."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+            raise yaml.constructor.ConstructorError(None, None, "it has a merge key (<<)", node.start_mark)
+
+
+def demand_stored(path: Path) -> None:
+    """Raises ValueError for a zip whose parts are larger than itself; torch.save and np.savez make none such."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as parts:
+            if sum(part.file_size for part in parts.infolist()) > path.stat().st_size:
+                raise ValueError("its parts are larger than the file")
 
 
 def _is_expanding(content: Any) -> bool:
@@ -141,7 +165,7 @@ def disk(place: object) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+        if error.errno not in REFUSED:
             raise
         raise UserError(
             f"{error.filename or place} cannot be written: {error.strerror}. Free some space, or type out=FOLDER."

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import os
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
 
 from fsl_cli.errors import UserError
+from fsl_cli.files import demand_stored, replacing
 
 State = Mapping[str, Tensor]
 NESTED = ("state_dict", "model_state_dict", "model", "teacher", "net")  # where checkpoints keep their weights
@@ -97,12 +100,40 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def read_torch(path: Path, advice: str) -> Any:
     """What torch.save wrote. Raises UserError, which ends in `advice` where the file is damaged."""
     try:
+        demand_stored(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path} is refused: it is damaged, or holds more than data and could run code.") from error
     except Exception as error:  # damaged files make torch raise nearly anything: KeyError, IndexError, ...
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path} is damaged: {reason}. {advice}.") from error
+
+
+def write_torch(path: Path, content: Any) -> None:
+    """What torch.save makes of `content`, whole or not at all. Raises OSError where the disk is full."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        kept = _Writer(file)
+        try:
+            torch.save(content, kept)  # type: ignore[arg-type]
+        except RuntimeError:  # which is all that torch says of a disk
+            raise kept.error or RuntimeError from kept.error
+        file.flush()
+        os.fsync(file.fileno())  # else a machine that goes down may keep the name and lose the content
+
+
+class _Writer(io.RawIOBase):
+    """A file that remembers why it could not be written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        try:
+            return self.file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:

@@ -19,12 +19,12 @@ from typing import IO, Any
 
 from fsl_cli.data.decode import File
 from fsl_cli.data.names import is_junk
-from fsl_cli.data.places import LARGEST, Folder, Picture, Place
+from fsl_cli.data.places import DEEPEST, TOO_DEEP, Folder, Picture, Place, demand_size
 from fsl_cli.errors import UserError
 
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, ValueError, RuntimeError, EOFError, zlib.error, lzma.LZMAError)
 PACKED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
-SWELLS, LEAST = 20, 1 << 30  # a packed tar may unpack to so many times its own size, or to so many bytes
+SWELLS, LEAST = 20, 1 << 30  # an archive may unpack to so many times its own size, or to so many bytes
 
 
 class Archive(Place):
@@ -41,6 +41,8 @@ class Archive(Place):
             self.junk.append(f"{self.top}: {name}")
         elif ".." in parts:
             self.odd.append(f"{self.top}: {name}: its path leads out of the archive")
+        elif len(parts) > DEEPEST:
+            self.odd.append(f"{self.top}: {'/'.join(parts[:4])}/…: {TOO_DEEP}")
         else:
             return "/".join(parts) + ("/" if name.endswith(("/", "\\")) else "")
         return ""
@@ -52,6 +54,9 @@ class Zip(Archive):
     def __init__(self, top: Path, content: bytes | None = None) -> None:
         super().__init__(top)
         self.archive = zipfile.ZipFile(top if content is None else BytesIO(content))
+        packed = top.stat().st_size if content is None else len(content)
+        if sum(info.file_size for info in self.archive.infolist()) > _most(packed):
+            raise _swollen(top, packed)
 
     def _walk(self) -> Iterator[tuple[str, Picture | None]]:
         for info in self.archive.infolist():
@@ -64,10 +69,9 @@ class Zip(Archive):
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, count: int = -1) -> bytes:
-    if info.file_size > LARGEST:
-        raise OSError(f"larger than {LARGEST >> 30} GB")
-    with archive.open(info) as file:
-        return file.read(count)
+    demand_size(info.file_size)
+    with archive.open(info) as file:  # may hold more than it says
+        return file.read(info.file_size if count < 0 else min(count, info.file_size))
 
 
 class Tar(Archive):
@@ -114,8 +118,7 @@ class _Bytes:
         self.file, self.lock = file, Lock()
 
     def read(self, start: int, size: int, count: int | None = None) -> bytes:
-        if size > LARGEST:
-            raise OSError(f"larger than {LARGEST >> 30} GB")
+        demand_size(size)
         with self.lock:
             self.file.seek(start)
             return self.file.read(size if count is None else min(size, count))
@@ -126,14 +129,14 @@ class _Bytes:
 
 def _unpack(packed: IO[bytes], top: Path) -> IO[bytes]:
     """Its content in a temporary file that goes with this process."""
-    most = max(LEAST, SWELLS * top.stat().st_size)
+    most = _most(size := top.stat().st_size)
     file = tempfile.TemporaryFile()  # noqa: SIM115
     with packed, ExitStack() as failed:
         failed.callback(file.close)
         try:
             while block := packed.read(1 << 20):
                 if file.tell() + len(block) > most:
-                    raise UserError(f"{top} unpacks to more than {most:,} bytes, which no pictures do. Unpack it.")
+                    raise _swollen(top, size)
                 file.write(block)
         except OSError as error:
             if not error.errno:  # a damaged one: gzip.BadGzipFile
@@ -145,6 +148,18 @@ def _unpack(packed: IO[bytes], top: Path) -> IO[bytes]:
         failed.pop_all()
     file.seek(0)
     return file
+
+
+def _most(packed: int) -> int:
+    """To how many bytes an archive of so many may unpack."""
+    return max(LEAST, SWELLS * packed)
+
+
+def _swollen(top: Path, packed: int) -> UserError:
+    return UserError(
+        f"{top} has {packed:,} bytes and unpacks to more than {_most(packed):,}, as pictures hardly do. If they are "
+        "yours, unpack it yourself and type its folder."
+    )
 
 
 def archive_of(path: Path) -> Archive | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections import deque
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2.functional import resize
 
@@ -37,11 +39,17 @@ Classes = dict[str, list[File]]
 
 def square(file: File, size: int) -> Images:
     """One image in colour, (3, size, size), whatever its sides were."""
-    image = decode_image(torch.frombuffer(bytearray(file.read()), dtype=torch.uint8), ImageReadMode.RGB)  # (3, h, w)
+    image = decoded(file.read(), ImageReadMode.RGB)  # (3, h, w)
     if file.box:
         top, left, height, width = file.box
         image = image[:, top : top + height, left : left + width]
     return resize(image, [size, size], antialias=True).numpy()
+
+
+def decoded(content: Any, mode: ImageReadMode) -> torch.Tensor:
+    """The pixels of a file's content by torch, (channels, h, w). Raises what torch or Pillow do."""
+    with Image.open(io.BytesIO(content)):  # refuses what has more pixels than fit; torch would try
+        return decode_image(torch.frombuffer(bytearray(content), dtype=torch.uint8), mode)
 
 
 def decode(

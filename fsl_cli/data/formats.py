@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from contextlib import suppress
 from io import BytesIO
 from pathlib import PurePosixPath
@@ -17,6 +18,9 @@ PLUGINS = {  # what may bring Pillow more formats, where it is installed -> what
 HINTS = {ending: plugin.replace("_", "-") for plugin, (_, endings) in PLUGINS.items() for ending in endings}
 HINTS[".jxl"] = "pillow-jxl-plugin"
 HEAD = 64  # bytes by which a format is known
+
+# Pillow refuses pictures of more than 178,956,970 pixels; from half of them on it would warn.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def _formats() -> list[str]:

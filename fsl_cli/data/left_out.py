@@ -15,12 +15,13 @@ def left_out(place: Place, taken: Iterable[str], tables: Iterable[str], because:
     `taken` are the names of files that were, `tables` those of tables that were read; `because` says why pictures
     were not.
     """
-    known = {*taken, *tables}
+    shown = {path for path in place.files if place.shows(path)}
+    known = {*taken, *tables, *(line.rpartition(": ")[0] for line in place.odd)}  # `shows` adds the large ones
     unused = {path: picture.file.name for path, picture in place.files.items() if picture.file.name not in known}
-    pictures = [name for path, name in unused.items() if place.shows(path)]
+    pictures = [name for path, name in unused.items() if path in shown]
     others = defaultdict[str, list[str]](list)
     for path, name in unused.items():
-        if not place.shows(path):
+        if path not in shown:
             others[ending(path)].append(name)
     lines = [some(pictures, "picture", because)] if pictures else []
     for kind, names in sorted(others.items(), key=lambda item: (-len(item[1]), item[0])):

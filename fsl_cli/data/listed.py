@@ -13,7 +13,7 @@ from fsl_cli.data.names import part_of
 from fsl_cli.data.places import Picture, Place
 from fsl_cli.data.store import SPLITS
 from fsl_cli.data.tables import ENDINGS as TABLES
-from fsl_cli.data.tables import SAMPLE, read_table
+from fsl_cli.data.tables import SAMPLE, is_too_large, read_table
 from fsl_cli.errors import UserError
 from fsl_cli.text import command
 
@@ -119,6 +119,8 @@ def tables_of_last_resort(place: Place, chosen: Chosen) -> list[str]:
 
 def lists_pictures(place: Place, path: str, find: Finder, chosen: Chosen) -> bool:
     """Whether a table in a place lists pictures there, with their classes. Raises UserError where it is damaged."""
+    if is_too_large(place, path):
+        return False
     table = read_table(place, path, "replace")
     try:
         columns = columns_of(table, find, chosen.file_column, chosen.label_column)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from io import BytesIO
 from itertools import islice
+from threading import Lock
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -13,17 +15,21 @@ from fsl_cli.data.decode import Classes, File, decode
 from fsl_cli.data.formats import FORMATS
 from fsl_cli.data.store import Images
 
+LARGE = 1 << 25  # pixels: pictures of more are decoded one at a time, whatever the number of threads
+_alone = Lock()
+
 
 def photo(file: File, size: int, channels: int) -> Images:
     """One image, (channels, size, size): upright, on white where it is transparent, the middle cut out."""
     with Image.open(BytesIO(file.read()), formats=FORMATS) as image:
         image.draft(None, (2 * size, 2 * size))  # a large JPEG is decoded at a half, a quarter or an eighth: faster
-        return from_image(image, size, channels)
+        with _alone if image.width * image.height > LARGE else nullcontext():
+            ImageOps.exif_transpose(image, in_place=True)  # a copy of a large one costs half a gigabyte
+            return from_image(image, size, channels)
 
 
-def from_image(image: Image.Image, size: int, channels: int) -> Images:
-    """What `photo` makes of an image that is open already."""
-    upright: Image.Image = ImageOps.exif_transpose(image)
+def from_image(upright: Image.Image, size: int, channels: int) -> Images:
+    """What `photo` makes of an image that is open already and stands upright."""
     if upright.mode[0] in "IF":  # 16 bits, which Pillow would clip at 255; floats are 0..1 or 0..255
         values = np.asarray(upright, dtype=np.float64)
         scale = 1 / 257 if upright.mode[0] == "I" else 255 if values.max() <= 1 else 1
@@ -31,8 +37,10 @@ def from_image(image: Image.Image, size: int, channels: int) -> Images:
     if upright.has_transparency_data:
         rgba = upright.convert("RGBA")
         upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    upright = upright.convert("RGB" if channels == 3 else "L")
-    square = ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR)  # antialiased
+    mode = "RGB" if channels == 3 else "L"
+    if upright.mode not in (mode, "L"):  # three channels of a grey picture are one and the same, before and after
+        upright = upright.convert(mode)
+    square = ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR).convert(mode)  # antialiased
     return np.asarray(square).reshape(size, size, channels).transpose(2, 0, 1)
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import mmap
 import pickle
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import numpy as np
 
 from fsl_cli.errors import UserError
 
+MOST = 10_000_000  # values that calls may make, besides those that are written out
 MAPPED = 4096  # bytes: strings as long as this stay in the file
 
 
@@ -76,7 +79,7 @@ def _scalar(dtype: Any, raw: Any = b"") -> Any:  # a number of NumPy's
 
 def _numbers(*bounds: Any) -> list[int]:
     numbers = range(*bounds)
-    if len(numbers) > 10_000_000:
+    if len(numbers) > MOST:
         raise Refused(f"{len(numbers):,} numbers in a row")
     return list(numbers)
 
@@ -119,11 +122,20 @@ class _File:
 
 class _Reader(pickle._Unpickler):  # the one in Python: it reads views, and its instructions can be replaced
     dispatch = dict(pickle._Unpickler.dispatch)
+    left = MOST
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ADMITTED:
             raise Refused(f"{module}.{name}")
-        return ADMITTED[module, name]
+        return partial(self._call, ADMITTED[module, name])
+
+    def _call(self, admitted: Callable[..., Any], *given: Any) -> Any:
+        """What a call copies, a few bytes could make a thousand times."""
+        made = admitted(*given)
+        self.left -= len(made) if isinstance(made, list | dict | bytes) else 0
+        if self.left < 0:
+            raise Refused("calls that make more than the file has room for")
+        return made
 
     def build(self) -> None:
         """Give an object its state; the original would set attributes of anything."""
@@ -153,7 +165,9 @@ def read_pickle(path: Path | str, content: bytes | None = None) -> Any:
             file.write(content) if content is not None else None
             file.flush()
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return _plain(_Reader(_File(mapped), encoding="bytes").load())  # type: ignore[arg-type]
+        reader = _Reader(_File(mapped), encoding="bytes")  # type: ignore[arg-type]
+        reader.left += len(mapped)
+        return _plain(reader.load())
     except Refused as what:
         raise UserError(
             f"{path} was not read: it holds {what}, which a data set does not need and which could run code. "

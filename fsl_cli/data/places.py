@@ -1,7 +1,8 @@
 """Where a user's pictures lie: a folder, a zip or a tar, looked into alike and never unpacked by name.
 
-Only regular files are read, up to `LARGEST` bytes each. What is nobody's data (hidden files, __MACOSX, Thumbs.db) and
-what cannot be read (a device, a link that leads nowhere) is left out, and `Place.odd` and `Place.junk` say so.
+Only regular files are read, up to `LARGEST` bytes each, `PICTURE` where they are pictures. What is nobody's data
+(hidden files, __MACOSX, Thumbs.db) and what cannot be read (a device, a link that leads nowhere) is left out, and
+`Place.odd` and `Place.junk` say so.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from fsl_cli.data.names import is_junk
 from fsl_cli.errors import UserError
 
 LARGEST = 1 << 30  # bytes of one file
+PICTURE = 1 << 28  # bytes of one picture
+DEEPEST = 50  # folders, one inside another
+TOO_DEEP = f"more than {DEEPEST} folders deep"
 MOST = 5_000_000  # files and folders of one place
 IRREGULAR = "no regular file"
 LINKS = 4  # links to folders, one inside another, that are followed
@@ -102,8 +106,8 @@ class Place(ABC):
         """Whether a file of `files` is a picture: by its ending, or else by how it begins."""
         if path not in self._is_picture:
             _, size, *_ = self.files[path].stamp
-            large = int(size) > LARGEST
-            self.odd += [f"{self.name(path)}: larger than {LARGEST >> 30} GB"] if large else []
+            large = int(size) > PICTURE
+            self.odd += [f"{self.name(path)}: larger than {PICTURE >> 20} MB"] if large else []
             self._is_picture[path] = not large and (ending(path) in ENDINGS or self._looks(self.files[path]))
         return self._is_picture[path]
 
@@ -160,6 +164,9 @@ class Folder(Place):
                 if number in above or depth > LINKS:
                     self.odd.append(f"{self.name(full)}: a link that leads in a circle")
                     continue
+                if full.count("/") == DEEPEST:
+                    self.odd.append(f"{self.name(full)}: {TOO_DEEP}")
+                    continue
                 yield f"{full}/", None
                 try:
                     yield from self._below(full, above | {number}, depth)
@@ -194,9 +201,14 @@ def read_regular(path: Path, count: int = LARGEST) -> bytes:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise OSError(IRREGULAR)
-        if status.st_size > LARGEST:
-            raise OSError(f"larger than {LARGEST >> 30} GB")
+        demand_size(status.st_size)
         return file.read(count)
+
+
+def demand_size(size: int) -> None:
+    """Raises OSError for a file of more bytes than are read."""
+    if size > LARGEST:
+        raise OSError(f"larger than {LARGEST >> 20} MB")
 
 
 def _nowhere(entry: os.DirEntry[str], error: OSError) -> str:

@@ -16,7 +16,8 @@ from fsl_cli.errors import UserError
 ENDINGS = (".csv", ".tsv", ".json")  # of the tables that are looked for in a folder; .txt may be named
 SEPARATORS = ",;\t|"
 SAMPLE = 20  # rows by which a table's form is told
-LARGEST_JSON = 1 << 28  # bytes
+LARGEST, LARGEST_JSON = 1 << 27, 1 << 26  # bytes
+MOST = 2_000_000  # rows
 BOMS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
@@ -39,6 +40,8 @@ def read_table(place: Place, path: str, errors: str = "strict") -> Table:
     `errors` is what to do where its letters cannot be: strict or replace.
     """
     picture = place.picture(path)
+    if is_too_large(place, path):
+        raise UserError(f"{place.name(path)} is larger than {LARGEST >> 20} MB: no list of pictures.")
     try:
         content = picture.file.read() if picture else b""
     except (RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:  # what a zip's members raise
@@ -46,6 +49,12 @@ def read_table(place: Place, path: str, errors: str = "strict") -> Table:
             f"{place.name(path)} cannot be read ({error}). Make the zip again, without a password."
         ) from error
     return parse_table(content, path, place.name(path), errors)
+
+
+def is_too_large(place: Place, path: str) -> bool:
+    """Whether this is no list of pictures, but something else."""
+    picture = place.picture(path)
+    return picture is not None and int(picture.stamp[1]) > LARGEST
 
 
 def parse_table(content: bytes, path: str, name: str, errors: str = "strict") -> Table:
@@ -79,8 +88,8 @@ def _rows(text: str, separator: str, count: int | None = None) -> tuple[list[tup
             cells = [cell.strip() for cell in row]
             if any(cells):
                 found.append((reader.line_num, cells))
-            if count and len(found) == count:
-                break
+            if len(found) == (count or MOST):
+                return found, "" if count else f"after line {found[-1][0]}: more than {MOST:,} rows."
     except csv.Error as error:
         return found, f"after line {found[-1][0] if found else 0}: {error}."
     return found, ""

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from fsl_cli.files import replacing, write_table
+from fsl_cli.backbones.weights import write_torch
+from fsl_cli.files import write_table
 from fsl_cli.pictures.progress import TrainingProgress
 from fsl_cli.runs.run import Run
 from fsl_cli.runs.wording import score_text
@@ -108,10 +107,7 @@ class WholeFiles(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary, open(temporary, "wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())  # else a machine that goes down may keep the name and lose the content
+        write_torch(path, checkpoint)
 
 
 class Screen(Callback):

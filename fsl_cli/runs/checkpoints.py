@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from fsl_cli.backbones.base import Backbone
-from fsl_cli.backbones.weights import fit, read_torch
+from fsl_cli.backbones.weights import fit, read_torch, write_torch
 from fsl_cli.errors import UserError
-from fsl_cli.files import make_folder, replacing
+from fsl_cli.files import make_folder
 
 
 def load_weights(path: Path, learner: nn.Module) -> int:
@@ -31,8 +30,7 @@ def load_weights(path: Path, learner: nn.Module) -> int:
 def write_weights(path: Path, learner: nn.Module) -> None:
     """A checkpoint of a learner that no training has changed."""
     make_folder(path.parent)
-    with replacing(path) as temporary:
-        torch.save({"state_dict": learner.state_dict(), "global_step": 0}, temporary)
+    write_torch(path, {"state_dict": learner.state_dict(), "global_step": 0})
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

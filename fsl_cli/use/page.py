@@ -10,6 +10,7 @@ from io import BytesIO
 from pathlib import Path
 
 from fsl_cli.data.decode import WORKERS, File
+from fsl_cli.data.places import disk_file
 from fsl_cli.text import html
 from fsl_cli.use.predictions import Prediction, Predictions, accuracy_line, unknown_line
 
@@ -57,7 +58,7 @@ def _thumbnail(name: str, read: dict[str, File]) -> str:
 
     buffer = BytesIO()
     try:
-        pixels = photo(read.get(name) or File(name, Path(name).expanduser().read_bytes), SIDE, 3)
+        pixels = photo(read.get(name) or disk_file(Path(name).expanduser()), SIDE, 3)
     except OSError:
         return _uri("svg+xml", b'<svg xmlns="http://www.w3.org/2000/svg"/>')
     Image.fromarray(pixels.transpose(1, 2, 0)).save(buffer, "JPEG", quality=80)

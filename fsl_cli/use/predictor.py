@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.backbones.base import Backbone
-from fsl_cli.data.decode import File
 from fsl_cli.data.photos import from_image, photo
+from fsl_cli.data.places import disk_file
 from fsl_cli.episodes import Examples
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.assemble import POINT, trained
@@ -113,10 +113,10 @@ class Predictor:
         found = []
         for image in images:
             if isinstance(image, str | Path):
-                found.append(photo(File(str(image), Path(image).expanduser().read_bytes), size, channels))
+                found.append(photo(disk_file(Path(image).expanduser()), size, channels))
             else:
                 opened = image if isinstance(image, Image.Image) else to_pil_image(image)
-                found.append(from_image(opened, size, channels))
+                found.append(from_image(ImageOps.exif_transpose(opened), size, channels))
         return torch.from_numpy(np.stack(found)) if found else torch.zeros(0, channels, size, size, dtype=torch.uint8)
 
     def seen(self, items: Tensor) -> Tensor:

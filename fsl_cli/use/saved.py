@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,9 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fsl_cli.backbones.weights import write_torch
 from fsl_cli.data.decode import Classes, File
+from fsl_cli.data.places import disk_file
 from fsl_cli.errors import UserError
-from fsl_cli.files import make_folder, replacing, write_json
+from fsl_cli.files import demand_stored, make_folder, replacing, write_json
 from fsl_cli.runs.environment import environment
 from fsl_cli.runs.run import Run
 from fsl_cli.use.predictor import Predictor
@@ -70,8 +73,7 @@ def _write_run(folder: Path, predictor: Predictor) -> None:
                 shutil.copyfile(own.folder / name, folder / name)
         return
     state = {f"algorithm.{name}": value for name, value in predictor.algorithm.state_dict().items()}
-    with replacing(new.best) as temporary:
-        torch.save({"state_dict": state, "global_step": 0}, temporary)
+    write_torch(new.best, {"state_dict": state, "global_step": 0})
     write_json(folder / "environment.json", environment())
     new.begin(own.settings, [])
 
@@ -82,10 +84,11 @@ def kept(folder: Path) -> Support | None:
     if not path.exists():
         return None
     try:
+        demand_stored(path)
         with np.load(path, allow_pickle=False) as found:
             labels, files, digests = (found[name].tolist() for name in ("labels", "files", "digests"))
             return Support(torch.from_numpy(found["items"]), labels, files, digests, {})
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, MemoryError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read ({error}). Name the pictures again: support=FOLDER.") from error
 
 
@@ -108,7 +111,7 @@ def corrections(table: str) -> Classes:
         name, label = row["file"] or "", (row.get("true") or row.get("label") or "").strip()
         place = next((each for each in (Path(name).expanduser(), path.parent / name) if each.is_file()), None)
         if place and label:
-            found.setdefault(label, []).append(File(name, place.read_bytes))
+            found.setdefault(label, []).append(disk_file(place)._replace(name=name))
         else:
             missing.append(name)
     if missing:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import sys
 import tarfile
+import tracemalloc
 import types
 import zipfile
 from collections.abc import Callable, Iterable
@@ -16,7 +18,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from fsl_cli.cli import run
-from fsl_cli.data import archives, formats, places
+from fsl_cli.data import archives, formats, places, tables
 from fsl_cli.data.layouts import Found, find
 from fsl_cli.data.names import part_of
 from fsl_cli.data.photos import photo
@@ -263,6 +265,7 @@ def test_only_regular_files_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (root / "ash" / "zero.png").symlink_to("/dev/zero")
     (root / "elm" / "zero").symlink_to("/dev/zero")
     monkeypatch.setattr(places, "LARGEST", 4000)
+    monkeypatch.setattr(places, "PICTURE", 4000)
     found = find(str(root))
     assert counted(found)[""] == dict.fromkeys(CLASSES, 2) and "4 files or folders, such as" in left(found)
     for name in ("ash/pipe.png", "ash/zero.png", "ash/large.png"):
@@ -307,11 +310,47 @@ def test_a_tar_leads_nowhere(tmp_path: Path) -> None:
     assert "5 files or folders, such as " in left(found) and set(tmp_path.parent.rglob("*.png")) == before
 
 
-def test_a_tar_may_not_swell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("holder", ["zip", "tar gz"])
+def test_an_archive_may_not_swell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holder: str) -> None:
     monkeypatch.setattr(archives, "LEAST", 1000)
-    bomb = tarred("gz")(tmp_path / "it", {"a/0.png": bytes(1 << 20)})
+    bomb = HOLDERS[holder](tmp_path / "it", {} if holder == "zip" else {"a/0.png": bytes(1 << 20)})
+    if holder == "zip":
+        with zipfile.ZipFile(bomb, "a", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("a/0.png", bytes(1 << 20))
     with pytest.raises(UserError, match="unpacks to more than"):
         find(str(bomb))
+
+
+def test_a_member_of_a_zip_is_read_as_far_as_it_says(tmp_path: Path) -> None:
+    bomb = zipped(tmp_path / "it", classes())
+    with zipfile.ZipFile(bomb, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("ash/lie.png", bytes(1 << 20))
+    bomb.write_bytes(bomb.read_bytes().replace(struct.pack("<I", 1 << 20), struct.pack("<I", 999)))
+    [lie] = [each for each in find(str(bomb)).groups[""]["ash"] if each.stamp[1] == 999]
+    tracemalloc.start()
+    with pytest.raises(zipfile.BadZipFile, match="Bad CRC"):
+        lie.file.read()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 18
+
+
+@pytest.mark.parametrize("holder", ["folder", "zip"])
+def test_what_is_too_deep_or_too_large_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holder: str
+) -> None:
+    monkeypatch.setattr(places, "PICTURE", 4000)
+    monkeypatch.setattr(tables, "LARGEST", 4000)
+    deep = "/".join(["d"] * 60)
+    odd = {f"{deep}/0.png": picture(), "ash/large.png": picture() + bytes(5000), "list.csv": b"file,label\n" * 500}
+    found = find(str(HOLDERS[holder](tmp_path / "it", classes() | odd)))
+    assert counted(found)[""] == dict.fromkeys(CLASSES, 2)
+    assert len([line for line in found.left_out if "3 files or folders, such as " in line or "list.csv" in line]) == 1
+    monkeypatch.setattr(tables, "LARGEST", 1 << 20)
+    monkeypatch.setattr(tables, "MOST", 3)
+    put(tmp_path, {"long.csv": b"file,label\n" + b"a,b\n" * 9})
+    with pytest.raises(UserError, match="more than 3 rows"):
+        find(str(tmp_path / "long.csv"))
 
 
 def test_damaged_archives_are_one_message(tmp_path: Path) -> None:

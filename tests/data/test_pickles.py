@@ -126,6 +126,14 @@ TRICKS = {
     "an instance": b"(ios\nsystem\n.",
     "a class of ours": HEAD + b"cfsl_cli.data.pickles\n_Reader\n.",
     "a list in itself": HEAD + b"]q\x00h\x00a.",
+    "a list called over and over": HEAD
+    + b"c__builtin__\nxrange\n(J\x00\x00\x40\x00tRq\x00]("
+    + b"c__builtin__\nlist\n(h\x00tR" * 9
+    + b"e.",
+    "a list called in another way": HEAD
+    + b"c__builtin__\nxrange\n(J\x00\x00\x40\x00tRq\x00]("
+    + b"(h\x00i__builtin__\nlist\n" * 9
+    + b"e.",
     "nothing": b"",
     "text": b"hello",
     "half": pickle.dumps([IMAGES])[:3000],

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 
+from fsl_cli.backbones.weights import write_torch
 from fsl_cli.cli import run
 from fsl_cli.errors import UserError
+from fsl_cli.files import disk
+from fsl_cli.runs.checkpoints import read_checkpoint
 
 MADE = Path(__file__).with_name("made_by_0.1.0")
 LAUGHS = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
@@ -19,6 +23,12 @@ CONFIG = MADE.joinpath("config.yaml").read_text()
 CASES = {
     "anchors that expand": ("config.yaml", CONFIG + LAUGHS, "unfolds to more than"),
     "lists without end": ("config.yaml", CONFIG + "x: " + "[" * 5000 + "]" * 5000 + "\n", "cannot be read"),
+    "keys that are merged": (
+        "config.yaml",
+        CONFIG + "a0: &a0 {k: v}\n" + "".join(f"a{i}: &a{i} {{<<: [{f'*a{i - 1},' * 9}]}}\n" for i in range(1, 9)),
+        "merge key",
+    ),
+    "a YAML of 2 MB": ("config.yaml", CONFIG + "# x\n" * 500_000, "more than 1,048,576"),
     "not UTF-8": ("config.yaml", b"way: \xff\xfe", "cannot be read"),
     "a list as the trainer": (
         "config.yaml",
@@ -47,6 +57,32 @@ CASES = {
     "no state": ("checkpoints/best.ckpt", {"state_dict": [1], "global_step": 3}, "is not a checkpoint of fsl"),
     "no step": ("checkpoints/best.ckpt", {"state_dict": {}, "global_step": "x"}, "is not a checkpoint of fsl"),
 }
+
+
+def test_parts_of_a_checkpoint_that_are_larger_than_itself_are_not_unpacked(tmp_path: Path) -> None:
+    stored, packed = tmp_path / "stored.ckpt", tmp_path / "packed.ckpt"
+    torch.save({"state_dict": {"a": torch.zeros(1 << 16)}, "global_step": 0}, stored)
+    with zipfile.ZipFile(stored) as whole, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as small:
+        for part in whole.infolist():
+            small.writestr(part.filename, whole.read(part))
+    read_checkpoint(stored)
+    with pytest.raises(UserError, match="its parts are larger than the file"):
+        read_checkpoint(packed)
+
+
+def test_what_the_disk_refuses_of_a_checkpoint_is_an_error_of_the_disk(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
+    try:
+        with (
+            pytest.raises(UserError, match="last.ckpt cannot be written: File too large"),
+            disk(tmp_path / "last.ckpt"),
+        ):
+            write_torch(tmp_path / "last.ckpt", {"a": torch.zeros(1 << 16)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -20,10 +20,11 @@ from typing import Literal
 import numpy as np
 import torch
 from torchvision.datasets import Omniglot
-from torchvision.io import ImageReadMode, decode_image
+from torchvision.io import ImageReadMode
 from torchvision.transforms.v2.functional import resize
 
 from fsl_cli.data.copies import divided, find_files, open_copy, shipped_split, what_is_there, zipped_files
+from fsl_cli.data.decode import decoded
 from fsl_cli.data.download import download as fetch
 from fsl_cli.data.formats import ending
 from fsl_cli.data.store import DataSet, Images, cache_folder
@@ -164,7 +165,7 @@ def _decode(drawings: list[tuple[str, Callable[[], bytes]]], size: int) -> Image
         except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{name} cannot be read: {error}. {AGAIN}") from error
         try:
-            image = decode_image(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.GRAY)
+            image = decoded(content, ImageReadMode.GRAY)
         except (RuntimeError, ValueError) as error:
             raise UserError(f"{name} is not a readable PNG. {AGAIN}") from error
         if image.shape != (1, SIDE, SIDE):
