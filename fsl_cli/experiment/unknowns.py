@@ -48,13 +48,15 @@ def score(name: str, logits: Tensor, temperature: float) -> Tensor:
     return SCORES[name](logits.double() / temperature)
 
 
-def fit_unknown(sides: Sequence[OpenLogits], temperature: float) -> Unknown | None:
-    """The best score, and what its values mean; None where no episode has pictures of other classes."""
+def fit_unknown(
+    sides: Sequence[OpenLogits], temperature: float, names: Sequence[str] = tuple(SCORES)
+) -> Unknown | None:
+    """The best of these scores, and what its values mean; None where no episode has pictures of other classes."""
     both = [each for each in sides if len(each.inside) and len(each.outside)]
     if not both:
         return None
     found = {}
-    for name in SCORES:
+    for name in names:
         inside, outside = (
             torch.cat([score(name, part, temperature) for part in parts]) for parts in zip(*both, strict=True)
         )
