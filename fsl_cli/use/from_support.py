@@ -1,11 +1,14 @@
 """How far a head that nobody validated can be believed: what its support set alone tells, each picture judged unseen.
 
-What it cannot tell: the heads that judge have learned from a fifth fewer pictures, so they are a little less sure than
-the one in use; and strangers are played by classes of the set, where real ones may be more like these, or less.
+What it cannot tell: the heads that judge have learned from a fifth fewer pictures, or half, so the temperature makes
+the one in use less sure than it may be; and strangers are played by classes of the set, where real ones may be more
+like these, or less.
 """
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fsl_cli.algorithms.base import Algorithm
@@ -37,7 +40,8 @@ def calibration_of(algorithm: Algorithm, features: Tensor, y: Tensor) -> Calibra
     unknown = fit_unknown(sides, temperature, [SCORE])
     told = unknown._asdict() if unknown else {}
     if unknown:
-        told |= {"levels": levels_of(score(SCORE, known[0].logits, temperature)), "known": len(found.y)}
+        known_scores = score(SCORE, known[0].logits, temperature) + _gain(algorithm, features, y, found, temperature)
+        told |= {"levels": levels_of(known_scores), "known": len(found.y)}
     shots = [int(counts.min()), int(counts.max())]
     return Calibration(
         step=0,
@@ -52,3 +56,14 @@ def calibration_of(algorithm: Algorithm, features: Tensor, y: Tensor) -> Calibra
         ece_calibrated=calibration_error(known, temperature),
         **told,
     )
+
+
+def _gain(algorithm: Algorithm, features: Tensor, y: Tensor, found: rounds.Judged, temperature: float) -> float:
+    """By how much a score rises where each class is known by all of its pictures, not by those that a round leaves.
+
+    Told by the best of the other classes, in which the picture that is judged has no part.
+    """
+    own = F.one_hot(found.y, found.logits.shape[1]).bool()
+    whole = rounds.said(algorithm, features, y, features[found.rows])
+    after, before = (score(SCORE, each.masked_fill(own, -torch.inf), temperature) for each in (whole, found.logits))
+    return max(0.0, float((after - before).mean()))

@@ -41,7 +41,7 @@ def judged(algorithm: Algorithm, features: Tensor, y: Tensor) -> Judged:
     logits, rows = [], []
     for number in range(int(turn.max()) + 1):
         out, rest = ((turn == number).nonzero().squeeze(1), (turn != number).nonzero().squeeze(1))
-        logits.append(_said(algorithm, features[rest], y[rest], features[out]))
+        logits.append(said(algorithm, features[rest], y[rest], features[out]))
         rows.append(out)
     where = torch.cat(rows) if rows else torch.zeros(0, dtype=torch.long)
     return Judged(torch.cat(logits) if logits else torch.zeros(0, int(y.max()) + 1), y[where], where)
@@ -67,12 +67,13 @@ def strangers(algorithm: Algorithm, features: Tensor, y: Tensor) -> list[OpenLog
         shown, mine = ~hidden[y], turn == number % counts.clamp(max=ROUNDS)[y]
         out = shown & mine  # never its class's only one
         rest = shown & ~out
-        said = _said(algorithm, features[rest], label[y[rest]], torch.cat([features[out], features[~shown]]))
-        sides.append(OpenLogits(said[: int(out.sum())], said[int(out.sum()) :]))
+        logits = said(algorithm, features[rest], label[y[rest]], torch.cat([features[out], features[~shown]]))
+        sides.append(OpenLogits(logits[: int(out.sum())], logits[int(out.sum()) :]))
     return sides
 
 
-def _said(algorithm: Algorithm, support: Tensor, y: Tensor, queries: Tensor) -> Tensor:
+@torch.no_grad()
+def said(algorithm: Algorithm, support: Tensor, y: Tensor, queries: Tensor) -> Tensor:
     """Logits (m, way) of features (m, d) by a head that features (n, d) of labels (n,) teach."""
     classify = algorithm.adapt(Examples(support.unsqueeze(0), y.unsqueeze(0)))
     return classify(queries.unsqueeze(0)).squeeze(0)

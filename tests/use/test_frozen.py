@@ -20,8 +20,10 @@ from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.cli import run
 from fsl_cli.episodes import Classifier, Examples
 from fsl_cli.errors import UserError
+from fsl_cli.experiment.unknowns import score, threshold
 from fsl_cli.stats import share_interval
 from fsl_cli.use import heads, rounds
+from fsl_cli.use.from_support import SCORE, calibration_of
 from fsl_cli.use.frozen import frozen_predictor
 from fsl_cli.use.kept_features import Kept
 from fsl_cli.use.predictor import Predictor
@@ -281,6 +283,21 @@ def test_strangers_are_of_classes_that_the_head_does_not_know() -> None:
     assert (known == 2).all(), "the two others of its class were"
     seen = Counter(int(number) for taught in spy.taught for number in set(taught))
     assert len(spy.taught) == 3 and all(count == 2 for count in seen.values())
+
+
+def test_the_threshold_is_for_heads_that_know_all_pictures() -> None:
+    """Of 20 classes of two pictures each is judged by a head that knows one, and lies far from it."""
+    dice, alarms = torch.Generator().manual_seed(0), []
+    algorithm, y = heads.head(heads.HEADS["nearest mean"], 64), torch.arange(20).repeat_interleave(2)
+    for _ in range(20):
+        centres = torch.randn(20, 1, 64, generator=dice)
+        support, known = (centres + 0.7 * torch.randn(20, n, 64, generator=dice) for n in (2, 10))
+        kept = calibration_of(algorithm, support.flatten(0, 1), y)
+        assert kept
+        logits = algorithm.adapt(Examples(support.view(1, 40, 64), y.unsqueeze(0)))(known.view(1, 200, 64))[0]
+        below = score(SCORE, logits, kept.temperature) < threshold(kept.levels, 0.1)
+        alarms.append(float(below.double().mean()))
+    assert 0.008 < sum(alarms) / 20 < 0.15, "one in a thousand by the scores as they are"
 
 
 @pytest.mark.parametrize("counts", [[3, 3], [3, 3, 3], [1, 2, 6], [1, 1, 2, 2]])
