@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from fsl_cli.errors import UserError
 from fsl_cli.settings.compose import compose
 from fsl_cli.settings.explain import demand_readable
+from fsl_cli.settings.registry import choices, groups
 from fsl_cli.settings.typed import for_hydra
 
 COUNTS = {
@@ -30,6 +31,7 @@ PLUGINS = {  # what launchers and sweepers need, and the extra that brings it
 class Plan(NamedTuple):
     fixed: list[str]  # the words of every run
     runs: list[list[str]] | None  # what each run of a grid differs in; None: a search only finds that out
+    first: Sequence[str] = ()  # of a search: a value for each setting that it was told to try
 
 
 def plan(typed: Sequence[str], user_dir: str | None) -> Plan:
@@ -39,18 +41,41 @@ def plan(typed: Sequence[str], user_dir: str | None) -> Plan:
     from hydra.core.override_parser.types import Glob, IntervalSweep
 
     demand_readable(typed, user_dir, sweep=True)
-    parser = OverridesParser.create()
-    parsed = {word: parser.parse_override(read) for word, read in zip(typed, for_hydra(typed, True), strict=True)}
+    parser = OverridesParser.create(_Choices(user_dir))  # type: ignore[arg-type]
+    parsed = dict(zip(typed, parser.parse_overrides(for_hydra(typed, True)), strict=True))
     varied = {word: override for word, override in parsed.items() if override.is_sweep_override()}
     fixed = [word for word in typed if word not in varied]
-    unknown = any(isinstance(override.value(), Glob | IntervalSweep) for override in varied.values())
-    if unknown or any(word.startswith("hydra/sweeper=") for word in typed):
-        return Plan(fixed, None)
+    search = any(word.startswith("hydra/sweeper=") for word in typed)
     for word, override in varied.items():
-        if not list(override.sweep_string_iterator()):
+        if isinstance(override.value(), Glob) and override.key_or_group not in groups(user_dir):
+            raise UserError(f"{word}: glob chooses among the files of a group, such as 'algo=glob(*maml)'.")
+        if isinstance(override.value(), IntervalSweep) and not search:
+            raise UserError(f"{word}: an interval is for a search. Type hydra/sweeper=optuna, or values: choice(…).")
+    first = {word: _first(override) for word, override in varied.items()}
+    for word, value in first.items():
+        if value is None:
             raise UserError(f"{word}: there is nothing in it to sweep over. range(0,3) is 0, 1 and 2.")
+    if search:
+        return Plan(fixed, None, [f"{word.partition('=')[0]}={value}" for word, value in first.items()])
     [runs] = BasicSweeper.split_arguments(list(varied.values()), None)
     return Plan(fixed, runs)
+
+
+def _first(override: Any) -> Any:
+    """One of the values that a word tries; None where there is none."""
+    from hydra.core.override_parser.types import IntervalSweep
+
+    value = override.value()
+    return value.start if isinstance(value, IntervalSweep) else next(override.sweep_string_iterator(), None)
+
+
+class _Choices(NamedTuple):
+    """What Hydra's parser asks for a group's files, which a glob is looked up in."""
+
+    user_dir: str | None
+
+    def get_group_options(self, group: str, results_filter: object = None) -> list[str]:
+        return sorted(choices(group, self.user_dir))
 
 
 def demand_runs(planned: Plan, user_dir: str | None) -> int:
@@ -61,7 +86,8 @@ def demand_runs(planned: Plan, user_dir: str | None) -> int:
     from fsl_cli.experiment.ready import why_refused
 
     if planned.runs is None:
-        compose(planned.fixed, user_dir)
+        if found := why_refused(compose([*planned.fixed, *planned.first], user_dir)):
+            raise UserError(found)
         return 0
     lines, seen = [], dict[str, str]()
     for run in planned.runs:
