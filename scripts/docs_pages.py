@@ -35,7 +35,7 @@ NAV: list[Any] = [
     "index.md",
     "getting-started.md",
     {"Use": [f"{page}.md" for page in USE]},
-    {"Algorithms": ["algorithms/index.md", "adding-an-algorithm.md", "backbones.md"]},
+    {"Algorithms": ["algorithms/index.md", "adding-an-algorithm.md", "your-own.md", "backbones.md"]},
     {"Data sets": ["data/index.md"]},
     {"Numbers": ["protocols.md", "measured.md"]},
     "how-fsl-is-built.md",

@@ -38,6 +38,7 @@ LATER = {  # what is known only when the data set is there
     "trainer": {"more"},
     "logger": {"save_dir", "id", "run_id", "experiment_key"},
 }
+UNSET = "???"  # what a YAML says of a setting that has to be typed
 PACKAGES = {  # what loggers need besides Lightning, in the extra [track]
     "TensorBoardLogger": "tensorboard",
     "MLFlowLogger": "mlflow",
@@ -161,7 +162,7 @@ def part_problems(part: str, node: Any, trust: list[str], called: str | None = N
         yield f"{called}: {error}"
         return
     signature = inspect.signature(target)
-    given = {key: value for key, value in node.items() if not key.startswith("_")}
+    given = {key: value for key, value in node.items() if not key.startswith("_") and value != UNSET}
     shared = SHARED.get(part, {})
     known = [*(name for name in signature.parameters if name not in LATER[part]), *shared]
     open_ended = part != "trainer" and any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
@@ -174,7 +175,8 @@ def part_problems(part: str, node: Any, trust: list[str], called: str | None = N
     for name, parameter in signature.parameters.items():
         needed = parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
         if needed and name in known and name not in given:
-            yield f"{called}.{name}: {target.__name__} needs it. Type +{called}.{name}=VALUE."
+            plus = "" if name in node else "+"
+            yield f"{called}.{name}: {target.__name__} needs it. Type {plus}{called}.{name}=VALUE."
 
 
 def _machine_problems(config: Mapping[str, Any]) -> Iterator[str]:

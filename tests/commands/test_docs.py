@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import runpy
+import shlex
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
 from fsl_cli.cli import run
+from fsl_cli.data.sources.glyphs import draw
 from fsl_cli.errors import UserError
 from fsl_cli.files import read_json
 from fsl_cli.settings.registry import choices
@@ -86,7 +89,7 @@ def test_the_algorithm_of_ten_minutes_learns_and_its_run_is_put_to_use(
     example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert read_json(example / "result.json")["mean"] > 0.5  # chance is 0.2
-    run(["test", f"run={example}", "--config-dir", str(EXAMPLES / "conf"), "trust=[nearest_l1]", "way=20"])
+    run(["test", f"run={example}", "way=20"])  # trusted by the word of its training
     assert "20-way 1-shot test accuracy" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"temprature.*Did you mean"):
         run(
@@ -99,6 +102,39 @@ def test_the_algorithm_of_ten_minutes_learns_and_its_run_is_put_to_use(
                 "algo.temprature=2",
             ]
         )
+
+
+@pytest.fixture
+def page_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The command lines of the page on parts of one's own, where its files and pictures are."""
+    monkeypatch.chdir(EXAMPLES)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.syspath_prepend(EXAMPLES)
+    x = np.concatenate([draw(0, number, 8, 16)[:, 0] for number in range(30)])
+    np.savez(tmp_path / "images.npz", x=x, y=np.repeat([f"class {number:02d}" for number in range(30)], 8))
+    text = (DOCS / "your-own.md").read_text().replace("images.npz", str(tmp_path / "images.npz"))
+    lines = re.findall(r"^(?:.*`)?fsl ([^#`\n]+)", text, re.MULTILINE)
+    return [shlex.split(line) for line in lines if "RUN" not in line and "=…" not in line]
+
+
+def test_the_commands_for_parts_of_ones_own(page_commands: list[list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(page_commands) == 4
+    for verb, *words in page_commands:
+        run([verb, *words] if verb != "train" else ["check", *words, "query=5", "train_query=5"])
+    assert capsys.readouterr().out.count("fit together") == 3
+    with pytest.raises(UserError, match=r"data.root: arrays needs it. Type data.root=VALUE"):
+        run(["check", "--config-dir", "conf", "data=arrays", "trust=[arrays]"])
+
+
+@pytest.mark.slow
+def test_parts_of_ones_own_learn(page_commands: list[list[str]], tmp_path: Path) -> None:
+    small = ["steps=60", "query=5", "train_query=5", "val_every=60", "val_episodes=10", "episodes=50", "trainer=cpu"]
+    for verb, *words in page_commands[:2]:
+        out = tmp_path / words[4]
+        run([verb, *words, *small, "optim.lr=1e-3", f"out={out}"])
+        [folder] = out.glob("*/*")
+        assert read_json(folder / "result.json")["mean"] > 0.3  # chance is 0.2
+        run(["test", f"run={folder}", "query=3"])  # trusted by the word of its training
 
 
 def test_pages_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
