@@ -7,6 +7,7 @@ import csv
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,20 @@ REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test reads or writes the user's cache or key; glyphs are drawn and the kernel compiled once."""
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[None]:
+    """No test reads or writes the user's cache or key; glyphs are drawn once, also for `-n 2`.
+
+    The kernels are compiled once for all sessions: their file is named by their source and the processor.
+    """
     base = tmp_path_factory.getbasetemp()
+    cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
+    (cache / "fsl").mkdir(parents=True, exist_ok=True)
+    kernels = pytestconfig.cache.mkdir("kernels") if pytestconfig.cache else None
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CONFIG_HOME", str(base / "config"))
-        patch.setenv("XDG_CACHE_HOME", str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"))
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        with suppress(FileExistsError):
+            (cache / "fsl" / "kernels").symlink_to(kernels or base)
         yield
 
 

@@ -73,11 +73,15 @@ def _processor() -> tuple[str, ...]:
     return platform.platform(), *sorted({line for line in lines if line.startswith(marks)})
 
 
+def at_hand() -> bool:
+    """Whether there are kernels, and they are the faster way: without OpenMP they use one core, torch all."""
+    compiled = library()
+    return compiled is not None and (torch.get_num_threads() == 1 or bool(compiled.parallel()))
+
+
 def fits(x: Tensor) -> bool:
-    """Whether the kernels take x (n, C, H, W), and are the faster way: without OpenMP they use one core, torch all."""
-    if x.dtype not in NAMES or not x.permute(0, 2, 3, 1).is_contiguous() or (compiled := library()) is None:
-        return False
-    return torch.get_num_threads() == 1 or bool(compiled.parallel())
+    """Whether the kernels take x (n, C, H, W)."""
+    return x.dtype in NAMES and x.permute(0, 2, 3, 1).is_contiguous() and at_hand()
 
 
 def forward(x: Tensor, w: Tensor, b: Tensor, k: int, eps: float, pool: bool) -> tuple[Tensor, Tensor]:
