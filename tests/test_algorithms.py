@@ -21,6 +21,7 @@ from fsl_cli.settings.registry import choices
 from fsl_cli.settings.schema import Settings
 
 GRADIENT_NORMS = ("support", "transductive", "group", "none")
+SEQUENCE_NORMS = ("running", "group", "none")  # a sequence has no support set whose statistics could be taken
 METRIC_NORMS = ("running", *GRADIENT_NORMS)
 
 
@@ -50,6 +51,7 @@ SMALL_BASELINE = (
     "algo.test_steps=20",
     "algo.minibatch=6",
 )  # the whole support set
+SMALL_MANN = ("backbone=conv4", "algo.hidden=32", "algo.memory=8", "algo.width=16", "algo.heads=2", "algo.sharpness=10")
 ROWS = {
     "protonet": Row(METRIC_NORMS),
     "matching": Row(METRIC_NORMS),
@@ -72,6 +74,9 @@ ROWS = {
     "r2d2": Row(("running", *GRADIENT_NORMS), ("backbone=conv4", "algo.scale=10", "algo.penalty=0.01")),
     "metaoptnet": Row(("running", *GRADIENT_NORMS), ("algo.smoothing=0", "algo.cost=10")),
     "metabaseline": Row(("running", *GRADIENT_NORMS)),
+    "snail": Row(METRIC_NORMS, ("algo.filters=16", "train_shot=2", "algo.first_dilation=1")),
+    "mann": Row(SEQUENCE_NORMS, SMALL_MANN, own_loss=True),
+    "lstm": Row(SEQUENCE_NORMS, ("backbone=conv4", "algo.hidden=32"), own_loss=True),
     "feat": Row(("running", *GRADIENT_NORMS), ("algo.temperature=1", "algo.contrast_temperature=1"), own_loss=True),
 }
 VARIANTS = {  # settings of an algorithm that all the tests are run with too
@@ -174,9 +179,10 @@ def test_the_same_support_gives_the_same_logits(name: str, norm: str) -> None:
 
 @every("name", "norm")
 def test_the_order_of_support_and_query_does_not_matter(name: str, norm: str, float64: None) -> None:
+    """Where the support set is a sequence, that of the queries alone; `ordered` says so."""
     built, some = algorithm(name, norm).eval(), episodes()
     expected = built.adapt(some.support)(some.query.x)
-    support_order = torch.randperm(WAY * SHOT)
+    support_order = torch.arange(WAY * SHOT) if built.ordered else torch.randperm(WAY * SHOT)
     query_order = torch.randperm(WAY * QUERY)
     shuffled = Examples(some.support.x[:, support_order], some.support.y[:, support_order])
     torch.testing.assert_close(built.adapt(shuffled)(some.query.x[:, query_order]), expected[:, query_order])

@@ -51,7 +51,14 @@ def main(words: Sequence[str]) -> None:
     from fsl_cli.experiment.running import start
     from fsl_cli.pictures.console import console, tell
     from fsl_cli.runs.records import UNFINISHED
-    from fsl_cli.runs.result_lines import calibration_line, classes_line, open_line, protocol_line, reached_line
+    from fsl_cli.runs.result_lines import (
+        calibration_line,
+        classes_line,
+        instances_line,
+        open_line,
+        protocol_line,
+        reached_line,
+    )
     from fsl_cli.runs.run import Run
 
     if "run" not in given:
@@ -62,7 +69,7 @@ def main(words: Sequence[str]) -> None:
     compare = yes_or_no("similarity", given.pop("similarity", "false"))
     result, destination, experiment = another_test(run, given, user_dir, opened, compare)
     console().print(f"[bold]{reached_line(result)}[/]\n{protocol_line(result)}", highlight=False)
-    for line in filter(None, (calibration_line(result), classes_line(result))):
+    for line in filter(None, (calibration_line(result), classes_line(result), instances_line(result))):
         console().print(line, highlight=False)
     if result.open:
         console().print(open_line(result.open), highlight=False)

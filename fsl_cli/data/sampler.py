@@ -81,6 +81,14 @@ class Sampler(NamedTuple):
             found += [(number, image) for image in _distinct([next(raw) for _ in range(each)], size)]
         return [number for number, _ in found], [image for _, image in found]
 
+    @staticmethod
+    def support_order(seed: int, split: str, index: int, count: int) -> list[int]:
+        """In which order that episode's `count` support images are shown to who reads them one after the other.
+
+        From a stream of its own, so the episode stays as it is.
+        """
+        return _distinct(_raw(f"{seed}/{split}/{index}/order", count), count)
+
     def _pool(self, way: int, dice: Iterator[int]) -> Numbers | None:
         """The classes of one group that has enough of them; None: all classes."""
         if self.groups is None:

@@ -57,6 +57,7 @@ class ImageTasks:
         self.augmentation = augmentation
         self.samplers = {part: sampler(data, part, shape) for part, shape in shapes.items()}
         self.features: dict[str, Tensor] = {}  # of all images of a split, in place of its images
+        self.ordered = False  # whether support sets are dealt in random orders, or class by class
         self._images: Tensor | None = None
 
     def gather(self, batch: Batch, device: torch.device, dtype: torch.dtype | None = None) -> list[Episodes]:
@@ -92,8 +93,15 @@ class ImageTasks:
             stacked = np.stack([augment.numbers(batch.seed, batch.split, number, each) for number in index])
             random = torch.from_numpy(stacked).to(device, dtype or torch.get_default_dtype())  # (T, n + m, K)
         n = sum(map(len, support[0]))
+        support_set = self._examples(
+            batch.split, classes, support, device, dtype, random if random is None else random[:, :n]
+        )
+        if self.ordered:
+            orders = [Sampler.support_order(batch.seed, batch.split, number, n) for number in index]
+            rows, places = torch.arange(len(index), device=device)[:, None], torch.tensor(orders, device=device)
+            support_set = Examples(support_set.x[rows, places], support_set.y[rows, places])
         return Episodes(
-            self._examples(batch.split, classes, support, device, dtype, random if random is None else random[:, :n]),
+            support_set,
             self._examples(batch.split, classes, query, device, dtype, random if random is None else random[:, n:]),
             torch.from_numpy(classes).to(device),
             torch.tensor(index, device=device),

@@ -69,6 +69,8 @@ def assemble(
     train_classes = settings.train_classes or max(1, own)
     teacher = trained(Run(settings.teacher)) if settings.teacher and "train" in shapes else None
     built = learner(settings, image, tasks.metric, train_classes, teacher)
+    if isinstance(tasks, ImageTasks):
+        tasks.ordered = built.algorithm.ordered
     if tasks.metric == "mse" and not built.algorithm.regresses:
         raise UserError(
             f"{type(built.algorithm).__name__} tells classes apart, and the tasks of {data.name} have none: they are "

@@ -7,7 +7,14 @@ from fsl_cli.data.sampler import Shape
 from fsl_cli.data.store import DataSet
 from fsl_cli.experiment.assemble import Data
 from fsl_cli.pictures.console import boxed, tell
-from fsl_cli.runs.result_lines import best_line, calibration_line, classes_line, protocol_line, reached_line
+from fsl_cli.runs.result_lines import (
+    best_line,
+    calibration_line,
+    classes_line,
+    instances_line,
+    protocol_line,
+    reached_line,
+)
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.schema import Settings
 from fsl_cli.text import command
@@ -30,6 +37,7 @@ def last_screen(run: Run, settings: Settings, data: Data) -> None:
             protocol_line(result),
             calibration_line(result),
             classes_line(result),
+            instances_line(result),
             *lines,
         ]
         lines = [line for line in lines if line]

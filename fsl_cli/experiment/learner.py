@@ -18,8 +18,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils._pytree import tree_map
 
 from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.algorithms.sequence.order import shuffled
 from fsl_cli.episodes import Episodes
 from fsl_cli.experiment.by_class import Pairs, pairs
+from fsl_cli.experiment.by_instance import scores
 from fsl_cli.experiment.calibration import Judged
 
 Metric = Literal["accuracy", "mse"]
@@ -64,6 +66,7 @@ class Learner(LightningModule):
         self.stop_at_nan = True
         self.scores: list[Score] = []  # of the last validation or test, all episodes, in the order of their index
         self.tally: Pairs = Counter()  # of the last test: which class queries were of, and which they were taken for
+        self.by_instance: list[tuple[int, list[float]]] = []  # of the last test of a sequence learner: index, scores
         self.judged: list[Judged] = []  # what the last test said of each group of episodes, in no order
 
     def configure_optimizers(self) -> Any:
@@ -118,7 +121,7 @@ class Learner(LightningModule):
         self.algorithm.prepare(self.trainer.datamodule.sample(self.device, self.dtype))
 
     def on_test_epoch_start(self) -> None:
-        self.scores, self.judged, self.tally = [], [], Counter()
+        self.scores, self.judged, self.by_instance, self.tally = [], [], [], Counter()
 
     def on_validation_epoch_end(self) -> None:
         self._gather()
@@ -167,6 +170,10 @@ class Learner(LightningModule):
                 if keep:
                     self.tally += pairs(episodes.classes, y, predicted.argmax(-1))
                     self.judged.append(Judged(predicted.flatten(0, 1).float().cpu(), y.flatten().cpu()))
+            if keep and (sequence := getattr(self.algorithm, "sequence", None)):
+                examples = shuffled(episodes)
+                said = scores(sequence(examples), examples.y)
+                self.by_instance += zip(episodes.index.tolist(), said.tolist(), strict=True)
             rows = zip(episodes.index.tolist(), value.tolist(), loss.tolist(), strict=True)
             self.scores += [Score(*row) for row in rows]
 
@@ -188,7 +195,11 @@ class Learner(LightningModule):
             told: list[list[Judged]] = [[] for _ in range(self.trainer.world_size)]
             torch.distributed.all_gather_object(told, self.judged)
             self.judged = [each for part in told for each in part]
+            lists: list[list[tuple[int, list[float]]]] = [[] for _ in range(self.trainer.world_size)]
+            torch.distributed.all_gather_object(lists, self.by_instance)
+            self.by_instance = [each for part in lists for each in part]
             tallies: list[Pairs] = [Counter() for _ in range(self.trainer.world_size)]
             torch.distributed.all_gather_object(tallies, self.tally)
             self.tally = sum(tallies, Counter())
         self.scores.sort()
+        self.by_instance.sort()

@@ -17,16 +17,18 @@ from fsl_cli.data.sources.sinusoid import REACH, SinusoidTasks
 from fsl_cli.data.store import DataSet, cache_folder
 from fsl_cli.data.tasks import Batch
 from fsl_cli.errors import UserError
-from fsl_cli.experiment import by_class
+from fsl_cli.experiment import by_class, by_instance
 from fsl_cli.experiment.assemble import Data, Experiment
 from fsl_cli.experiment.calibrating import calibration_of_a_test
 from fsl_cli.experiment.calibration import Judged, calibration_error, nll, reliability
 from fsl_cli.experiment.datamodule import EVALUATION_SEED
 from fsl_cli.experiment.features import features_where_worth_it
 from fsl_cli.experiment.judging import judge
+from fsl_cli.experiment.learner import Learner
 from fsl_cli.experiment.open_test import open_results
 from fsl_cli.files import write_table, writing
 from fsl_cli.pictures.curves import FittedTask
+from fsl_cli.pictures.instances import instances_picture
 from fsl_cli.pictures.reliability import reliability_picture
 from fsl_cli.runs.checkpoints import load_weights, read_checkpoint
 from fsl_cli.runs.records import UNFINISHED, Calibration, Result, seen, write
@@ -65,6 +67,7 @@ def run_test(
     if not trainer.is_global_zero:
         return None
     judged, tally = experiment.learner.judged, experiment.learner.tally
+    told = experiment.learner.by_instance
     names = by_class.recurring(experiment.data, settings.episodes, settings.way)
     result = replace(
         _result(run, settings, experiment, step, changes),
@@ -72,19 +75,34 @@ def run_test(
         training_seconds=round(seconds, 1),
         **_calibrated(judged, calibration, how),
         by_class=by_class.summary(by_class.by_class(tally, names)) if names else None,
+        by_instance=by_instance.summary([row for _, row in experiment.learner.by_instance]) if told else None,
         open=opened,
     )
     with writing(destination, "Free some space and test again."):
         destination.mkdir(parents=True, exist_ok=True)
-        write_table(destination / "episodes.csv", ["index", result.metric, "loss"], experiment.learner.scores)
+        _write_episodes(destination / "episodes.csv", experiment.learner)
         write(destination, result)
         if names:
             by_class.write(destination, tally, names)
+        if result.by_instance:
+            most = by_instance.first_at_most(settings.way) if isinstance(settings.way, int) else None
+            accuracy = result.metric == "accuracy"
+            instances_picture(
+                destination / "instances.png", **result.by_instance, most=most if accuracy else None, accuracy=accuracy
+            )
         if calibration:
             _draw(destination / "reliability.png", judged, result)
     if destination == run.folder:
         run.take_result(result)
     return result
+
+
+def _write_episodes(path: Path, learner: Learner) -> None:
+    """A row an episode; of sequence learners also a column for each instance."""
+    more = dict(learner.by_instance)
+    columns = [f"instance_{k + 1}" for k in range(min(map(len, more.values()), default=0))]
+    rows = [[*score, *more.get(score.index, [])[: len(columns)]] for score in learner.scores]
+    write_table(path, ["index", learner.metric, "loss", *columns], rows)
 
 
 def _result(run: Run, settings: Settings, experiment: Experiment, step: int, changes: list[str]) -> Result:

@@ -83,6 +83,17 @@ def classes_line(result: Result) -> str:
     return f"mean over {found['classes']} classes: {means} (classes.csv, confusion.csv)"
 
 
+def instances_line(result: Result) -> str:
+    """What a sequence learner reached at the first instances of a class and at the last; else ""."""
+    if not result.by_instance:
+        return ""
+    mean = result.by_instance["mean"]
+    places = sorted({*range(min(5, len(mean))), *([9] if len(mean) > 9 else []), len(mean) - 1})
+    shown = [f"{k + 1}: {mean[k]:.1%}" if result.metric == "accuracy" else f"{k + 1}: {mean[k]:.3g}" for k in places]
+    what = "by instance of a class" if result.metric == "accuracy" else "error by example"
+    return f"{what}  {'  '.join(shown)} (instances.png)"
+
+
 def best_line(training: Training) -> str:
     """accuracy 97.57%, or MSE 0.351: the best validation."""
     value = math.nan if training.best_value is None else training.best_value

@@ -1,0 +1,67 @@
+"""What learners that read a task as a sequence share: labels as inputs, orders, and the lengths that they take."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fsl_cli.backbones.base import Backbone
+from fsl_cli.episodes import Episodes, Examples
+from fsl_cli.errors import UserError
+
+Counts = int | list[int]  # a number, or the range [least, most] that it is drawn from
+
+
+def code(y: Tensor, width: int) -> Tensor:
+    """Labels as numbers: one-hot (T, n, width); in regression the targets themselves."""
+    return y if y.is_floating_point() else F.one_hot(y, width).float().to(y.device)
+
+
+def demand_no_set(backbone: Backbone) -> None:
+    """Raises UserError for a norm that takes its statistics from a set: image by image, a sequence shows none."""
+    if backbone.norm in ("support", "transductive"):
+        raise UserError(
+            f"norm={backbone.norm} takes statistics of a whole set, and this method reads image by image. Type "
+            "norm=running, norm=group or norm=none."
+        )
+
+
+def demand_way(support: Examples, way: int) -> None:
+    """Raises UserError when a classification has another number of classes than the labels that are read have room."""
+    if support.y.is_floating_point():
+        return
+    found = int(support.y.max()) + 1
+    if found != way:
+        raise UserError(
+            f"This model reads labels of {way} classes, and the episodes have {found}. Type way={way} (fsl predict: a "
+            f"support set of {way} classes), or train with way={found}."
+        )
+
+
+def lengths(way: int, shot: Counts) -> range:
+    """The lengths of support sets of so many classes."""
+    least, most = (shot, shot) if isinstance(shot, int) else (shot[0], shot[1])
+    return range(way * least, way * most + 1)
+
+
+def demand_length(support: Examples, known: range) -> None:
+    """Raises UserError when the support set is not as long as those that the model was trained on."""
+    found = support.x.shape[1]
+    if found not in known:
+        taken = f"{known[0]}" if len(known) == 1 else f"{known[0]} to {known[-1]}"
+        raise UserError(
+            f"This model was trained on support sets of {taken} images, and this one has {found}. Test it with the "
+            "shots of its training (fsl predict: as many pictures of each class), or train it with more, such as "
+            "train_shot=[1,5]."
+        )
+
+
+def shuffled(episodes: Episodes) -> Examples:
+    """Support and query set of each episode as one sequence, in a random order that its index alone decides."""
+    (x, y), device = episodes.support, episodes.support.x.device
+    x, y = torch.cat([x, episodes.query.x], 1), torch.cat([y, episodes.query.y], 1)
+    orders = [np.random.default_rng(index).permutation(x.shape[1]) for index in episodes.index.tolist()]
+    rows, places = torch.arange(len(x), device=device)[:, None], torch.from_numpy(np.stack(orders)).to(device)
+    return Examples(x[rows, places], y[rows, places])
