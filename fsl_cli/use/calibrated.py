@@ -15,6 +15,7 @@ from fsl_cli.settings.schema import Settings
 
 EPISODES = 100  # of a fit that somebody waits for
 QUERIES = 5  # images a class of these
+OWN = "the run's own"  # where one for the task was neither kept nor found
 
 
 def of_support(run: Run, way: int, shots: Sequence[int]) -> tuple[Calibration | None, str]:
@@ -30,7 +31,7 @@ def of_support(run: Run, way: int, shots: Sequence[int]) -> tuple[Calibration | 
             found = found if found.step == own.step else None
     if found:
         return found, f"fitted on validation, {wanted}"
-    return (own, f"the run's own, {task_name(own.way, own.shot)}") if own else (None, "none")
+    return (own, f"{OWN}, {task_name(own.way, own.shot)}") if own else (None, "none")
 
 
 def fit(run: Run, way: int, shots: Sequence[int], trust: Sequence[str] = ()) -> None:

@@ -12,11 +12,13 @@ from fsl_cli.data.decode import Classes
 from fsl_cli.data.layouts import find
 from fsl_cli.data.listed import Chosen
 from fsl_cli.errors import UserError
-from fsl_cli.use.calibrated import fit
+from fsl_cli.use.calibrated import OWN, fit
 from fsl_cli.use.from_support import HOW, calibration_of
 from fsl_cli.use.kept_features import items
 from fsl_cli.use.predictor import FewShotClassifier, Predictor, taking_features
 from fsl_cli.use.saved import Support, corrections, kept
+
+ENOUGH = 3  # pictures of each class, from which a set tells more of itself than validation does of another task
 
 
 def support_of(run: Predictor, typed: dict[str, str], skipped: list[str]) -> Support:
@@ -48,13 +50,18 @@ def read_support(run: Predictor, root: str, on_error: str, skipped: list[str], s
 
 
 def learn(run: Predictor, support: Support, trust: Sequence[str] = ()) -> FewShotClassifier:
-    """What `run` learns from a support set; where nobody trained it, with a temperature and a threshold that
-    the set itself tells."""
+    """What `run` learns from a support set.
+
+    Its temperature and its threshold are fitted on validation for such sets; where the run's data is not at hand, or
+    nobody trained it, the set itself tells them.
+    """
     counts = Counter(support.labels)
     if len(counts) > 1:
         fit(run.run, len(counts), list(counts.values()), trust)
     classify = run.adapt_pixels(support.items, support.labels)
-    if run.backbone and not classify.calibration and not run.run.settings.steps:
+    untrained = classify.calibration is None and not run.run.settings.steps
+    of_another_task = classify.calibrated.startswith(OWN) and min(counts.values()) >= ENOUGH
+    if run.backbone and (untrained or of_another_task):
         with taking_features(run.backbone, True):
             found = calibration_of(run.algorithm, support.items.to(run.device), classify.support.y[0])
         if found:

@@ -26,7 +26,10 @@ from fsl_cli.cli import run
 from fsl_cli.data.sources.glyphs import draw
 from fsl_cli.episodes import Examples
 from fsl_cli.errors import UserError
+from fsl_cli.runs.records import Calibration, write
 from fsl_cli.settings.registry import choices
+from fsl_cli.use.from_support import HOW
+from fsl_cli.use.known import learn, read_support
 
 SMALL = ("backbone=conv4", "backbone.filters=8", "way=3")
 CLASSES = ("ash", "beech", "oak")
@@ -99,6 +102,27 @@ def test_support_pictures_among_the_new_are_told(
     run(["predict", *words])
     count = len(known(photos)[0])
     assert f"{count} of the {count} new pictures are of the support set, such as " in capsys.readouterr().err
+
+
+def test_for_another_task_the_support_set_tells_what_the_run_does_not(
+    protonet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the run's data is gone: from three pictures of each class on."""
+    monkeypatch.setattr("fsl_cli.use.known.fit", lambda *about: None)
+    folder = tmp_path / "run"
+    shutil.copytree(protonet, folder)
+    write(folder, Calibration(0, 5, 1, "running", 10, 3.0, 1.0, 1.0, 0.1, 0.1))
+    for number in range(3):
+        for i, ink in enumerate(draw(0, number, 4, 40)):
+            (tmp_path / "known" / str(number)).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(255 - ink[0]).save(tmp_path / "known" / str(number) / f"{i}.png")
+    run = load_run(folder)
+    classify = learn(run, read_support(run, str(tmp_path / "known"), "stop", []))
+    assert classify.calibrated == HOW and classify.tells_unknown
+    for path in list((tmp_path / "known" / "0").iterdir())[2:]:
+        path.unlink()
+    classify = learn(run, read_support(run, str(tmp_path / "known"), "stop", []))
+    assert (classify.calibrated, classify.temperature) == ("the run's own, 5w1s", 3.0)
 
 
 def test_images_may_be_open_already(protonet: Path, photos: Path) -> None:
