@@ -142,8 +142,12 @@ class _Choice:
         times = values["steps"] / before
         self.set("val_every", max(25, min(values["val_every"], values["steps"] // 10)), "ten validations or more")
         schedule = values.get("schedule", {})
-        if schedule.get("kind") == "step":
-            self.set("schedule.every", max(1, round(schedule["every"] * times)), "in proportion to steps")
+        if schedule.get("kind") == "step" and not self._of_the_user("schedule.every"):
+            every = max(1, round(schedule["every"] * times))
+            if every < LEAST_STEPS:  # 500 steps that halve it every 50 learn in the first hundred
+                self.set("schedule.kind", "cosine", f"in proportion to steps, the rate would be halved every {every}")
+            else:
+                self.set("schedule.every", every, "in proportion to steps")
         if schedule.get("table"):
             table = {max(1, round(step * times)): rate for step, rate in schedule["table"].items()}
             self.set("schedule.table", table, "in proportion to steps")

@@ -95,6 +95,7 @@ def test_every_algorithm_gets_settings_that_fit(flowers: Path, algo: str) -> Non
     way, shot, query = (max(value) if isinstance(value, list) else value for value in train)
     assert way <= 12
     assert shot + query <= 12
+    assert values["schedule"]["kind"] != "step" or values["schedule"]["every"] >= 500, "else the rate is gone at once"
     if values["schedule"]["kind"] == "table":
         assert max(values["schedule"]["table"]) < values["steps"]
 
