@@ -41,8 +41,6 @@ COMMANDS = {  # the same; {protonet} and {maml} are the runs, @ is docs/pictures
     "show-steps": "fsl show steps run={maml} episodes=200 out=@steps.png",
     "data-show": "fsl data show glyphs split=test way=5 shot=1 out=@glyphs.png",
     "predict": "fsl predict run={protonet} support=photos/known query=photos/new",
-    "export": "fsl export run={protonet}",
-    "export-classifier": "fsl export run={protonet} support=photos/known",
     "bench": "fsl bench",
 }
 

@@ -28,8 +28,30 @@ def photo(file: File, size: int, channels: int) -> Images:
             return from_image(image, size, channels)
 
 
+def opened(file: File, size: int) -> Image.Image:
+    """A picture in colour as `photo` sees it before it cuts out the middle."""
+    with Image.open(BytesIO(file.read()), formats=FORMATS) as image:
+        image.draft(None, (2 * size, 2 * size))
+        return _plain(ImageOps.exif_transpose(image), "RGB").convert("RGB")
+
+
 def from_image(upright: Image.Image, size: int, channels: int) -> Images:
-    """What `photo` makes of an image that is open already and stands upright."""
+    """What `photo` makes of an image that is open already and stands upright.
+
+    Columns are resized first, then rows: Pillow alone would choose by the sides, and round otherwise than a graph of
+    `fsl export`.
+    """
+    mode = "RGB" if channels == 3 else "L"
+    picture = _plain(upright, mode)
+    (width, height), side = picture.size, min(picture.size)
+    left, top, kind = (width - side) / 2, (height - side) / 2, Image.Resampling.BILINEAR  # antialiased
+    narrow = picture.resize((size, height), kind, box=(left, 0, left + side, height))
+    square = narrow.resize((size, size), kind, box=(0, top, size, top + side)).convert(mode)
+    return np.asarray(square).reshape(size, size, channels).transpose(2, 0, 1)
+
+
+def _plain(upright: Image.Image, mode: str) -> Image.Image:
+    """A picture of 8 bits, on white where it is transparent, in this mode or grey."""
     if upright.mode[0] in "IF":  # 16 bits, which Pillow would clip at 255; floats are 0..1 or 0..255
         values = np.asarray(upright, dtype=np.float64)
         scale = 1 / 257 if upright.mode[0] == "I" else 255 if values.max() <= 1 else 1
@@ -37,11 +59,10 @@ def from_image(upright: Image.Image, size: int, channels: int) -> Images:
     if upright.has_transparency_data:
         rgba = upright.convert("RGBA")
         upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    mode = "RGB" if channels == 3 else "L"
-    if upright.mode not in (mode, "L"):  # three channels of a grey picture are one and the same, before and after
-        upright = upright.convert(mode)
-    square = ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR).convert(mode)  # antialiased
-    return np.asarray(square).reshape(size, size, channels).transpose(2, 0, 1)
+    if upright.mode == "L":  # three channels of a grey picture are one and the same, before and after
+        return upright
+    upright = upright if upright.mode == "RGB" else upright.convert("RGB")
+    return upright if mode == "RGB" else upright.convert("L")
 
 
 def photos(

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytorch_lightning as lightning
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.data.sampler import smallest
@@ -125,7 +125,7 @@ def _key(backbone: Backbone, tasks: ImageTasks, part: str, precision: str) -> st
     return weights_digest(backbone, json.dumps(about))
 
 
-def weights_digest(backbone: Backbone, about: str) -> str:
+def weights_digest(backbone: nn.Module, about: str) -> str:
     """Of a network, its weights, and what else is to count."""
     digest = hashlib.blake2b(f"{backbone}{about}".encode(), digest_size=8)
     for name, value in backbone.state_dict().items():

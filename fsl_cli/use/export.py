@@ -1,54 +1,86 @@
-"""A run as one graph that needs no fsl: ONNX, or torch.export's own format."""
+"""A run as one graph that needs no fsl, from pictures as decoded to answers: ONNX, or torch.export's own format."""
 
 from __future__ import annotations
 
-import io
-import json
-import logging
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor, nn
 
 from fsl_cli import __version__
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.backbones.norm import freeze_statistics
 from fsl_cli.errors import UserError
+from fsl_cli.experiment.features import weights_digest
+from fsl_cli.experiment.unknowns import SCORES, threshold
+from fsl_cli.runs.records import Calibration
+from fsl_cli.use.export_check import Difference, answers, compared, random_pictures
+from fsl_cli.use.export_files import written
+from fsl_cli.use.pictures_in_graph import Squared
 from fsl_cli.use.predictor import FewShotClassifier, Predictor
 
 NEEDED: dict[str, tuple[str, ...]] = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch": ()}
-BATCHES = (1, 2, 7)  # images of a check
-TOLERANCE = 1e-3  # of the largest number
+RATES = (0.01, 0.05, 0.1)  # shares of false alarms whose thresholds a file tells
 
 
 class Graph(nn.Module):
-    """Images (n, channels, size, size) of 0 to 1 -> `output` (n, width); `about` is what its file says of it."""
+    """Pictures (n, height, width, 3) uint8, RGB, of any size -> `outputs`, by name; `about` is what its file tells.
+
+    `function` makes them of images (1, n, channels, size, size) as the backbone sees them.
+    """
 
     def __init__(
-        self, run: Predictor, output: str, width: int, function: Callable[[Tensor], Tensor], **about: Any
+        self, run: Predictor, outputs: dict[str, str], function: Callable[[Tensor], tuple[Tensor, ...]], **about: Any
     ) -> None:
         super().__init__()
-        self.run, self.output, self.width, self.function = run, output, width, function
-        channels, size = run.image.channels, run.image.size
-        kind = "RGB" if channels == 3 else "grey"
-        self.shape = channels, size, size
-        self.about = {
-            "fsl": __version__,
-            "algorithm": run.run.settings.choices["algo"],
-            "input": f"images: (n, {channels}, {size}, {size}), {kind} of 0 to 1, as in the file",
-            "output": f"{output}: (n, {width})",
-            "channels": channels,
-            "size": size,
-            **about,
-        }
+        self.run, self.outputs, self.function = run, outputs, function
+        self.algorithm, self.squared = run.algorithm, Squared(run.image.size, run.image.channels)
+        self.about = {**_origin(run), **_steps(run), "output": outputs, **about}
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.function(self.run.standard(images).unsqueeze(0)).squeeze(0)
+    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
+        return self.seen(self.run.standard(self.squared(pictures)))
+
+    def seen(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The outputs for images (n, channels, size, size) as the backbone sees them."""
+        return tuple(found.squeeze(0) for found in self.function(images.unsqueeze(0)))
+
+    def wanted(self, picture: Image) -> list[Tensor]:
+        """What the run itself says of a picture."""
+        return list(self.seen(self.run.scaled(self.run.pixels([picture]))))
+
+
+def _origin(run: Predictor) -> dict[str, Any]:
+    """Which run a file is of."""
+    settings, folder = run.run.settings, run.run.folder
+    kept = (folder / "config.yaml").exists()
+    return {
+        "fsl": __version__,
+        "run": "/".join(folder.resolve().parts[-2:]) if kept else f"backbone={settings.choices['backbone']}",
+        "weights": weights_digest(run.algorithm, ""),
+        "trained_on": settings.pretrained or settings.data.get("name") or settings.choices["data"],
+        "algorithm": settings.choices["algo"],
+    }
+
+
+def _steps(run: Predictor) -> dict[str, Any]:
+    """What a file's user has to do to a picture, and what the graph does."""
+    image, least = run.image, 2 * run.image.size
+    grey = "grey, (19595 R + 38470 G + 7471 B + 32768) // 65536; " if image.channels == 1 else ""
+    ink = "1 - x; " if image.ink else ""
+    return {
+        "channels": image.channels,
+        "size": image.size,
+        "input": "pictures: (n, height, width, 3), uint8, RGB, of any size",
+        "before": "Turn as its EXIF says; 16 bits over 257; lay what is transparent on white; RGB. fsl decodes a JPEG "
+        f"at the smallest of 1/8, 1/4, 1/2 and 1 that leaves {least} pixels a side, as Pillow's draft(None, ({least}, "
+        f"{least})).",
+        "inside": f"{grey}the middle square; {image.size} x {image.size} by bilinear interpolation with antialias, "
+        "columns first, then rows, each rounded to whole numbers, as Pillow's resize(…, BILINEAR, box); over 255; "
+        f"{ink}less {list(image.mean)}, over {list(image.std)}",
+    }
 
 
 def embedding(run: Predictor) -> Graph:
@@ -64,36 +96,53 @@ def embedding(run: Predictor) -> Graph:
     elif backbone.norm == "support":
         why = "With norm=support an embedding depends on the support set"
     else:
-        return Graph(run, "features", backbone.out_features, run.algorithm.embed)
+        outputs = {"features": f"(n, {backbone.out_features})"}
+        return Graph(run, outputs, lambda x: (run.algorithm.embed(x),))
     raise UserError(f"{why}. Type support=FOLDER to export the classifier of a support set.")
 
 
 def classifier(classify: FewShotClassifier) -> Graph:
-    """What a run has learned from a support set, as probabilities of its classes."""
+    """What a run has learned from a support set: logits, probabilities, and how likely a picture is of no class."""
     networks = [module for module in classify.predictor.algorithm.modules() if isinstance(module, Backbone)]
     if getattr(classify.predictor.algorithm, "with_query", False) and networks[0].norm == "support":
         raise UserError(
             "With algo.with_query=true each query is normalised together with the support set, which a graph of single "
             "images cannot do. Train with algo.with_query=false, or classify with fsl predict."
         )
-    classes = list(map(str, classify.classes))
+    classes, kept = list(map(str, classify.classes)), classify.calibration
+    tells = kept if kept and kept.score and kept.slope < 0 else None
 
-    def probabilities(x: Tensor) -> Tensor:
-        return (classify.logits(x) / classify.temperature).softmax(-1)
+    def outputs(x: Tensor) -> tuple[Tensor, ...]:
+        logits = classify.logits(x)
+        shares = (logits / classify.temperature).softmax(-1)
+        return (logits, shares, _unknown(tells, logits)) if tells else (logits, shares)
 
-    return Graph(
-        classify.predictor,
-        "probabilities",
-        len(classes),
-        probabilities,
-        classes=classes,
-        **_calibrated(classify),
-    )
+    said = {
+        "logits": f"(n, {len(classes)}), before they are divided by the temperature",
+        "probabilities": f"(n, {len(classes)}), of each class",
+        **({"unknown": "(n,), the probability of no class, where half the pictures are of none"} if tells else {}),
+    }
+    about = {
+        "classes": classes,
+        "support": classify.support.y.shape[1],
+        "temperature": classify.temperature,
+        "calibration": classify.calibrated,
+        **({"unknown_above": _thresholds(tells, classify.fewest_alarms)} if tells else {}),
+    }
+    return Graph(classify.predictor, said, outputs, **about)
 
 
-def _calibrated(classify: FewShotClassifier) -> dict[str, str]:
-    """What a file says of its probabilities: what logits were divided by, and how that was found."""
-    return {"temperature": str(classify.temperature), "calibration": classify.calibrated}
+def _unknown(kept: Calibration, logits: Tensor) -> Tensor:
+    """As `FewShotClassifier.judged` has it: logits (1, n, way) -> (1, n)."""
+    assert kept.score
+    return (kept.slope * SCORES[kept.score](logits / kept.temperature) + kept.intercept).sigmoid()
+
+
+def _thresholds(kept: Calibration, fewest: float) -> dict[str, float]:
+    """Share of known pictures that are called unknown by mistake -> the probability above which one is."""
+    scores = {rate: threshold(kept.levels, rate) for rate in RATES if rate >= fewest}
+    chances = {rate: kept.slope * value + kept.intercept for rate, value in scores.items()}
+    return {str(rate): float(torch.tensor(value).sigmoid()) for rate, value in chances.items()}
 
 
 def demand_packages(format: str) -> None:
@@ -102,62 +151,37 @@ def demand_packages(format: str) -> None:
         raise UserError(f'format={format} needs {", ".join(missing)}. Type pip install "fsl-cli[export]".')
 
 
+class Exported(NamedTuple):
+    """A file's content, and how far its answers are from the run's."""
+
+    content: bytes
+    difference: Difference  # in full precision, on random and real pictures
+    wanted: list[list[Tensor]]  # what the run says of each of the other pictures
+    found: list[list[Tensor]]  # and the file
+
+
 @torch.no_grad()
-def exported(graph: Graph, format: str) -> tuple[bytes, float]:
-    """The file's content, any number of images at a time, and how much it differs from the run at most.
+def exported(
+    graph: Graph, format: str, precision: str, real: Sequence[Image], others: Sequence[Image] = ()
+) -> Exported:
+    """The graph as a file, compared with the run on random and on `real` pictures; its answers for `others` come along.
 
     Raises UserError when it cannot be had, or differs by more than rounding does. The run is of no other use after it.
     """
-    dice = torch.Generator().manual_seed(0)
-    images = [torch.rand(n, *graph.shape, generator=dice) for n in BATCHES]
-    wanted = [graph(batch) for batch in images]
-    freeze_statistics(graph.run.algorithm, lambda: graph(images[-1]))
+    random = random_pictures(graph.run.image.size)
+    wanted = [graph.wanted(picture) for picture in (*random, *real)]
+    wanted_of_others = [graph.wanted(picture) for picture in others]
+    example = torch.zeros(7, 61, 97, 3, dtype=torch.uint8)
+    freeze_statistics(graph.run.algorithm, lambda: graph(example))
     for module in graph.run.algorithm.modules():
         if isinstance(module, Backbone) and module.norm == "support":
             module.norm = "running"
-    with _quiet():
-        program = torch.export.export(graph.eval(), (images[-1],), dynamic_shapes=({0: torch.export.Dim("n")},))
-        content, call = (_onnx if format == "onnx" else _torch)(program, graph)
-    off = 0.0
-    for batch, want in zip(images, wanted, strict=True):
-        got = call(batch)
-        off = max(off, float((got - want).abs().max() / want.abs().max().clamp(min=1)))
-    if not off <= TOLERANCE:
-        raise UserError(f"The graph differs from the run by {off:.1e}: nothing is written. Try the other format.")
-    return content, off
+    file = written(graph.eval(), example, format, list(graph.outputs), graph.about)
+    difference = compared(wanted, answers(file.call, (*random, *real)), len(random))
+    if precision != "fp32":
+        from fsl_cli.use.export_smaller import smaller
 
-
-def _onnx(program: Any, graph: Graph) -> tuple[bytes, Callable[[Tensor], Tensor]]:
-    import onnxruntime
-
-    try:
-        found = torch.onnx.export(program, input_names=["images"], output_names=[graph.output], verbose=False)
-    except torch.onnx.errors.OnnxExporterError as error:
-        reason = next(iter(str(error).splitlines()), "")
-        raise UserError(f"ONNX cannot hold this network: {reason}. Type format=torch.") from error
-    assert found is not None
-    found.model.metadata_props.update(
-        {key: value if isinstance(value, str) else json.dumps(value) for key, value in graph.about.items()}
-    )
-    content = found.model_proto.SerializeToString()
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    return content, lambda x: torch.from_numpy(np.asarray(session.run([graph.output], {"images": x.numpy()})[0]))
-
-
-def _torch(program: Any, graph: Graph) -> tuple[bytes, Callable[[Tensor], Tensor]]:
-    buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files={"fsl.json": json.dumps(graph.about)})
-    content = buffer.getvalue()
-    return content, torch.export.load(io.BytesIO(content)).module()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Leave out the exporters' remarks."""
-    log = logging.getLogger("torch.onnx")
-    before = log.level
-    log.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-    log.setLevel(before)
+        file = smaller(file, precision, real or others)
+        if not others:
+            others, wanted_of_others = real, wanted[len(random) :]
+    return Exported(file.content, difference, wanted_of_others, answers(file.call, others))

@@ -77,7 +77,7 @@ class Predictor:
     def key(self) -> str:
         """What the features of a picture depend on besides the picture."""
         assert self.backbone
-        return weights_digest(self.backbone, repr(self.image))
+        return weights_digest(self.backbone, f"{self.image}, columns first")
 
     @torch.no_grad()
     def embedded(self, pixels: Tensor) -> Tensor:

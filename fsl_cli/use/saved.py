@@ -22,7 +22,14 @@ from fsl_cli.runs.run import Run
 from fsl_cli.use.predictor import Predictor
 
 FILE = "support.npz"
-COPIED = ("config.yaml", "overrides.txt", "environment.json", "classes.json", "checkpoints/best.ckpt")
+COPIED = (
+    "config.yaml",
+    "overrides.txt",
+    "environment.json",
+    "classes.json",
+    "calibration.json",
+    "checkpoints/best.ckpt",
+)
 
 
 class Support(NamedTuple):
