@@ -51,6 +51,9 @@ SENTENCES = {  # where no one setting is meant
     "augment. Type augment.flip=true, augment.crop=0.5, augment.padding=8 or augment.jitter=0.4.": (
         "augmentation augmentations transform transforms"
     ),
+    "no setting, a method brings its own: an algorithm of yours may have another, see docs/your-own.md.": (
+        "loss loss_fn criterion inner_rule inner_optimizer inner_optim"
+    ),
     "logger. Type logger=tensorboard; fsl ls logger shows the others.": "track tracker loggers wandb tensorboard",
 }
 CHOICES = {  # of a group: what to type, and others' names for it; {} is the name that was typed
