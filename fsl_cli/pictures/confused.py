@@ -13,6 +13,17 @@ from fsl_cli.pictures.lettering import save
 SHOWN = 12  # classes
 
 
+def most_confused(counts: Any) -> list[int]:
+    """The classes of the pairs that are confused most often, one way or the other: at most SHOWN, in their order."""
+    both = np.triu(counts + counts.T, 1)
+    chosen: set[int] = set()
+    for number in np.argsort(-both, axis=None, kind="stable")[: np.count_nonzero(both)]:
+        pair = {int(i) for i in np.unravel_index(number, both.shape)}
+        if len(chosen | pair) <= SHOWN:
+            chosen |= pair
+    return sorted(chosen)
+
+
 def confused_picture(counts: Any, classes: Sequence[str], features: Any, labels: Any, out: Path) -> None:
     """A PNG of the classes that are confused most, of counts (way, way), features (n, d) and labels (n,), NumPy arrays.
 
@@ -21,8 +32,7 @@ def confused_picture(counts: Any, classes: Sequence[str], features: Any, labels:
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    wrong = counts - np.diag(counts.diagonal())
-    chosen = np.sort(np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable")[:SHOWN])
+    chosen = np.array(most_confused(counts))
     names = [classes[i] if len(classes[i]) <= 20 else f"{classes[i][:9]}…{classes[i][-10:]}" for i in chosen]
     figure = Figure(figsize=(15, 7), layout="constrained")
     left, right = figure.subplots(1, 2)

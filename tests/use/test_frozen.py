@@ -21,6 +21,7 @@ from fsl_cli.cli import run
 from fsl_cli.episodes import Classifier, Examples
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.unknowns import score, threshold
+from fsl_cli.pictures.confused import most_confused
 from fsl_cli.stats import share_interval
 from fsl_cli.use import heads, rounds
 from fsl_cli.use.from_support import SCORE, calibration_of
@@ -364,6 +365,14 @@ def test_of_heads_that_are_as_good_the_best_calibrated_is_recommended() -> None:
 def test_what_is_confused() -> None:
     counts = np.array([[5, 2, 0], [3, 4, 0], [0, 1, 9]])
     assert heads.confusions(counts, ["a", "b", "c"], 5) == [("a", "b", 5), ("b", "c", 1)]
+
+
+def test_the_picture_has_the_pairs_that_are_told() -> None:
+    """Also where other classes are wrong more often, but each time with another."""
+    counts = np.ones((40, 40), dtype=np.int64)
+    counts[38, 39], counts[38, :38], counts[39, :38], counts[:38, 38:] = 5, 0, 0, 0
+    chosen = most_confused(counts)
+    assert {38, 39} < set(chosen) and len(chosen) == 12
 
 
 def test_the_interval_of_a_share() -> None:
