@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from fsl_cli.errors import Diverged, UserError
@@ -61,7 +62,7 @@ def start(
     )
     run = Run(new_folder(settings.out, run_name(settings)))
     try:
-        with disk(run), run.lock():
+        with _written(run):
             run.begin(settings, config.overrides)
             _describe(run, experiment)
             keep(run, settings.trust)
@@ -73,6 +74,18 @@ def start(
             shutil.rmtree(run.folder, ignore_errors=True)
         raise
     return run
+
+
+@contextmanager
+def _written(run: Run) -> Iterator[None]:
+    """While inside, the run is ours to write. Raises UserError that says how to go on where the disk refuses."""
+    try:
+        with disk(run), run.lock():
+            yield
+    except UserError as error:
+        if isinstance(error.__cause__, OSError) and run.last.exists():
+            raise UserError(f"{error} To go on: {command('fsl', 'train', f'resume={run}')}") from error
+        raise
 
 
 def _describe(run: Run, experiment: Experiment) -> None:
@@ -111,7 +124,8 @@ def resume(run: Run, trust: list[str], trainer: str = "", again: str = "", repor
         return
     demand_fit(settings.plain(), trust)
     demand_packages(settings)
-    with disk(run), run.lock():
+    _ = run.classes  # which the test will need: raises UserError now where it is damaged
+    with _written(run):
         if run.last.exists():
             read_checkpoint(run.last)  # raises UserError where Lightning would raise anything
         words = [trust_word(trust), *([f"trainer={trainer}"] if trainer else [])]

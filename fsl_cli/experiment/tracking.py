@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -79,7 +80,7 @@ class Track(Callback):
         ids = read_json(path) if path.exists() else {}
         for name, part in self.settings.logger.items():
             with self._going_on(name):
-                logger = _open(part, self.run, name, ids.get(name))
+                logger = _open(part, self.run, name, own_id(ids.get(name)))
                 self.loggers[name], new = logger, name not in ids
                 ids[name] = logger.version
                 if new:
@@ -141,6 +142,11 @@ class Track(Callback):
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             self.lost[name] = f"{since}: {reason}"
             warn(f"logger={name} fails and is left alone; training goes on. {reason}")
+
+
+def own_id(known: Any) -> str | None:
+    """An id, which trackers make part of paths and addresses, if it is one: a run may come from a stranger."""
+    return known if isinstance(known, str) and re.fullmatch(r"\w[\w.-]{,127}", known) else None
 
 
 def _open(part: Part, run: Run, name: str, known: str | None) -> Logger:

@@ -15,10 +15,10 @@ from typing import Any, Literal
 import pytorch_lightning as lightning
 import torch.distributed as processes
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from fsl_cli.errors import Interrupted, UserError
+from fsl_cli.experiment.several import Several
 from fsl_cli.experiment.stopping import SIGNALS, exit_code
 from fsl_cli.ranges import Count, Rate
 from fsl_cli.runs.run import Run
@@ -47,7 +47,7 @@ def new_trainer(
             accelerator=accelerator,
             devices=devices,
             num_nodes=num_nodes,
-            strategy=DDPStrategy(broadcast_buffers=False) if strategy == "ddp" else strategy,  # the learner averages
+            strategy=Several() if strategy == "ddp" or devices * num_nodes > 1 else strategy,
             precision=precision,
             gradient_clip_val=gradient_clip_val,
             gradient_clip_algorithm=gradient_clip_algorithm,
@@ -98,7 +98,8 @@ def quiet(go_on: str = "") -> Iterator[None]:
     Raises Interrupted where it would, after Ctrl-C, SIGTERM or SIGHUP: during a test, say, or between training and
     test. `go_on` ends its message.
     """
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     with warnings.catch_warnings(), _signals(go_on):
         warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
         try:

@@ -27,6 +27,7 @@ from fsl_cli.experiment.features import (
 )
 from fsl_cli.experiment.last_screen import last_screen
 from fsl_cli.experiment.learner import NotFinite
+from fsl_cli.experiment.several import together
 from fsl_cli.experiment.stopping import StopOnSignal, Stopped, exit_code
 from fsl_cli.experiment.testing import fit_tasks, run_test
 from fsl_cli.experiment.tracking import Track
@@ -58,7 +59,7 @@ def train(
     keep_memory()
     metric = experiment.learner.metric
     record = Record(run)
-    with quiet(f" To go on: {command('fsl', 'train', f'resume={run}')}"), one_job(run, words):
+    with quiet(f" To go on: {command('fsl', 'train', f'resume={run}')}"), one_job(run, words), ExitStack() as stack:
         track = Track(run, settings, record)
         prune = Prune(record, report)
         callbacks = [
@@ -73,6 +74,7 @@ def train(
         trainer = new_trainer(
             **settings.trainer.values, max_steps=settings.steps, callbacks=callbacks, plugins=[WholeFiles()]
         )
+        stack.enter_context(together(trainer, run))
         if not settings.steps and not run.training:
             _keep_as_it_is(trainer, settings, experiment, run)
         if ended := not run.training:  # in this process
