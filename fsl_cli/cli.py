@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from fsl_cli import __version__
@@ -95,7 +96,23 @@ def run(words: list[str]) -> None:
             print(f"fsl {words[0]}: {command.HELP}")
         else:
             show_with(_download_bar)
-            command.main(words[1:])
+            with _names():
+                command.main(words[1:])
+
+
+@contextmanager
+def _names() -> Iterator[None]:
+    """While inside, what can be no path, wherever it was typed or listed, is the user's to mend."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise
+        raise UserError(f"{str(error.filename)[:60]}…: {error.strerror}. Type another path.") from error
+    except RuntimeError as error:
+        if "home directory" not in str(error):  # as pathlib says of ~nobody/x
+            raise
+        raise UserError("a path begins with ~ and the name of nobody here. Type it from / on.") from error
 
 
 def _download_bar(name: str, have: int, length: int | None) -> AbstractContextManager[Callable[[int], Any]]:

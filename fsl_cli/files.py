@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import io
 import json
 import os
 import re
@@ -110,6 +111,18 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} cannot be read: it holds a {type(content).__name__}, not an object.")
     return content
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV by its header. Raises UserError when it is missing, no CSV, or has rows of other lengths."""
+    try:
+        reader = csv.DictReader(io.StringIO(read_text(path).removeprefix("\ufeff"), newline=""), strict=True)
+        rows = list(reader)
+    except csv.Error as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error
+    if any(None in row or None in row.values() for row in rows):
+        raise UserError(f"{path} cannot be read: its rows have not as many columns as its header.")
+    return rows
 
 
 def read_yaml(path: Path) -> Any:

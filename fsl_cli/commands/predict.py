@@ -74,7 +74,7 @@ def main(words: Sequence[str]) -> None:
     from fsl_cli.experiment.allocator import keep_memory
     from fsl_cli.files import writing
     from fsl_cli.use.frozen import described, frozen_predictor
-    from fsl_cli.use.known import support_of
+    from fsl_cli.use.known import learn, support_of
     from fsl_cli.use.predicting import predicted, write
     from fsl_cli.use.predictions import as_json
     from fsl_cli.use.predictor import load_run
@@ -89,14 +89,15 @@ def main(words: Sequence[str]) -> None:
         if not typed["run"]:
             print(f"{described(run)}; head algo={run.run.settings.choices['algo']}")
         support = support_of(run, typed, skipped)
+        classify = learn(run, support, names(typed["trust"])) if typed["query"] else None  # or else nothing is kept
         place = typed["save"] or (typed["run"] if typed["add"] or typed["correct"] else "")
         if place:
             with writing(place, "Choose another folder with save=FOLDER."):
                 keep(Path(place).expanduser(), run, support)
             print(f"{place} knows {len(support.labels):,} pictures of {len(set(support.labels)):,} classes.")
-        if not typed["query"]:
+        if not classify:
             return
-        found = predicted(run, support, typed, html, skipped)
+        found = predicted(run, support, classify, typed, html, skipped)
     with writing(typed["out"], "Choose another folder with out=FOLDER."):
         files = write(Path(typed["out"]).expanduser(), found, html)
     if "--json" in words:

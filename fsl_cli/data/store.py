@@ -128,7 +128,7 @@ def open_store(
         return _read(folder)
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with _alone(cache, name), temporary_folder(cache, name) as new:
+        with _not_empty(cache), _alone(cache, name), temporary_folder(cache, name) as new:
             if os.path.exists(folder):  # False where we may not look
                 try:
                     return _read(folder)  # another process built it meanwhile
@@ -149,6 +149,16 @@ def store_folder(cache: Path, recipe: dict[str, Any]) -> Path:
     """Where the store of a whole recipe is, with name and version, if it is there."""
     digest = hashlib.blake2b(json.dumps(recipe, sort_keys=True).encode(), digest_size=6).hexdigest()
     return cache / f"{recipe['name']}-{digest}"
+
+
+@contextmanager
+def _not_empty(cache: Path) -> Iterator[None]:
+    """A cache in which nothing could be made does not stay behind."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            cache.rmdir()
 
 
 @contextmanager

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from fsl_cli.files import read_rows
 from fsl_cli.pictures.lettering import save
 
 
@@ -41,8 +41,7 @@ def curves(metrics: Path, out: Path) -> None:
     """A PNG from metrics.csv: training loss and validation accuracy over the meta-iterations."""
     from matplotlib.figure import Figure
 
-    with open(metrics) as file:
-        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    rows = [{key: float(value) for key, value in row.items()} for row in read_rows(metrics)]
     steps = [row["step"] for row in rows]
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from fsl_cli.errors import UserError
+from fsl_cli.files import read_rows, read_text
 from fsl_cli.pictures.learning import Curve, Panel
 from fsl_cli.report.gather import Reported, identity
 from fsl_cli.report.protocol import protocol
@@ -89,9 +90,8 @@ def curve_panels(tests: Sequence[Reported]) -> list[Panel]:
 def _metrics(path: Path) -> list[dict[str, float]]:
     """A run's validations; nothing where they cannot be read: the page does without its curve."""
     try:
-        with open(path, newline="") as file:
-            return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
-    except (OSError, TypeError, ValueError):
+        return [{key: float(value) for key, value in row.items()} for row in read_rows(path)]
+    except (UserError, ValueError):
         return []
 
 
@@ -152,7 +152,7 @@ def _for_each(row: Row, common: set[str]) -> str:
 def _typed(row: Row) -> list[str]:
     """What was typed for its run, but for the way, shot and seed."""
     try:
-        words = (row.tests[0].outcome.run.folder / "overrides.txt").read_text().split("\n")
-    except OSError:
+        words = read_text(row.tests[0].outcome.run.folder / "overrides.txt").split("\n")
+    except UserError:
         words = []
     return [word for word in words if word and not word.startswith(NOT_METHOD)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from fsl_cli.errors import UserError
+from fsl_cli.files import read_rows
 from fsl_cli.report.rows import Row, Section
 
 SHOWN = 20  # classes, the hardest
@@ -44,9 +45,8 @@ def _accuracies(row: Row) -> dict[str, float]:
 
 def _table(path: Path) -> Sequence[tuple[str, float]]:
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return [(row["class"], float(row["accuracy"])) for row in csv.DictReader(file)]
-    except (OSError, KeyError, TypeError, ValueError):
+        return [(row["class"], float(row["accuracy"])) for row in read_rows(path)]
+    except (UserError, KeyError, ValueError):
         return []
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import NamedTuple
 
 from fsl_cli.errors import UserError
+from fsl_cli.files import read_rows
 from fsl_cli.runs import records
 from fsl_cli.runs.records import Result
 from fsl_cli.runs.run import Run
@@ -38,9 +38,8 @@ def read(folder: Path) -> Outcome:
         raise UserError(f"{folder} holds no test (result.json). {advice}.")
     result = records.read(folder, Result, f"Test it again: {command('fsl', 'test', f'run={run}')}")
     try:
-        with open(folder / "episodes.csv", newline="") as file:
-            scores = {int(row["index"]): float(row[result.metric]) for row in csv.DictReader(file)}
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        scores = {int(row["index"]): float(row[result.metric]) for row in read_rows(folder / "episodes.csv")}
+    except (KeyError, ValueError) as error:
         raise UserError(f"{folder / 'episodes.csv'} cannot be read ({error}). Test the run again.") from error
     if len(scores) != result.episodes:
         raise UserError(

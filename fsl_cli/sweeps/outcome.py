@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Sequence
 from typing import Any
 
+from fsl_cli.files import read_rows
 from fsl_cli.pictures.console import tell
 from fsl_cli.pictures.sweep_screen import Row, show_table
 from fsl_cli.runs.jobs import Job
@@ -31,8 +31,7 @@ def _progress(folder: str | None) -> tuple[str, str, str]:
     run = Run(folder) if folder else None
     if not run or not run.metrics.exists():
         return "", "", ""
-    with open(run.metrics, newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(run.metrics)
     metric = "accuracy" if "val_accuracy" in rows[0] else "mse"
     best = (max if metric == "accuracy" else min)(rows, key=lambda row: float(row[f"val_{metric}"]))
     validation = score_text(metric, float(best[f"val_{metric}"]), float(best["val_interval"]))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from fsl_cli.experiment.running import start
+from fsl_cli.files import read_rows
 from fsl_cli.runs.run import Run
 from fsl_cli.runs.wording import task_words
 from fsl_cli.settings.compose import compose
@@ -65,5 +65,4 @@ def meta_trained(root: str, seconds: float, out: Path, chosen: Sequence[str]) ->
 
 
 def _accuracies(run: Run) -> list[float]:
-    with open(run.folder / "episodes.csv", newline="") as file:
-        return [float(row["accuracy"]) for row in csv.DictReader(file)]
+    return [float(row["accuracy"]) for row in read_rows(run.folder / "episodes.csv")]

@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from fsl_cli.use.saved import Support
 
 
-def predicted(run: Predictor, support: Support, typed: dict[str, str], html: bool, skipped: list[str]) -> Predictions:
+def predicted(
+    run: Predictor, support: Support, classify: FewShotClassifier, typed: dict[str, str], html: bool, skipped: list[str]
+) -> Predictions:
     """Read the pictures in pieces and predict; thumbnails are made of those that a page shows."""
     from fsl_cli.data.queries import queries
     from fsl_cli.use.frozen import described
     from fsl_cli.use.kept_features import items
-    from fsl_cli.use.known import learn
     from fsl_cli.use.page import thumbnails
     from fsl_cli.use.predictions import Prediction, Predictions
 
     rate = None if typed["unknown"] == "off" else float(typed["unknown"])
-    classify = learn(run, support, names(typed["trust"]))
     rate = _shown_rate(rate, classify)
     words = [typed["query"]] if Path(typed["query"]).expanduser().exists() else names(typed["query"])
     lost: list[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import shutil
 import zipfile
 from pathlib import Path
@@ -16,7 +17,7 @@ from fsl_cli.backbones.weights import write_torch
 from fsl_cli.data.decode import Classes, File
 from fsl_cli.data.places import disk_file
 from fsl_cli.errors import UserError
-from fsl_cli.files import demand_stored, make_folder, replacing, write_json
+from fsl_cli.files import demand_stored, make_folder, read_text, replacing, write_json
 from fsl_cli.runs.environment import environment
 from fsl_cli.runs.run import Run
 from fsl_cli.use.predictor import Predictor
@@ -106,9 +107,8 @@ def corrections(table: str) -> Classes:
     """
     path = Path(table).expanduser()
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows = list(csv.DictReader(io.StringIO(read_text(path).removeprefix("\ufeff"), newline="")))
+    except (UserError, csv.Error) as error:
         raise UserError(f"correct={table} cannot be read: {error}.") from error
     if not rows or not {"file"} <= rows[0].keys() or not {"label", "true"} & rows[0].keys():
         raise UserError(f"correct={table}: needs the columns file and label (or true), and a line for each picture.")
@@ -116,9 +116,9 @@ def corrections(table: str) -> Classes:
     missing = []
     for row in rows:
         name, label = row["file"] or "", (row.get("true") or row.get("label") or "").strip()
-        place = next((each for each in (Path(name).expanduser(), path.parent / name) if each.is_file()), None)
+        place = next((each for each in (Path(name), path.parent / name) if _is_there(each)), None)
         if place and label:
-            found.setdefault(label, []).append(disk_file(place)._replace(name=name))
+            found.setdefault(label, []).append(disk_file(place.expanduser())._replace(name=name))
         else:
             missing.append(name)
     if missing:
@@ -127,3 +127,10 @@ def corrections(table: str) -> Classes:
             f"{missing[0] or 'one without a name'}. Take these lines out."
         )
     return found
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.expanduser().is_file()
+    except (OSError, RuntimeError):  # a name that is too long, or of nobody's home
+        return False

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import UnidentifiedImageError
 
 from fsl_cli.backbones.weights import write_torch
 from fsl_cli.cli import run
+from fsl_cli.data.photos import photo
 from fsl_cli.errors import UserError
+from fsl_cli.experiment.tracking import own_id
 from fsl_cli.files import disk
 from fsl_cli.runs.checkpoints import read_checkpoint
+from fsl_cli.use.saved import corrections
 
 MADE = Path(__file__).with_name("made_by_0.1.0")
 LAUGHS = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
@@ -103,12 +109,38 @@ def test_it_is_one_message(tmp_path: Path, case: str, verb: str) -> None:
     assert says in str(refused.value), refused.value
 
 
-def test_a_device_as_configuration_is_not_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["config.yaml", "result.json", "episodes.csv", "metrics.csv", "overrides.txt"])
+def test_a_device_is_not_read(tmp_path: Path, name: str) -> None:
     folder = Path(shutil.copytree(MADE, tmp_path / "run"))
-    (folder / "config.yaml").unlink()
-    (folder / "config.yaml").symlink_to("/dev/zero")
-    with pytest.raises(UserError, match="no regular file"):
-        run(["test", f"run={folder}"])
+    (folder / name).unlink()
+    (folder / name).symlink_to("/dev/zero")
+    with (
+        suppress(UserError)
+        if name in ("metrics.csv", "overrides.txt")
+        else pytest.raises(UserError, match="no regular")
+    ):
+        run(["report", str(folder), f"to={tmp_path / 'page.html'}"])
+
+
+LONG, NOBODY = "x" * 300, "~nobody-of-this-name/x"
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "../../../etc/passwd", "\0", LONG, NOBODY, "=1+1", ""])
+def test_a_list_of_corrections_names_pictures_and_nothing_else(tmp_path: Path, name: str) -> None:
+    with open(tmp_path / "list.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["file", "label"], [name, "a"]])
+    try:
+        [[file]] = corrections(str(tmp_path / "list.csv")).values()
+    except UserError:
+        return
+    with pytest.raises((OSError, UnidentifiedImageError)):
+        photo(file, 8, 3)
+
+
+@pytest.mark.parametrize("known", ["../../x", "a/b", "a b", "a?b", "", "x" * 200, 3, None, ["a"], {"a": 1}, "a\nb"])
+def test_an_id_of_a_tracker_is_no_path_and_no_address(known: object) -> None:
+    assert own_id(known) is None
+    assert own_id("version_0") == "version_0" and own_id("0f3a-b.C") == "0f3a-b.C"
 
 
 def test_a_name_that_is_a_path_leaves_the_folder_of_runs_no_way_out() -> None:
