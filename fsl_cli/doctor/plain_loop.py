@@ -47,8 +47,10 @@ def copy_weights(ours: nn.Module, network: nn.Module) -> list[nn.Parameter]:
     return order
 
 
-def plain_maml(network: nn.Module, inner_lr: float, steps: int, norms_adapt: bool = False) -> Loss:
-    """Second order, task after task, all graphs kept until the meta-batch's backward pass."""
+def plain_maml(
+    network: nn.Module, inner_lr: float, steps: int, norms_adapt: bool = False, first_order: bool = False
+) -> Loss:
+    """Task after task, all graphs kept until the meta-batch's backward pass."""
     norms = {f"{name}." for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
     norms = set() if norms_adapt else norms
 
@@ -60,7 +62,8 @@ def plain_maml(network: nn.Module, inner_lr: float, steps: int, norms_adapt: boo
             adapted = [name for name in weights if not any(name.startswith(norm) for norm in norms)]
             for _ in range(steps):
                 inner = F.cross_entropy(functional_call(network, weights, (support_x,)), support_y)
-                gradients = torch.autograd.grad(inner, [weights[name] for name in adapted], create_graph=True)
+                at = [weights[name] for name in adapted]
+                gradients = torch.autograd.grad(inner, at, create_graph=not first_order)
                 moved = {name: weights[name] - inner_lr * g for name, g in zip(adapted, gradients, strict=True)}
                 weights = {**weights, **moved}
             total = total + F.cross_entropy(functional_call(network, weights, (query_x,)), query_y)

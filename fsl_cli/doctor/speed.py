@@ -150,7 +150,8 @@ def workbench(algo: str, overrides: Sequence[str], channels: int = 1) -> Bench:
     copy_weights(algorithm, network)
     inner = settings.algo.values
     if way:
-        plain = plain_maml(network, inner["inner_lr"], inner["inner_steps"], norms_adapt=inner["frozen"] != "norm")
+        norms_adapt, first_order = inner["frozen"] != "norm", inner["first_order"]
+        plain = plain_maml(network, inner["inner_lr"], inner["inner_steps"], norms_adapt, first_order)
     else:
         plain = plain_protonet(network)
 

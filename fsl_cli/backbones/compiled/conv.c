@@ -22,12 +22,20 @@ typedef struct {
 
 typedef struct {
     Term term[2]; /* whose sum is taken */
-    long terms, K, taps, columns;
+    long terms, K, stride, taps, columns; /* K factors a tap; a pixel's begin `stride` behind those of the last one */
     const long *from, *to;
     REAL *out;
 } Product;
 
 static inline Vec load(const REAL *at) { return *(const Vec *)at; }
+
+/* COLUMNS numbers, or the first `left` of them where these are fewer; the usual size is a constant */
+INLINE void NAMED(move)(REAL *to, const REAL *from, long left) {
+    if (left >= COLUMNS)
+        memcpy(to, from, COLUMNS * sizeof *to);
+    else
+        memcpy(to, from, left * sizeof *to);
+}
 
 /* COLUMNS numbers, those after the first `left` 0 */
 static inline void NAMED(row)(REAL *to, const REAL *from, long left) {
@@ -48,7 +56,7 @@ INLINE void tile(long R, const Product *job, const Kind *kind, long row, long o)
         for (long i = 0; i < kind->taps; i++) {
             const REAL *b = term->panels + (o * job->taps + kind->tap[i] * COLUMNS) * K, *a[ROWS];
             for (long r = 0; r < R; r++)
-                a[r] = term->x + (job->from[row + r] + kind->shift[i]) * K;
+                a[r] = term->x + (job->from[row + r] + kind->shift[i]) * job->stride;
             for (long k = 0; k < K; k++, b += COLUMNS) {
                 Vec b0 = load(b), b1 = load(b + V);
                 for (long r = 0; r < R; r++) {
@@ -59,16 +67,15 @@ INLINE void tile(long R, const Product *job, const Kind *kind, long row, long o)
         }
     for (long r = 0; r < R; r++) {
         REAL *out = job->out + job->to[row + r] * job->columns + o;
-        memcpy(out, sum[r], (left < COLUMNS ? left : COLUMNS) * sizeof *out);
+        NAMED(move)(out, (REAL *)sum[r], left);
     }
 }
 
 /* out (R, COLUMNS) += sum over `count` pixels of R numbers, at a[pixel] + o, times a row of b (count, COLUMNS) */
 INLINE void gather(long R, const REAL *const *a, long o, const REAL *b, long count, REAL *out, long stride, long left) {
-    const size_t size = (left < COLUMNS ? left : COLUMNS) * sizeof *out;
     Vec sum[ROWS][2] = {0};
     for (long r = 0; r < R; r++)
-        memcpy(sum[r], out + r * stride, size);
+        NAMED(move)((REAL *)sum[r], out + r * stride, left);
     for (long k = 0; k < count; k++, b += COLUMNS) {
         const REAL *at = a[k] + o;
         __asm__("" : "+r"(at)); /* one register and constant offsets, not R of them */
@@ -79,7 +86,7 @@ INLINE void gather(long R, const REAL *const *a, long o, const REAL *b, long cou
         }
     }
     for (long r = 0; r < R; r++)
-        memcpy(out + r * stride, sum[r], size);
+        NAMED(move)(out + r * stride, (REAL *)sum[r], left);
 }
 
 /* a function for each number of rows, so that it is a constant and sums find registers */
@@ -98,14 +105,32 @@ static void (*const tiles[])(const Product *, const Kind *, long, long) = {0, EA
 static void (*const gathers[])(const REAL *const *, long, const REAL *, long, REAL *, long, long) = {
     0, EACH_ROWS(GATHER_NAME)};
 
-/* The pixels of a chunk, from number `begin` of the plan, with their factors: (count, 3, 3, C), 0 outside. */
+/* The numbers of a pixel's patch of C channels, with zeros behind them up to whole columns. */
+#define PATCH(C) ((9 * (C) + COLUMNS - 1) / COLUMNS * COLUMNS)
+
+/* The pixels of a chunk, from number `begin` of the plan, with their factors: (count, 3, 3, C), 0 outside, each of
+   PATCH(C) numbers. Taps that lie side by side are copied in one go. */
 static void NAMED(patches)(const Plan *plan, long begin, long end, const REAL *x, long C, REAL *out) {
-    memset(out, 0, (end - begin) * 9 * C * sizeof *out);
-    for (const Kind *kind = plan->kind; kind < plan->kind + plan->kinds; kind++)
-        for (long row = MAX(begin, kind->begin); row < MIN(end, kind->end); row++)
-            for (long i = 0; i < kind->taps; i++)
-                for (long c = 0; c < C; c++)
-                    out[((row - begin) * 9 + kind->tap[i]) * C + c] = x[(plan->from[row] + kind->shift[i]) * C + c];
+    for (const Kind *kind = plan->kind; kind < plan->kind + plan->kinds; kind++) {
+        long runs = 0, to[9], from[9], count[9];
+        for (long i = 0; i < kind->taps; i++)
+            if (i && kind->tap[i] == kind->tap[i - 1] + 1 && kind->shift[i] == kind->shift[i - 1] + 1)
+                count[runs - 1] += C;
+            else
+                to[runs] = kind->tap[i] * C, from[runs] = kind->shift[i] * C, count[runs++] = C;
+        for (long row = MAX(begin, kind->begin); row < MIN(end, kind->end); row++) {
+            REAL *patch = out + (row - begin) * PATCH(C);
+            const REAL *first = x + plan->from[row] * C;
+            for (long j = 0; j < PATCH(C); j += V)
+                *(Vec *)(patch + j) = (Vec){0};
+            for (long i = 0; i < runs; i++)
+                if (count[i] == 9) /* three taps of three channels */
+                    memcpy(patch + to[i], first + from[i], 9 * sizeof *x);
+                else
+                    for (long j = 0; j < count[i]; j++)
+                        patch[to[i] + j] = first[from[i] + j];
+        }
+    }
 }
 
 /* Some rows of a kind, in tiles of nearly one height. */
@@ -121,12 +146,12 @@ static void NAMED(rows)(const Product *job, const Kind *kind, long begin, long e
 static void NAMED(product)(const Plan *plan, const Term *term, long terms, long K, REAL *out, long columns) {
     for (long begin = 0; begin < plan->pixels; begin += CHUNK) {
         long end = MIN(begin + CHUNK, plan->pixels), order[CHUNK];
-        Product job = {.terms = terms, .K = K, .taps = 9, .columns = columns, .from = plan->from, .to = plan->to, .out = out};
-        REAL few[2][CHUNK * 9 * FEW];
+        Product job = {.terms = terms, .K = K, .stride = K, .taps = 9, .columns = columns, .from = plan->from, .to = plan->to, .out = out};
+        REAL few[2][CHUNK * PATCH(FEW)];
         for (long t = 0; t < terms; t++)
             job.term[t] = term[t];
         if (K <= FEW) { /* one tap of nine times as many factors */
-            job.K = 9 * K, job.taps = 1, job.from = order, job.to = plan->to + begin;
+            job.K = 9 * K, job.stride = PATCH(K), job.taps = 1, job.from = order, job.to = plan->to + begin;
             for (long t = 0; t < terms; t++) {
                 NAMED(patches)(plan, begin, end, term[t].x, K, few[t]);
                 job.term[t].x = few[t];
@@ -156,19 +181,40 @@ static void NAMED(chunk)(const REAL *const *x, const REAL *const *g, long count,
     }
 }
 
+/* `weights` where channels are few: the nine taps of a pixel as one, and all chunks added up in whole columns. */
+static void NAMED(few_weights)(const Plan *plan, const REAL *x, const REAL *g, long C, long O, REAL *dw) {
+    const long size = PATCH(C);
+    const REAL *to[CHUNK];
+    REAL few[CHUNK * PATCH(FEW)], b[CHUNK * COLUMNS], *sums = calloc(O * size, sizeof *sums);
+    for (long begin = 0; begin < plan->pixels; begin += CHUNK) {
+        long end = MIN(begin + CHUNK, plan->pixels), count = end - begin;
+        NAMED(patches)(plan, begin, end, x, C, few);
+        for (long k = 0; k < count; k++)
+            to[k] = g + plan->to[begin + k] * O;
+        for (long c = 0; c < size; c += COLUMNS) {
+            for (long k = 0; k < count && size > COLUMNS; k++)
+                NAMED(move)(b + k * COLUMNS, few + k * size + c, COLUMNS);
+            for (long i = 0, parts = (O + ROWS - 1) / ROWS; i < parts; i++) {
+                long o = i * O / parts;
+                gathers[(i + 1) * O / parts - o](to, o, size > COLUMNS ? b : few, count, sums + o * size + c, size, COLUMNS);
+            }
+        }
+    }
+    for (long o = 0; o < O; o++)
+        for (long j = 0; j < 9 * C; j++)
+            dw[o * 9 * C + j] += sums[o * size + j];
+    free(sums);
+}
+
 /* dw (O, 3, 3, C) += the gradient of a convolution's weights: x its images, g the gradient of what it gave */
 static void NAMED(weights)(const Plan *plan, const REAL *x, const REAL *g, long C, long O, REAL *dw) {
     const REAL *from[CHUNK], *to[CHUNK];
-    REAL few[CHUNK * 9 * FEW];
+    if (C <= FEW) {
+        NAMED(few_weights)(plan, x, g, C, O, dw);
+        return;
+    }
     for (long begin = 0; begin < plan->pixels; begin += CHUNK) {
         long end = MIN(begin + CHUNK, plan->pixels);
-        if (C <= FEW) {
-            NAMED(patches)(plan, begin, end, x, C, few);
-            for (long k = 0; k < end - begin; k++)
-                from[k] = few + k * 9 * C, to[k] = g + plan->to[begin + k] * O;
-            NAMED(chunk)(from, to, end - begin, 9 * C, O, dw, 9 * C);
-            continue;
-        }
         for (long tap = 0; tap < 9; tap++) {
             long count = 0;
             for (const Kind *kind = plan->kind; kind < plan->kind + plan->kinds; kind++)

@@ -2,9 +2,10 @@
    asked, with two derivatives.
 
    x, v, dx are (images, H, W, C) float, double or bfloat16, channels-last; so are y, g, dg, or (images, H / 2,
-   W / 2, C) where pooled. The first k images give the statistics. A pass goes over parts of the images, which threads share, and in
-   them over rows: of pixels, or of windows where pooled. Sums go over a row in REAL and from there into double, and
-   over the parts in their order: they are the same to the last bit however many threads there are. */
+   W / 2, C) where pooled. The first k images give the statistics. A pass goes over parts of the images, which threads
+   share, and in them over rows: of pixels, or of windows where pooled. Sums go over some rows, of TOGETHER pixels or
+   so, in REAL and from there into double, and over the parts in their order: they are the same to the last bit however
+   many threads there are. */
 
 #ifndef REAL /* this file includes itself, for each type of number */
 
@@ -18,6 +19,7 @@ int parallel(void) { return 0; }
 #endif
 
 #define PARTS 8
+#define TOGETHER 64
 
 typedef struct {
     long images, k, H, W, C, pool, threads;
@@ -287,38 +289,44 @@ KERNEL(nothing) { (void)job, (void)at, (void)out, (void)s, (void)first, (void)C;
 
 typedef void Kernel(const Job *, long, long, REAL *, long, long);
 
-/* One part of a pass: `rows` over rows of pixels, or of windows, and then `outside` over the pixels that no window
+/* One part of a pass, with so many sums for each channel: `rows` over rows of pixels, or of windows, and then `outside` over the pixels that no window
  * covers. */
-static inline __attribute__((always_inline)) void pass(const Job *job, long part, long last, long C, long windows,
-                                                       Kernel *rows, Kernel *outside) {
+static inline __attribute__((always_inline)) void pass(const Job *job, long part, long last, long C, long summing,
+                                                       long windows, Kernel *rows, Kernel *outside) {
     const long H = job->size.H, W = job->size.W, side = windows ? 2 : 1, end = (part + 1) * job->size.images / PARTS;
     double *sums = job->sums + part * 6 * C;
     REAL *s = (REAL *)(sums + 3 * C);
+    long pixels = 0; /* in s */
+    memset(s, 0, summing * C * sizeof *s);
     for (long i = part * job->size.images / PARTS; i < (end < last ? end : last); i++) {
         long first = i < job->size.k, image = i * H * W * C, small = i * (H / side) * (W / side) * C;
         for (long row = 0; row < (H + side - 1) / side; row++) {
             long at = image + row * side * W * C;
-            memset(s, 0, 3 * C * sizeof *s);
             if (row < H / side)
                 rows(job, at, small + row * (W / side) * C, s, first, C);
             for (long p = 0; windows && p < 2 * W && at + p * C < image + H * W * C; p++)
                 if (p % W >= W / 2 * 2 || row == H / 2)
                     outside(job, at + p * C, 0, s, first, C);
-            for (long c = 0; c < 3 * C; c++)
-                sums[c] += s[c];
+            if (!summing || (pixels += side * W) < TOGETHER)
+                continue;
+            for (long c = 0; c < summing * C; c++)
+                sums[c] += s[c], s[c] = 0;
+            pixels = 0;
         }
     }
+    for (long c = 0; c < summing * C; c++)
+        sums[c] += s[c];
 }
 
-#define RUN(last, windows, rows, outside)                                                                              \
+#define RUN(last, summing, windows, rows, outside)                                                                     \
     _Pragma("omp parallel for num_threads(job.size.threads) if (job.size.threads > 1)") for (long part = 0;            \
                                                                                              part < PARTS; part++) {   \
         if (job.size.C == 64 && sizeof(REAL) == sizeof(float))                                                         \
-            pass(&job, part, last, 64, windows, rows, outside);                                                        \
+            pass(&job, part, last, 64, summing, windows, rows, outside);                                               \
         else if (job.size.C == 32 && sizeof(REAL) == sizeof(float))                                                    \
-            pass(&job, part, last, 32, windows, rows, outside);                                                        \
+            pass(&job, part, last, 32, summing, windows, rows, outside);                                               \
         else                                                                                                           \
-            pass(&job, part, last, job.size.C, windows, rows, outside);                                                \
+            pass(&job, part, last, job.size.C, summing, windows, rows, outside);                                       \
     }
 
 static void clear(const Job *job) {
@@ -338,7 +346,7 @@ void NAMED(norm_forward)(const NUMBER *x, const REAL *w, const REAL *b, NUMBER *
     Job job = {.x = x, .y = y, .stats = stats, .sums = work, .size = *size};
     long C = size->C, n = size->k * size->H * size->W;
     clear(&job);
-    RUN(size->k, 0, NAMED(moments), NAMED(nothing))
+    RUN(size->k, 2, 0, NAMED(moments), NAMED(nothing))
     for (long c = 0; c < C; c++) {
         double d = total(&job, 0, c) / n, var = total(&job, 1, c) / n - d * d;
         double inverse = 1 / sqrt((var < 0 ? 0 : var) + eps);
@@ -348,9 +356,9 @@ void NAMED(norm_forward)(const NUMBER *x, const REAL *w, const REAL *b, NUMBER *
         stats[3 * C + c] = b[c] - (LOAD(x[c]) + d) * w[c] * inverse;
     }
     if (size->pool)
-        RUN(size->images, 1, NAMED(activate_pooled), NAMED(nothing))
+        RUN(size->images, 0, 1, NAMED(activate_pooled), NAMED(nothing))
     else
-        RUN(size->images, 0, NAMED(activate), NAMED(nothing))
+        RUN(size->images, 0, 0, NAMED(activate), NAMED(nothing))
 }
 
 void NAMED(norm_backward)(const NUMBER *g, const NUMBER *x, const REAL *stats, NUMBER *dx, REAL *dw, REAL *db,
@@ -360,9 +368,9 @@ void NAMED(norm_backward)(const NUMBER *g, const NUMBER *x, const REAL *stats, N
     Job job = {.x = x, .g = g, .dx = dx, .stats = stats, .factor = f0, .sums = work, .size = *size};
     clear(&job);
     if (size->pool)
-        RUN(size->images, 1, NAMED(backward_sums_pooled), NAMED(nothing))
+        RUN(size->images, 2, 1, NAMED(backward_sums_pooled), NAMED(nothing))
     else
-        RUN(size->images, 0, NAMED(backward_sums), NAMED(nothing))
+        RUN(size->images, 2, 0, NAMED(backward_sums), NAMED(nothing))
     for (long c = 0; c < C; c++) {
         double sum = total(&job, 0, c), product = total(&job, 1, c), r = stats[C + c], scale = stats[2 * C + c];
         db[c] = sum;
@@ -371,9 +379,9 @@ void NAMED(norm_backward)(const NUMBER *g, const NUMBER *x, const REAL *stats, N
         f1[c] = -scale * sum / n;
     }
     if (size->pool)
-        RUN(size->images, 1, NAMED(backward_pooled), NAMED(backward_outside))
+        RUN(size->images, 0, 1, NAMED(backward_pooled), NAMED(backward_outside))
     else
-        RUN(size->images, 0, NAMED(backward), NAMED(nothing))
+        RUN(size->images, 0, 0, NAMED(backward), NAMED(nothing))
 }
 
 void NAMED(norm_second)(const NUMBER *v, const REAL *a, const REAL *b, const NUMBER *g, const NUMBER *x,
@@ -384,9 +392,9 @@ void NAMED(norm_second)(const NUMBER *v, const REAL *a, const REAL *b, const NUM
     Job job = {.x = x, .g = g, .v = v, .dx = dx, .dg = dg, .stats = stats, .factor = f0, .sums = work, .size = *size};
     clear(&job);
     if (size->pool)
-        RUN(size->images, 1, NAMED(second_sums_pooled), NAMED(second_sums_outside))
+        RUN(size->images, 3, 1, NAMED(second_sums_pooled), NAMED(second_sums_outside))
     else
-        RUN(size->images, 0, NAMED(second_sums), NAMED(nothing))
+        RUN(size->images, 3, 0, NAMED(second_sums), NAMED(nothing))
     for (long c = 0; c < C; c++) {
         double r = stats[C + c], v0 = total(&job, 0, c), v1 = total(&job, 1, c) * r;
         double q = total(&job, 2, c) - (db[c] * v0 + dw[c] * v1) / n;
@@ -399,9 +407,9 @@ void NAMED(norm_second)(const NUMBER *v, const REAL *a, const REAL *b, const NUM
         f4[c] = -r * (alpha * db[c] + beta * v0) / n;
     }
     if (size->pool)
-        RUN(size->images, 1, NAMED(second_pooled), NAMED(second_outside))
+        RUN(size->images, 0, 1, NAMED(second_pooled), NAMED(second_outside))
     else
-        RUN(size->images, 0, NAMED(second), NAMED(nothing))
+        RUN(size->images, 0, 0, NAMED(second), NAMED(nothing))
 }
 
 #endif

@@ -6,6 +6,8 @@
 
 #include <stdlib.h>
 
+#define LARGE 1024 /* pixels of an image from which on one after the other is faster, as memory is read in order */
+
 typedef struct {
     long begin, end, taps, tap[9], shift[9]; /* its pixels in the plan; its taps, and how many pixels off they are */
 } Kind;
@@ -44,6 +46,7 @@ static void plan_taps(Kind *kind, long ys, long xs, long width, long step) {
 /* n images of h x w pixels from those of H x W; transposed: the other way round, H x W being the smaller one. */
 static void plan_make(Plan *plan, long n, long h, long w, long H, long W, long stride, long transposed) {
     long *room = malloc((2 * n * h * w + 2 * (h + w)) * sizeof *room), step = transposed ? -stride : 1;
+    long together = h * w < LARGE ? n : 1; /* images whose pixels alternate */
     long *ys = room + 2 * n * h * w, *y0 = ys + h, *xs = y0 + h, *x0 = xs + w;
     *plan = (Plan){.from = room, .to = room + n * h * w};
     plan_side(ys, y0, h, H, stride, transposed);
@@ -53,12 +56,13 @@ static void plan_make(Plan *plan, long n, long h, long w, long H, long W, long s
             Kind *kind = plan->kind + plan->kinds;
             kind->begin = plan->pixels;
             plan_taps(kind, a, b, W, step);
-            for (long y = 0; y < h; y++)
-                for (long x = 0; ys[y] == a && x < w; x++)
-                    for (long i = 0; xs[x] == b && i < n; i++) {
-                        plan->from[plan->pixels] = (i * H + y0[y]) * W + x0[x];
-                        plan->to[plan->pixels++] = (i * h + y) * w + x;
-                    }
+            for (long first = 0; first < n; first += together)
+                for (long y = 0; y < h; y++)
+                    for (long x = 0; ys[y] == a && x < w; x++)
+                        for (long i = first; xs[x] == b && i < first + together; i++) {
+                            plan->from[plan->pixels] = (i * H + y0[y]) * W + x0[x];
+                            plan->to[plan->pixels++] = (i * h + y) * w + x;
+                        }
             kind->end = plan->pixels;
             plan->kinds += kind->end > kind->begin;
         }
