@@ -6,6 +6,7 @@ T is the episode axis (T episodes side by side, a meta-batch), n and m count sup
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -30,6 +31,21 @@ class Episodes(NamedTuple):
 
 
 Classifier = Callable[[Tensor], Tensor]  # (T, m, *item) -> logits (T, m, way); in regression predictions (T, m, d)
+
+
+class Normal(NamedTuple):
+    """Independent normal distributions, such as of a regression's targets."""
+
+    mean: Tensor
+    std: Tensor
+
+    def log_prob(self, y: Tensor) -> Tensor:
+        return -0.5 * ((y - self.mean) / self.std).square() - self.std.log() - 0.5 * math.log(2 * math.pi)
+
+    def divergence(self, other: Normal) -> Tensor:
+        """The Kullback-Leibler divergence from another, number by number."""
+        ratio = (self.std / other.std).square()
+        return 0.5 * (ratio + ((self.mean - other.mean) / other.std).square() - 1 - ratio.log())
 
 
 def task_loss(predicted: Tensor, y: Tensor) -> Tensor:

@@ -55,6 +55,7 @@ def main(words: Sequence[str]) -> None:
         calibration_line,
         classes_line,
         instances_line,
+        likelihood_line,
         open_line,
         protocol_line,
         reached_line,
@@ -69,7 +70,15 @@ def main(words: Sequence[str]) -> None:
     compare = yes_or_no("similarity", given.pop("similarity", "false"))
     result, destination, experiment = another_test(run, given, user_dir, opened, compare)
     console().print(f"[bold]{reached_line(result)}[/]\n{protocol_line(result)}", highlight=False)
-    for line in filter(None, (calibration_line(result), classes_line(result), instances_line(result))):
+    for line in filter(
+        None,
+        (
+            calibration_line(result),
+            classes_line(result),
+            likelihood_line(result),
+            instances_line(result),
+        ),
+    ):
         console().print(line, highlight=False)
     if result.open:
         console().print(open_line(result.open), highlight=False)

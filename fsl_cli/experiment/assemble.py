@@ -12,9 +12,9 @@ from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.backbones.mode import Mode
 from fsl_cli.data.augment import Augment
+from fsl_cli.data.curves import Curves
 from fsl_cli.data.feasible import shape_problems, without_small
 from fsl_cli.data.sampler import Shape
-from fsl_cli.data.sources.sinusoid import Sinusoids
 from fsl_cli.data.store import DataSet
 from fsl_cli.data.tasks import ImageTasks
 from fsl_cli.errors import UserError
@@ -27,7 +27,7 @@ from fsl_cli.runs.trust import trusted
 from fsl_cli.settings.binding import build, demand_parts, without_weights
 from fsl_cli.settings.schema import Image, Settings
 
-Data = DataSet | Sinusoids
+Data = DataSet | Curves
 
 
 POINT = Image(channels=1, size=1, mean=[0.0], std=[1.0])  # what a backbone sees of regression's single number
@@ -134,7 +134,9 @@ def learner(
     torch.manual_seed(settings.seed)
     backbone = build(settings.backbone, channels=image.channels, size=image.size)
     backbone.pixels = (image.mean, image.std)
-    algorithm = build(settings.algo, backbone=backbone, train_classes=train_classes, teacher=teacher)
+    algorithm = build(
+        settings.algo, backbone=backbone, train_classes=train_classes, teacher=teacher, regression=metric == "mse"
+    )
     if settings.steps and not any(parameter.requires_grad for parameter in algorithm.parameters()):
         raise UserError(
             "There is nothing to train: with backbone.frozen=true, this algorithm has no weights left to learn. "

@@ -12,6 +12,7 @@ from fsl_cli.runs.result_lines import (
     calibration_line,
     classes_line,
     instances_line,
+    likelihood_line,
     protocol_line,
     reached_line,
 )
@@ -37,6 +38,7 @@ def last_screen(run: Run, settings: Settings, data: Data) -> None:
             protocol_line(result),
             calibration_line(result),
             classes_line(result),
+            likelihood_line(result),
             instances_line(result),
             *lines,
         ]

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_map
 
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.algorithms.sequence.order import shuffled
-from fsl_cli.episodes import Episodes
+from fsl_cli.episodes import Episodes, Normal
 from fsl_cli.experiment.by_class import Pairs, pairs
 from fsl_cli.experiment.by_instance import scores
 from fsl_cli.experiment.calibration import Judged
@@ -32,7 +32,7 @@ class Score(NamedTuple):
 
     index: int  # type: ignore[assignment]
     value: float  # accuracy: the share of the queries, 0..1; in regression the mean squared error
-    loss: float  # cross-entropy; in regression the mean squared error
+    loss: float  # cross-entropy; in regression the mean squared error, or minus the log-likelihood a point
 
 
 class NotFinite(Exception):
@@ -164,6 +164,9 @@ class Learner(LightningModule):
             predicted, y = self.algorithm.adapt(episodes.support)(episodes.query.x), episodes.query.y  # (T, m, way)
             if self.metric == "mse":
                 loss = value = (predicted - y).square().double().mean((1, 2))  # (T,)
+                if distribution := getattr(self.algorithm, "distribution", None):
+                    told: Normal = distribution(episodes.support)(episodes.query.x)
+                    loss = -told.log_prob(y).sum(-1).double().mean(-1)
             else:
                 value = (predicted.argmax(-1) == y).double().mean(-1)
                 loss = F.cross_entropy(predicted.mT, y, reduction="none").double().mean(-1)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.data.curves import Curves
 from fsl_cli.data.feasible import sizes_of
 from fsl_cli.data.sampler import Shape, smallest
-from fsl_cli.data.sources.sinusoid import Sinusoids
 from fsl_cli.data.store import SPLITS, DataSet
 from fsl_cli.settings.binding import located
 from fsl_cli.settings.schema import Part, Settings
@@ -25,7 +25,7 @@ def data_part(settings: Settings) -> Part:
 
 
 def shapes_of(
-    settings: Settings, data: DataSet | Sinusoids, parts: Sequence[str] | None, fewer_queries: bool
+    settings: Settings, data: DataSet | Curves, parts: Sequence[str] | None, fewer_queries: bool
 ) -> dict[str, Shape]:
     """The shape of each split's episodes; without `parts`, of those splits that the run looks at.
 

@@ -13,7 +13,6 @@ import pytorch_lightning as lightning
 import torch
 
 from fsl_cli import __version__
-from fsl_cli.data.sources.sinusoid import REACH, SinusoidTasks
 from fsl_cli.data.store import DataSet, cache_folder
 from fsl_cli.data.tasks import Batch
 from fsl_cli.errors import UserError
@@ -76,6 +75,7 @@ def run_test(
         **_calibrated(judged, calibration, how),
         by_class=by_class.summary(by_class.by_class(tally, names)) if names else None,
         by_instance=by_instance.summary([row for _, row in experiment.learner.by_instance]) if told else None,
+        best_loss=_best(experiment, settings) if hasattr(experiment.learner.algorithm, "distribution") else None,
         open=opened,
     )
     with writing(destination, "Free some space and test again."):
@@ -95,6 +95,15 @@ def run_test(
     if destination == run.folder:
         run.take_result(result)
     return result
+
+
+def _best(experiment: Experiment, settings: Settings) -> float | None:
+    """The loss of the test episodes under what draws their curves; None where nothing does, or it is not known."""
+    if isinstance(experiment.data, DataSet):
+        return None
+    tasks: Any = experiment.episodes.tasks
+    found = tasks.best(Batch("test", EVALUATION_SEED, [*range(settings.episodes)]), experiment.learner.device)
+    return fmean(found) if found else None
 
 
 def _write_episodes(path: Path, learner: Learner) -> None:
@@ -178,27 +187,31 @@ def _draw(path: Path, judged: list[Judged], result: Result) -> None:
 def fit_tasks(
     experiment: Experiment, steps: Sequence[int] = (0, 1, 5, 10), part: str = "test", index: Sequence[int] = (0, 1, 2)
 ) -> list[FittedTask]:
-    """These tasks of a regression, as the trained algorithm fits them in so many gradient steps."""
+    """These tasks of a regression, as the trained algorithm fits them in so many gradient steps.
+
+    Where it predicts distributions, or takes no steps, as it predicts them.
+    """
     algorithm: Any = experiment.learner.algorithm.eval()
-    tasks = experiment.episodes.tasks
-    assert isinstance(tasks, SinusoidTasks)
-    device, trained = experiment.learner.device, algorithm.test_steps
+    tasks: Any = experiment.episodes.tasks
+    device, trained = experiment.learner.device, getattr(algorithm, "test_steps", None)
     batch = Batch(part, EVALUATION_SEED, list(index))
-    [episodes] = tasks.gather(batch, device)
-    x = torch.linspace(-REACH, REACH, 200, device=device).unsqueeze(-1)
+    alone = [tasks.gather(Batch(part, EVALUATION_SEED, [each]), device)[0].support for each in index]
+    x = torch.linspace(-tasks.reach, tasks.reach, 200, device=device).unsqueeze(-1)
     truth = tasks.truth(batch, x)  # (T, 200, 1)
-    after = {}
-    for number in steps:
-        algorithm.test_steps = number
-        after[number] = algorithm.adapt(episodes.support)(x.expand(len(index), -1, -1)).detach()
-    algorithm.test_steps = trained
-    points, curve = (x.flatten().tolist(), truth.flatten(1).tolist())
-    support_x, support_y = (part.flatten(1).tolist() for part in episodes.support)
-    fits = {number: predicted.flatten(1).tolist() for number, predicted in after.items()}
-    return [
-        FittedTask(points, curve[i], support_x[i], support_y[i], {number: fit[i] for number, fit in fits.items()})
-        for i in range(len(index))
-    ]
+    found = []
+    for support, curve in zip(alone, truth, strict=True):
+        after, std = {}, None
+        for number in steps if trained is not None else (trained,):
+            if number is not None:
+                algorithm.test_steps = number
+            after[number] = algorithm.adapt(support)(x.unsqueeze(0)).detach().flatten().tolist()
+        if hasattr(algorithm, "distribution"):
+            std = algorithm.distribution(support)(x.unsqueeze(0)).std.detach().flatten().tolist()
+        drawn = [each.flatten().tolist() for each in (x, curve, support.x, support.y)]
+        found.append(FittedTask(drawn[0], drawn[1], drawn[2], drawn[3], after, std))
+    if trained is not None:
+        algorithm.test_steps = trained
+    return found
 
 
 def refuse_seen_classes(run: Run, data: Data) -> None:

@@ -93,7 +93,7 @@ def train(
             run.take_calibration(calibrate(run, settings, experiment, trainer))
         if settings.test:
             run_test(run, settings, experiment, trainer, run.folder, changes=[])
-            if trainer.is_global_zero and metric == "mse" and hasattr(experiment.learner.algorithm, "test_steps"):
+            if trainer.is_global_zero and metric == "mse":
                 fitted_tasks(run.folder / "tasks.png", fit_tasks(experiment))
         if trainer.is_global_zero:
             last_screen(run, settings, experiment.data)

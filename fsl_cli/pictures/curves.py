@@ -17,7 +17,8 @@ class FittedTask(NamedTuple):
     truth: list[float]
     support_x: list[float]
     support_y: list[float]
-    after: dict[int, list[float]]  # gradient steps -> predictions at x
+    after: dict[int | None, list[float]]  # gradient steps -> predictions at x; None: there are no steps
+    std: list[float] | None = None  # the deviation of the only prediction
 
 
 def fitted_tasks(out: Path, tasks: Sequence[FittedTask]) -> None:
@@ -30,8 +31,12 @@ def fitted_tasks(out: Path, tasks: Sequence[FittedTask]) -> None:
         axis.plot(task.x, task.truth, color="tab:red", label="true curve")
         axis.plot(task.support_x, task.support_y, "^", color="tab:purple", label="support")
         for number, (steps, predicted) in enumerate(task.after.items()):
-            label = "before" if not steps else f"after {steps} step{'s' if steps > 1 else ''}"
+            label = {None: "predicted", 0: "before", 1: "after 1 step"}.get(steps, f"after {steps} steps")
             axis.plot(task.x, predicted, "--", color=str(0.75 - 0.75 * number / len(task.after)), label=label)
+        if task.std:
+            mean = task.after[None]
+            low, high = zip(*((m - 2 * s, m + 2 * s) for m, s in zip(mean, task.std, strict=True)), strict=True)
+            axis.fill_between(task.x, low, high, alpha=0.2, label="two deviations")
         axis.set(xlabel="x", ylabel="y")
     axes[0].legend()
     save(figure, out)

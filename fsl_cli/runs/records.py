@@ -81,6 +81,7 @@ class Result:
     ece_calibrated: float | None = None
     loss_calibrated: float | None = None  # `loss` with the temperature: the mean negative log-likelihood
     by_class: dict[str, Any] | None = None  # means over classes, where these recur; classes.csv has each
+    best_loss: float | None = None  # of distributions over curves: that of what draws them, where it is known
     by_instance: dict[str, list[float]] | None = None  # of sequence learners: mean and interval of each
     open: dict[str, Any] | None = None  # of open=true: see experiment/open_test.py
 

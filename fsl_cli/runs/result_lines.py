@@ -94,6 +94,14 @@ def instances_line(result: Result) -> str:
     return f"{what}  {'  '.join(shown)} (instances.png)"
 
 
+def likelihood_line(result: Result) -> str:
+    """How likely a regression's distributions make the targets; "" where it predicts none."""
+    if result.metric != "mse" or result.loss == result.mean:
+        return ""
+    best = "" if result.best_loss is None else f", of what draws the curves {result.best_loss:.3f}"
+    return f"negative log-likelihood a point {result.loss:.3f}{best}"
+
+
 def best_line(training: Training) -> str:
     """accuracy 97.57%, or MSE 0.351: the best validation."""
     value = math.nan if training.best_value is None else training.best_value

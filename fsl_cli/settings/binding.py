@@ -29,7 +29,7 @@ ROOMS = {  # where each part lives: what a run's configuration may name without 
     "logger": ("pytorch_lightning.loggers", "fsl_cli.experiment.tracking"),
 }
 LATER = {  # what is known only when the data set is there
-    "algo": {"backbone", "train_classes", "teacher"},
+    "algo": {"backbone", "train_classes", "teacher", "regression"},
     "backbone": {"channels", "size"},
     "optim": {"params"},
     "schedule": {"optimizer"},

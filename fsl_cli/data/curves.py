@@ -1,0 +1,54 @@
+"""Regression tasks that are drawn, not read: what their sources share.
+
+A task is one curve, its shot the points to learn from. The random numbers are the bytes of SHAKE-128 over (name, seed,
+split, index), so the episodes of a test are the same in every run.
+"""
+
+from __future__ import annotations
+
+from hashlib import shake_128
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fsl_cli.data.sampler import Shape
+from fsl_cli.data.tasks import Batch, Tasks
+
+Uniform = np.ndarray[Any, np.dtype[np.float64]]
+
+
+class CurveTasks(Tasks, Protocol):
+    """Episodes of curves over one number: x (T, n, 1), y (T, n, 1)."""
+
+    reach: float  # x is in -reach..reach
+
+    def truth(self, batch: Batch, x: Tensor) -> Tensor:
+        """The curves of `batch` at x (n, 1): (T, n, 1)."""
+
+    def best(self, batch: Batch, device: torch.device) -> list[float]:
+        """The mean negative log-likelihood of each task's queries to who knows how curves are drawn; [] if unknown."""
+
+
+class Curves(Protocol):
+    """A source of such tasks."""
+
+    name: str
+    hash: str
+
+    @property
+    def protocol(self) -> dict[str, str]:
+        """What must stand beside every number."""
+
+    def fingerprints(self, part: str) -> dict[str, str]:
+        """Of classes, of which there are none."""
+
+    def tasks(self, shapes: dict[str, Shape]) -> CurveTasks:
+        """Episodes of these shapes."""
+
+
+def uniform(name: str, seed: int, split: str, index: int, count: int) -> Uniform:
+    """Numbers in 0..1 of one task."""
+    raw = shake_128(f"{name}/{seed}/{split}/{index}".encode()).digest(8 * count)
+    return np.frombuffer(raw, dtype="<u8") / 2.0**64
