@@ -91,7 +91,7 @@ def _show(wanted: Sequence[Row], out: Path, results: Path) -> None:
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name in HEADER:
-        table.add_column(name or "state", overflow="fold")
+        table.add_column(name or "state", overflow="fold", no_wrap=name == HEADER[0])  # a name is to be typed
     for row in wanted:
         found = state(row, out, results)
         for line in lines(row, found.tests, found.words()):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2.functional import resize
 
@@ -47,9 +47,13 @@ def square(file: File, size: int) -> Images:
 
 
 def decoded(content: Any, mode: ImageReadMode) -> torch.Tensor:
-    """The pixels of a file's content by torch, (channels, h, w). Raises what torch or Pillow do."""
-    with Image.open(io.BytesIO(content)):  # refuses what has more pixels than fit; torch would try
-        return decode_image(torch.frombuffer(bytearray(content), dtype=torch.uint8), mode)
+    """The pixels of a file's content by torch, (channels, h, w). Raises ValueError, or what torch does."""
+    try:
+        with Image.open(io.BytesIO(content)):  # refuses what has more pixels than fit; torch would try
+            pass
+    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise ValueError("no picture" if isinstance(error, OSError) else str(error)) from error
+    return decode_image(torch.frombuffer(bytearray(content), dtype=torch.uint8), mode)
 
 
 def decode(

@@ -80,7 +80,11 @@ def buffers(built: Backbone) -> dict[str, Tensor]:
 
 
 def test_every_backbone_has_a_row() -> None:
-    assert set(choices("backbone")) == set(ROWS) | {"photos", "onnx"}  # which come trained: test_photos.py
+    assert set(choices("backbone")) == set(ROWS) | {
+        "photos",
+        "onnx",
+        "pixels",
+    }  # which come trained: test_photos.py; and no network
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -116,7 +116,7 @@ def test_two_classes_are_told_what_to_do_and_six_will_do(tmp_path: Path) -> None
         folder(str(root), size=4, cache=str(tmp_path / "cache"))
     said = str(caught.value)
     needed = re.search(r"(\d+) classes or more", said)
-    support = re.search(r"fsl predict run=RUN support=(\S+) ", said)
+    support = re.search(r"fsl predict support=(\S+) ", said)
     assert needed and support
     assert find(support[1], "support").groups[""].keys() == {"ash", "elm"}
     pictures(root, *(f"more{i}" for i in range(int(needed[1]) - 2)))

@@ -186,7 +186,7 @@ def test_the_cache_is_used_until_a_file_changes(tmp_path: Path, monkeypatch: pyt
     [
         ([], ["has no class folders", "a folder per class"]),
         (["1.png", "2.png"], ["has 2 images but no class folders"]),
-        (["a/1.png", "b/1.png"], ["2 classes (a, b) cannot be divided", "6 classes or more", "fsl predict run=RUN"]),
+        (["a/1.png", "b/1.png"], ["2 classes (a, b) cannot be divided", "6 classes or more", "fsl predict support="]),
         (["a/1.png", "b/1.txt", "c/.1.png"], ["1 class (a) cannot", "2 folders, such as ", "zoo/b: without pictures"]),
         (["train/a/1.png"], ["1 class (a) cannot"]),
         (["train/a/1.png", "train/b/1.png", "test/c/1.png", "more/d/1.png"], ["zoo/more is none of train, val and"]),
