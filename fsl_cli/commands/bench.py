@@ -15,10 +15,10 @@ HELP = """Time training steps here, beside a plain hand-written loop on the same
   fsl bench trainer.precision=bf16-mixed     in another precision, both
 
 Prints, for each algorithm, for example:
-  protonet  fsl 41.17 steps/s (170 MB), 53% of this machine's 182 GFLOP/s in float32   plain loop 29.60 steps/s (154 MB)
+  protonet  fsl 41.17 steps/s (170 MB), 31% of this machine's 499 GFLOP/s in float32   plain loop 29.60 steps/s (154 MB)
             1.39 times as fast   episodes 2.74% of a step
-and how long fsl takes to answer words that need no torch. The peak is that of a product of two matrices in the same
-precision; the share is of the plain loop's convolutions and products, by its speed."""
+and how long fsl takes to answer words that need no torch. This machine's speed is the most that torch reaches here in a
+large product of matrices, or a convolution, in the same precision; the share counts what the plain loop multiplies."""
 
 
 def main(words: Sequence[str]) -> None:

@@ -170,7 +170,7 @@ def test_conv4_is_the_same_in_blocks_and_without(
 def test_as_many_tasks_go_side_by_side_as_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """One by one where there are no blocks."""
     net, tasks = Conv4(1, 28, "support"), (torch.zeros(12, 5, 1, 28, 28),)
-    monkeypatch.setattr(over_tasks, "ROOM", 8 * 5 * 784)
+    monkeypatch.setattr(over_tasks, "ROOM_OF_ONE_CORE", 8 * 5 * 784)
     assert over_tasks._at_once(net, tasks) == 8
     assert over_tasks._at_once(Conv4(1, 28, "group"), tasks) == 0
 

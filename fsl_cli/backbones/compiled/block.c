@@ -1,5 +1,5 @@
-/* The arithmetic of block.py, which says what it is: convolution, batch norm, ReLU and pooling of T tasks, each by weights
-   of its own, with two derivatives. Threads share the tasks, in parts, so that sums over tasks are the same to the last
+/* The arithmetic of block.py, which says what it is: convolution, batch norm, ReLU and pooling of T tasks, each by
+   weights of its own, with two derivatives. Threads share the tasks, in parts, so that sums over tasks are the same to the last
    bit however many threads there are. Compiled for each type REAL. */
 
 #define Memory NAMED(Memory)
@@ -11,7 +11,8 @@ typedef struct { /* what a thread works in */
 
 static Memory NAMED(memory)(const Block *s) {
     size_t room = MAX(NAMED(panel_room)(s->O, s->C), NAMED(panel_room)(s->C, s->O));
-    Memory m = {.panels = malloc((2 * room + OUT) * sizeof(REAL)), .sums = malloc((6 * PARTS + 5) * s->O * sizeof(double))};
+    Memory m = {.panels = malloc((2 * room + OUT) * sizeof(REAL)),
+                .sums = malloc((6 * PARTS + 5) * s->O * sizeof(double))};
     m.others = m.panels + room, m.v = m.others + room;
     return m;
 }

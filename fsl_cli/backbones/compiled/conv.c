@@ -146,7 +146,8 @@ static void NAMED(rows)(const Product *job, const Kind *kind, long begin, long e
 static void NAMED(product)(const Plan *plan, const Term *term, long terms, long K, REAL *out, long columns) {
     for (long begin = 0; begin < plan->pixels; begin += CHUNK) {
         long end = MIN(begin + CHUNK, plan->pixels), order[CHUNK];
-        Product job = {.terms = terms, .K = K, .stride = K, .taps = 9, .columns = columns, .from = plan->from, .to = plan->to, .out = out};
+        Product job = {.terms = terms, .K = K, .stride = K, .taps = 9, .columns = columns,
+                       .from = plan->from, .to = plan->to, .out = out};
         REAL few[2][CHUNK * PATCH(FEW)];
         for (long t = 0; t < terms; t++)
             job.term[t] = term[t];
@@ -164,12 +165,14 @@ static void NAMED(product)(const Plan *plan, const Term *term, long terms, long 
                 NAMED(rows)(&job, &(Kind){.taps = 1}, 0, end - begin, o);
             else
                 for (const Kind *kind = plan->kind; kind < plan->kind + plan->kinds; kind++)
-                    NAMED(rows)(&job, kind, MAX(begin, kind->begin), MAX(MAX(begin, kind->begin), MIN(end, kind->end)), o);
+                    NAMED(rows)(&job, kind, MAX(begin, kind->begin), MAX(begin, MAX(kind->begin, MIN(end, kind->end))),
+                                o);
     }
 }
 
 /* dw (O, taps, C) += sum over pixels of g (pixels, O) times x (C numbers a pixel and tap), of the chunk's pixels */
-static void NAMED(chunk)(const REAL *const *x, const REAL *const *g, long count, long C, long O, REAL *dw, long stride) {
+static void NAMED(chunk)(const REAL *const *x, const REAL *const *g, long count, long C, long O, REAL *dw,
+                         long stride) {
     for (long c = 0; c < C && count; c += COLUMNS) {
         REAL b[CHUNK * COLUMNS];
         for (long k = 0; k < count; k++)
@@ -196,7 +199,8 @@ static void NAMED(few_weights)(const Plan *plan, const REAL *x, const REAL *g, l
                 NAMED(move)(b + k * COLUMNS, few + k * size + c, COLUMNS);
             for (long i = 0, parts = (O + ROWS - 1) / ROWS; i < parts; i++) {
                 long o = i * O / parts;
-                gathers[(i + 1) * O / parts - o](to, o, size > COLUMNS ? b : few, count, sums + o * size + c, size, COLUMNS);
+                gathers[(i + 1) * O / parts - o](to, o, size > COLUMNS ? b : few, count, sums + o * size + c, size,
+                                                 COLUMNS);
             }
         }
     }

@@ -289,8 +289,8 @@ KERNEL(nothing) { (void)job, (void)at, (void)out, (void)s, (void)first, (void)C;
 
 typedef void Kernel(const Job *, long, long, REAL *, long, long);
 
-/* One part of a pass, with so many sums for each channel: `rows` over rows of pixels, or of windows, and then `outside` over the pixels that no window
- * covers. */
+/* One part of a pass, with so many sums for each channel: `rows` over rows of pixels, or of windows, and then `outside`
+   over the pixels that no window covers. */
 static inline __attribute__((always_inline)) void pass(const Job *job, long part, long last, long C, long summing,
                                                        long windows, Kernel *rows, Kernel *outside) {
     const long H = job->size.H, W = job->size.W, side = windows ? 2 : 1, end = (part + 1) * job->size.images / PARTS;
