@@ -14,6 +14,7 @@ from fsl_cli.runs.jobs import ELSEWHERE, MACHINE
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.schema import Settings
 
+SHOWN = 5  # differences in one message
 # settings in which runs of one row may differ: places, the machine, and what a test takes
 APART = {*ELSEWHERE, *IRRELEVANT, *(f"trainer.{key}" for key in MACHINE), "seed", "init", "test"}
 
@@ -63,7 +64,9 @@ def last_step(run: Run) -> int:
 def demand_same(row: Row, wanted: Settings, run: Run) -> None:
     """Raises UserError unless a run has the settings of a row, `wanted`."""
     if found := differing(wanted, run.settings):
-        told = "\n  ".join(f"{key}: {theirs!r}, not {ours!r}" for key, (ours, theirs) in found.items())
+        lines = [f"{key}: {theirs!r}, not {ours!r}" for key, (ours, theirs) in found.items()]
+        more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+        told = "\n  ".join([*lines[:SHOWN], *more])
         raise UserError(
             f"{run} is no run of {row.name}, whose settings are those of: fsl train {' '.join(row.words)}\n  {told}"
         )
