@@ -27,9 +27,14 @@ from fsl_cli.data.tasks import ImageTasks
 from fsl_cli.experiment.assemble import learner
 from fsl_cli.settings.binding import demand_fit
 from fsl_cli.settings.compose import compose
+from fsl_cli.settings.registry import choices
 from fsl_cli.settings.schema import Image, Settings
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+CURVES = {"np", "anp"}  # algorithms that have no classes: tests/algorithms/test_neural_process.py
+CLASSIFIERS = [name for name in choices("algo") if name not in CURVES]
 
 
 @pytest.fixture(scope="session", autouse=True)

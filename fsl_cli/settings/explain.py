@@ -31,8 +31,9 @@ def demand_readable(words: Sequence[str], user_dir: str | None = None, sweep: bo
         if form := _form(word):
             problems.append(form)
             continue
-        if key in known and any(re.fullmatch(r"null|true|false|[\d.]+", v, re.I) for v in names(value)):
-            problems.append(no_such_choice(key, value, user_dir))
+        group = key.lstrip("+")
+        if group in known and not all(map(_may_be_choice, names(value))):
+            problems.append(no_such_choice(group, value, user_dir))
             continue
         if sweep and key in known and re.fullmatch(r"[\w,-]+", value):
             there = [*choices(key, user_dir), "basic"]
@@ -49,6 +50,17 @@ def demand_readable(words: Sequence[str], user_dir: str | None = None, sweep: bo
             problems.append(f"{word}: several values are a sweep. Type -m for a sweep.")
     if problems:
         raise UserError("\n".join(problems))
+
+
+def _may_be_choice(value: str) -> bool:
+    """Whether Hydra takes a word for text: it has choices of no other kind."""
+    if value.lower() in ("null", "true", "false"):
+        return False
+    try:
+        float(value)
+    except ValueError:
+        return True
+    return False
 
 
 def explain(error: Exception, words: Sequence[str], user_dir: str | None = None) -> UserError:

@@ -11,6 +11,7 @@ from fsl_cli.algorithms.sequence.labels import STRINGS, drawn
 from fsl_cli.algorithms.sequence.memory import Memory, Slots
 from fsl_cli.algorithms.sequence.order import shuffled
 from fsl_cli.episodes import Episodes, Examples
+from fsl_cli.experiment.by_instance import first_at_most, scores
 
 WAY, D = 3, 4
 
@@ -136,3 +137,29 @@ def test_more_classes_than_outputs_are_refused_but_by_letters() -> None:
     with pytest.raises(UserError, match="labels of 3 classes, and the episodes have 4"):
         built().adapt(examples)
     assert built(labels="letters").adapt(examples)(examples.x).shape == (1, 4, 4)
+
+
+def signs(count: int, first: int, way: int = 2, each: int = 5) -> Episodes:
+    """Tasks of classes that are vectors of signs, drawn anew for each."""
+    dice = torch.Generator().manual_seed(first)
+    classes = (torch.rand(count, way, 6, generator=dice) > 0.5).float() * 2 - 1
+    y = torch.arange(way).repeat(each).expand(count, -1)
+    x = classes.gather(1, y.unsqueeze(-1).expand(-1, -1, 6))[..., None, None]
+    parts = Examples(x[:, :way], y[:, :way]), Examples(x[:, way:], y[:, way:])
+    return Episodes(*parts, torch.zeros(count, way), torch.arange(first, first + count))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("memory", [0, 8])
+def test_it_learns_to_remember_and_nothing_before_it_was_told(memory: int) -> None:
+    torch.manual_seed(0)
+    model = MANN(Pixels(6, 1, 1), 2, hidden=48, memory=memory, width=12, heads=1, sharpness=10)
+    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
+    for step in range(600):
+        optimizer.zero_grad()
+        model.loss(signs(32, 32 * step)).backward()
+        optimizer.step()
+    examples = shuffled(signs(400, 10**6))
+    first, *later = scores(model.sequence(examples), examples.y).mean(0).tolist()
+    assert first <= first_at_most(2) + 0.04  # two deviations of 800 guesses
+    assert min(later) > 0.9

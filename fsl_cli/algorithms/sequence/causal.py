@@ -43,7 +43,9 @@ class Attention(nn.Module):
     def forward(self, known: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
         keys, values = self.key(known), self.value(known)
         scale = 1 / math.sqrt(keys.shape[-1])
-        read = F.scaled_dot_product_attention(self.query(known), keys, values, is_causal=True, scale=scale)
+        later = torch.ones(known.shape[1], known.shape[1], dtype=torch.bool, device=known.device).triu(1)
+        seen = (self.query(known) @ keys.mT * scale).masked_fill(later, -math.inf).softmax(-1)  # over the keys
+        read = seen @ values
         asked = self.query(ends)
         others = asked @ keys.mT  # (T, m, n)
         own = (asked * self.key(ends)).sum(-1, keepdim=True)  # an end sees itself, and no other end

@@ -53,7 +53,7 @@ class Memory(nn.Module):
         """Write, then read what is there now: h (B, hidden)."""
         keys = self.keys(h).tanh().unflatten(1, (self.heads, self.width))
         vectors = keys if self.written is None else self.written(h).tanh().view_as(keys)
-        unused = last.usage.argsort(stable=True, dim=-1)[:, : self.heads]  # (B, heads)
+        unused = last.usage.topk(self.heads, largest=False).indices  # (B, heads)
         least = F.one_hot(unused, self.slots).to(h)  # (B, heads, slots)
         share = self.gate.sigmoid()
         writes = share * last.weights + (1 - share) * least
