@@ -25,6 +25,7 @@ from fsl_cli.experiment.learner import Learner
 from fsl_cli.files import replacing
 
 KEPT = 20  # files in the cache
+AT_ONCE = 64  # images through the network: 600 of 224 pixels would take 15 GB
 
 
 def possible(learner: Learner) -> bool:
@@ -98,7 +99,8 @@ def _features(backbone: Backbone, tasks: ImageTasks, part: str, trainer: lightni
     backbone.eval()
     with torch.no_grad(), trainer.precision_plugin.forward_context():
         dtype = next((weight.dtype for weight in backbone.parameters()), torch.get_default_dtype())
-        chunks = [backbone(images.unsqueeze(0)).squeeze(0).to(dtype) for images in tasks.images(part, device, dtype)]
+        pieces = (piece for images in tasks.images(part, device, dtype) for piece in images.split(AT_ONCE))
+        chunks = [backbone(piece.unsqueeze(0)).squeeze(0).to(dtype) for piece in pieces]
     backbone.train(training)
     found = torch.cat(chunks)
     with suppress(OSError):  # a full disk only costs the time to compute them again

@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import tiny_data
+from torch import Tensor
 
+from fsl_cli.backbones.conv4 import Conv4
 from fsl_cli.cli import run
 from fsl_cli.data.sampler import Shape
 from fsl_cli.data.tasks import Batch, ImageTasks
@@ -87,3 +90,26 @@ def test_steps_0_tests_what_there_is(tmp_path: Path) -> None:
     assert saved["step"] == 0
     weights = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     assert weights["algorithm.centre"].abs().sum() > 0
+
+
+def test_few_images_pass_the_network_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, whole = [], Conv4.features
+
+    def features(self: Conv4, x: Tensor, *more: Any) -> Tensor:
+        seen.append(x.shape[1])
+        return whole(self, x, *more)
+
+    monkeypatch.setattr(Conv4, "features", features)
+    monkeypatch.setattr("fsl_cli.experiment.features.AT_ONCE", 7)
+    run(
+        [
+            "test",
+            "algo=protonet",
+            f"out={tmp_path / 'out'}",
+            *SMALL[:4],
+            *SMALL[5:7],
+            *SMALL[9:],
+            f"data.cache={tmp_path / 'cache'}",
+        ]
+    )
+    assert seen[-12:] == [7, 3] * 6  # ten images of each of six classes, after an episode that was tried
