@@ -236,7 +236,7 @@ def results() -> list[dict[str, Any]]:
 
 def published() -> list[dict[str, Any]]:
     """What papers report, as `fsl report` shows it."""
-    return yaml.safe_load((ROOT / "fsl_cli" / "report" / "published.yaml").read_text())["rows"]
+    return yaml.safe_load((ROOT / "fsl_cli" / "runs" / "published.yaml").read_text())["rows"]
 
 
 def source(entry: dict[str, Any]) -> str:

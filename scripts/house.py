@@ -22,8 +22,7 @@ FLOORS = (  # from the ground up; a room imports from the floors below it, and w
     {"algorithms", "settings"},
     {"pictures", "runs"},
     {"experiment"},
-    {"doctor", "report", "sweeps", "use"},
-    {"reproduce"},
+    {"doctor", "report", "reproduce", "sweeps", "use"},
     {"commands"},
     {"cli"},
 )

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from fsl_cli import text
-from fsl_cli.report.published import Published, backbone_name
 from fsl_cli.report.rows import Row, Section
+from fsl_cli.runs.published import Published, backbone_name
 
 EXPLAINED = (
     "±: half a 95% interval of the mean, over seeds and episodes together where there are several seeds, else over "

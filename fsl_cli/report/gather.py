@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from fsl_cli.errors import UserError
 from fsl_cli.report.outcome import Outcome, read
-from fsl_cli.report.protocol import IRRELEVANT, flat, protocol
+from fsl_cli.report.protocol import protocol
+from fsl_cli.runs.jobs import IRRELEVANT, flat
 from fsl_cli.settings.schema import Settings
 from fsl_cli.text import command
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from fsl_cli.errors import UserError
 from fsl_cli.report.protocol import COLUMN, protocol
-from fsl_cli.report.published import backbone_name
 from fsl_cli.report.rows import NAMED, Row, Section, differences
+from fsl_cli.runs.published import backbone_name
 from fsl_cli.text import typed
 
 ROWS, COLUMNS = ("algo",), ("data", "way", "shot")  # where nothing else is typed

@@ -15,8 +15,8 @@ from fsl_cli.report.formats import EXPLAINED, THEIRS, number
 from fsl_cli.report.gather import Gathered, Reported, identity
 from fsl_cli.report.matrix import Matrix, matrix
 from fsl_cli.report.matrix_formats import caption, cells, several_norms
-from fsl_cli.report.published import MARKS, backbone_name, published
 from fsl_cli.report.rows import Row, Section, differences
+from fsl_cli.runs.published import MARKS, backbone_name, published
 from fsl_cli.text import shown, typed
 
 PLACES = ("fsl", "commit", "python", "torch", "pytorch-lightning", "platform", "gpus", "threads")

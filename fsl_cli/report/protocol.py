@@ -6,6 +6,7 @@ from typing import Any
 
 from fsl_cli.errors import UserError
 from fsl_cli.report.outcome import Outcome
+from fsl_cli.runs.jobs import IRRELEVANT, flat
 from fsl_cli.runs.records import Result
 from fsl_cli.text import command, setting, typed
 
@@ -18,7 +19,6 @@ EPISODES = (
 # method's own affair as long as no query sees another, and how many episodes were met is in the interval
 COLUMN = (*EPISODES, "inference", "trained_on", "pretrained", "channels", "size")
 OF_A_TEST = ("way", "shot", "query", "data", "rotations", "sampling")  # fsl test can change these of a finished run
-IRRELEVANT = ("data.root", "data.cache", "data.download")  # where images come from, not which they are
 
 Protocol = tuple[tuple[str, Any], ...]
 
@@ -77,11 +77,3 @@ def _differing_data_settings(a: Outcome, b: Outcome) -> list[str]:
         for key, value in own.items()
         if key in other and value != other[key] and key not in IRRELEVANT
     ]
-
-
-def flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names."""
-    found: dict[str, Any] = {}
-    for key, value in node.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found

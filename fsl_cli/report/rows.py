@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from fsl_cli.report.gather import Reported, identity
 from fsl_cli.report.protocol import protocol
-from fsl_cli.report.published import Published, beside
+from fsl_cli.runs.published import Published, beside
 from fsl_cli.runs.records import Result
 from fsl_cli.runs.result_lines import episodes_line, weights_words
 from fsl_cli.runs.wording import task_words

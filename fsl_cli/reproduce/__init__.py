@@ -1,4 +1,4 @@
 """Published rows, trained by their recipes to the end: which there are, how far each is, running one, and the tables.
 
-The papers' numbers stand in report/published.yaml, and are not repeated here.
+The papers' numbers stand in runs/published.yaml, and are not repeated here.
 """

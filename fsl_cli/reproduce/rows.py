@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from fsl_cli.report.published import Published, reported
+from fsl_cli.runs.published import Published, reported
 from fsl_cli.runs.wording import task_name
 from fsl_cli.settings.words import split_word
 

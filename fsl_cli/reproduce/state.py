@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 from fsl_cli.errors import UserError
 from fsl_cli.files import make_folder, read_json, write_json
-from fsl_cli.report.protocol import IRRELEVANT, flat
 from fsl_cli.reproduce.recorded import Entry, recorded
 from fsl_cli.reproduce.rows import Row
-from fsl_cli.runs.jobs import ELSEWHERE, MACHINE
+from fsl_cli.runs.jobs import ELSEWHERE, IRRELEVANT, MACHINE, flat
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.schema import Settings
 

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fsl_cli.files import read_json, write_json
 from fsl_cli.runs.run import Run
@@ -15,6 +15,7 @@ from fsl_cli.settings.schema import Settings
 
 # says nothing of what is learned
 ELSEWHERE = {"out", "logger", "trust", "choices", "image", "train_classes", "pretrained", "calibrate"}
+IRRELEVANT = ("data.root", "data.cache", "data.download")  # where images come from, not which they are
 MACHINE = {"accelerator", "devices", "num_nodes", "strategy"}  # of a trainer
 
 
@@ -65,3 +66,11 @@ def _identity(settings: Settings) -> str:
     plain["trainer"] = {key: value for key, value in settings.trainer.plain().items() if key not in MACHINE}
     chosen = {group: settings.choices[group] for group in ("algo", "data")}
     return json.dumps([plain, chosen], sort_keys=True)
+
+
+def flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names."""
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found

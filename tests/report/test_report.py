@@ -18,7 +18,7 @@ import pytest
 import yaml
 from conftest import RESULT, a_run, a_test
 
-import fsl_cli.report.published as published_module
+import fsl_cli.runs.published as published_module
 from fsl_cli.cli import run
 from fsl_cli.errors import UserError
 from fsl_cli.pictures.learning import Curve, Panel, draw
@@ -26,8 +26,8 @@ from fsl_cli.report.charts import by_axis, curve_panels, method_names
 from fsl_cli.report.formats import Notes, table
 from fsl_cli.report.gather import _settings, gather
 from fsl_cli.report.matrix import matrix
-from fsl_cli.report.published import MARKS, _table, backbone_name, beside, published
 from fsl_cli.report.rows import row_names, sections
+from fsl_cli.runs.published import MARKS, _table, backbone_name, beside, published
 from fsl_cli.runs.records import Result
 from fsl_cli.settings.binding import demand_fit
 from fsl_cli.settings.compose import compose
