@@ -49,6 +49,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Co
     kernels = pytestconfig.cache.mkdir("kernels") if pytestconfig.cache else None
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CONFIG_HOME", str(base / "config"))
+        patch.delenv("COLUMNS", raising=False)  # which pytest-xdist sets: what is shown is not a terminal's 80 wide
         patch.setenv("XDG_CACHE_HOME", str(cache))
         with suppress(FileExistsError):
             (cache / "fsl" / "kernels").symlink_to(kernels or base)

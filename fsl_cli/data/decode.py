@@ -52,7 +52,7 @@ def decoded(content: Any, mode: ImageReadMode) -> torch.Tensor:
         with Image.open(io.BytesIO(content)):  # refuses what has more pixels than fit; torch would try
             pass
     except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ValueError("no picture" if isinstance(error, OSError) else str(error)) from error
+        raise ValueError("" if isinstance(error, OSError) else str(error)) from error  # "": it is no image
     return decode_image(torch.frombuffer(bytearray(content), dtype=torch.uint8), mode)
 
 
