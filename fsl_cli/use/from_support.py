@@ -17,9 +17,9 @@ from fsl_cli.experiment.unknowns import OpenLogits, fit_unknown, levels_of, scor
 from fsl_cli.runs.records import Calibration
 from fsl_cli.use import rounds
 
-# So few pictures cannot choose. Among 2 to 50 classes of miniImageNet, by nearest mean, the largest logit tells
-# strangers about as well as the other scores do, and of drawings and noise four in five, where the largest
-# probability tells a third (scripts/strangers.py).
+# So few pictures cannot choose. Among 2 to 50 classes of miniImageNet, by nearest mean (scripts/strangers.py), the
+# largest logit tells strangers about as well as the other scores do, and of drawings and noise four in five, where the
+# largest probability tells a third.
 SCORE = "logit"
 HOW = "fitted on the support set, each picture judged by the others"
 
