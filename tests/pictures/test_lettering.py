@@ -65,7 +65,11 @@ def test_a_letter_that_only_another_font_has_is_drawn_with_that(monkeypatch: pyt
     assert lettering.fonts("猫犬🐈") == ([lettering.OWN, "B", "C"], {"🐈"})
 
 
-@pytest.mark.parametrize("names", [["W" * 40] * 30, ["猫犬鳥" * 12] * 12, ["i" * 80, "m" * 80] * 60], ids=len)
+@pytest.mark.parametrize(
+    "names",
+    [["W" * 40] * 30, ["猫犬鳥" * 12] * 12, pytest.param(["i" * 80, "m" * 80] * 60, marks=pytest.mark.slow)],
+    ids=len,
+)
 def test_names_do_not_overlap(names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures = drawn(monkeypatch)
     confusion.confusion_picture(np.eye(len(names), dtype=int), names, tmp_path / "a.png")

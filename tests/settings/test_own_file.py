@@ -21,7 +21,7 @@ from fsl_cli.settings.registry import choices
         "algo=r2d2 data=miniimagenet backbone=resnet12 trainer=ddp trainer.devices=3",
         "logger=[tensorboard,mlflow] optim._target_=torch.optim.RMSprop +optim.alpha=0.9",
         "algo=reptile +schedule.table={0:1.0,100:0.5} augment.crop=0.3",
-        *(f"algo={algo}" for algo in choices("algo")),
+        *(pytest.param(f"algo={algo}", marks=pytest.mark.slow) for algo in choices("algo")),
     ],
 )
 def test_what_is_written_is_taken_back(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str) -> None:

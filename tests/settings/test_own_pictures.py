@@ -87,6 +87,7 @@ def test_show_says_why(flowers: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "conf/train.yaml" in lines["seed"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algo", [name for name in choices("algo") if name != "joint"])
 def test_every_algorithm_gets_settings_that_fit(flowers: Path, algo: str) -> None:
     values = fit_to_pictures(compose([f"algo={algo}", "data=folder", f"data.root={flowers}"])).config.values
