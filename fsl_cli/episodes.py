@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -19,6 +20,11 @@ class Examples(NamedTuple):
 
     x: Tensor  # (T, n, *item) float
     y: Tensor  # (T, n) labels 0..way-1; in regression (T, n, d) targets
+
+    def in_order(self, places: Tensor) -> Examples:
+        """The examples that stand at these places (T, k), each episode's in an order of its own."""
+        rows = torch.arange(len(places), device=places.device)[:, None]
+        return Examples(self.x[rows, places], self.y[rows, places])
 
 
 class Episodes(NamedTuple):

@@ -98,8 +98,7 @@ class ImageTasks:
         )
         if self.ordered:
             orders = [Sampler.support_order(batch.seed, batch.split, number, n) for number in index]
-            rows, places = torch.arange(len(index), device=device)[:, None], torch.tensor(orders, device=device)
-            support_set = Examples(support_set.x[rows, places], support_set.y[rows, places])
+            support_set = support_set.in_order(torch.tensor(orders, device=device))
         return Episodes(
             support_set,
             self._examples(batch.split, classes, query, device, dtype, random if random is None else random[:, n:]),

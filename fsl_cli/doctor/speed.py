@@ -57,7 +57,7 @@ def speed_line(algo: str, overrides: list[str], rounds: int) -> str:
 
 
 class Speeds(NamedTuple):
-    """What `line` tells of an algorithm."""
+    """What `speed_line` tells of an algorithm."""
 
     ours: float  # steps a second
     plain: float  # likewise, of the plain loop
@@ -137,7 +137,7 @@ def peak_memory(algo: str, overrides: list[str], name: str) -> float:
 def _status(field: str) -> int:
     """A field of Linux's /proc/self/status, in kB."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(speed_line.split()[1]) for speed_line in lines if speed_line.startswith(field))
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
 class Bench(NamedTuple):

@@ -161,11 +161,13 @@ class Learner(LightningModule):
 
     def _score(self, groups: list[Episodes], keep: bool = False) -> None:
         for episodes in groups:
-            predicted, y = self.algorithm.adapt(episodes.support)(episodes.query.x), episodes.query.y  # (T, m, way)
+            distribution = getattr(self.algorithm, "distribution", None) if self.metric == "mse" else None
+            told: Normal | None = distribution(episodes.support)(episodes.query.x) if distribution else None
+            predicted = told.mean if told else self.algorithm.adapt(episodes.support)(episodes.query.x)  # (T, m, way)
+            y = episodes.query.y
             if self.metric == "mse":
                 loss = value = (predicted - y).square().double().mean((1, 2))  # (T,)
-                if distribution := getattr(self.algorithm, "distribution", None):
-                    told: Normal = distribution(episodes.support)(episodes.query.x)
+                if told:
                     loss = -told.log_prob(y).sum(-1).double().mean(-1)
             else:
                 value = (predicted.argmax(-1) == y).double().mean(-1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import time
 from dataclasses import asdict
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fsl_cli.errors import UserError
-from fsl_cli.files import read_text, write_text, writing
+from fsl_cli.files import read_rows, read_text, write_text, writing
 from fsl_cli.reproduce.rows import Row
 from fsl_cli.runs.records import Result
 from fsl_cli.runs.run import Run
@@ -66,5 +65,5 @@ def _curve(metrics: Path) -> dict[int, float]:
     """The metric of each validation by its step; none where nothing was trained."""
     if not metrics.exists():
         return {}
-    with open(metrics, newline="") as file:
-        return {int(line[0]): round(float(line[2]), 4) for line in list(csv.reader(file))[1:]}
+    rows = [list(row.values()) for row in read_rows(metrics)]
+    return {int(row[0]): round(float(row[2]), 4) for row in rows}

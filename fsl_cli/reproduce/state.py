@@ -74,11 +74,7 @@ def demand_same(row: Row, wanted: Settings, run: Run) -> None:
 def differing(a: Settings, b: Settings) -> dict[str, tuple[object, object]]:
     """The settings in which the two are no runs of one row, and their values."""
     ours, theirs = ({k: v for k, v in flat(each.plain()).items() if not _apart(k)} for each in (a, b))
-    return {
-        key: (ours.get(key), theirs.get(key))
-        for key in {**ours, **theirs}
-        if ours.get(key) != theirs.get(key) and (key in ours or key in theirs)
-    }
+    return {key: (ours.get(key), theirs.get(key)) for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)}
 
 
 def _apart(key: str) -> bool:

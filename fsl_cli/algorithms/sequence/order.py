@@ -60,8 +60,6 @@ def demand_length(support: Examples, known: range) -> None:
 
 def shuffled(episodes: Episodes) -> Examples:
     """Support and query set of each episode as one sequence, in a random order that its index alone decides."""
-    (x, y), device = episodes.support, episodes.support.x.device
-    x, y = torch.cat([x, episodes.query.x], 1), torch.cat([y, episodes.query.y], 1)
-    orders = [np.random.default_rng(index).permutation(x.shape[1]) for index in episodes.index.tolist()]
-    rows, places = torch.arange(len(x), device=device)[:, None], torch.from_numpy(np.stack(orders)).to(device)
-    return Examples(x[rows, places], y[rows, places])
+    both = Examples(*(torch.cat(parts, 1) for parts in zip(episodes.support, episodes.query, strict=True)))
+    orders = [np.random.default_rng(index).permutation(both.x.shape[1]) for index in episodes.index.tolist()]
+    return both.in_order(torch.from_numpy(np.stack(orders)).to(both.x.device))

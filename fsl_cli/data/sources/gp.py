@@ -99,10 +99,8 @@ class ProcessTasks:
         x = (2 * random[3 : 3 + count] - 1) * REACH
         normal = ndtri(random[3 + most + query :][: count + extra].clip(1e-12, 1 - 1e-12))
         places = x if more is None else np.concatenate([x, more])
-        y = (
-            np.linalg.cholesky(self._covariance(places, *self._kernel(random))) @ normal
-        )  # the first do not see the last
-        return n, places, y
+        root = np.linalg.cholesky(self._covariance(places, *self._kernel(random)))
+        return n, places, root @ normal  # the first points do not see the last
 
     def _random(self, batch: Batch, index: int, count: int) -> Uniform:
         return uniform(self.process.name, batch.seed, batch.split, index, count)
