@@ -13,6 +13,11 @@ def way(support: Examples) -> int:
     return int(support.y.max()) + 1
 
 
+def other_way(way: int, found: int) -> str:
+    """What to type where a model has room for `way` classes, and `found` were met."""
+    return f"Type way={way} (fsl predict: a support set of {way} classes), or train with way={found}."
+
+
 def best_of_each_class(scores: Tensor, y: Tensor, way: int) -> Tensor:
     """The largest score among each class's support images: (T, m, n), labels (T, n) -> (T, m, way)."""
     none = scores.new_full((*scores.shape[:2], way), -float("inf"))

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fsl_cli.algorithms import by_class
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.algorithms.sequence.labels import WIDTH, Letters, OneHot, drawn
 from fsl_cli.algorithms.sequence.memory import Memory, Slots
@@ -102,7 +103,7 @@ class MANN(Algorithm):
             demand_way(examples, self.way)
             return OneHot(self.way)
         tasks = [0] * len(examples.y) if index is None else index
-        return drawn(tasks, int(examples.y.max()) + 1, examples.y.device)
+        return drawn(tasks, by_class.way(examples), examples.y.device)
 
     def _run(self, features: Tensor, labels: Tensor) -> tuple[Tensor, _State]:
         """Outputs (T, L, outputs) at each of the features (T, L, d), with the labels one step late; the state then."""

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fsl_cli.algorithms import by_class
 from fsl_cli.algorithms.inner_loop import Loss, Parameters
 from fsl_cli.algorithms.over_tasks import for_each_task, mean_loss
 from fsl_cli.algorithms.protonet import prototypes, usual_temperature
@@ -119,11 +120,11 @@ def demand_way(support: Examples, way: int | None, otherwise: str = "") -> int:
 
     Raises UserError when the head has another number of outputs, `way` (None: any); `otherwise` ends its message.
     """
-    found = 0 if support.y.is_floating_point() else int(support.y.max()) + 1
+    found = 0 if support.y.is_floating_point() else by_class.way(support)
     if found and way not in (None, found):
         raise UserError(
             f"This model's head has {way} outputs, the episodes have {found} classes. "
-            f"Type way={way} (fsl predict: a support set of {way} classes), or train with way={found}.{otherwise}"
+            f"{by_class.other_way(way, found)}{otherwise}"
         )
     return found
 

@@ -30,7 +30,7 @@ class NeuralProcess(Algorithm):
     """Layers of `hidden` units. `path` is the deterministic one: a mean of the points, attention to them, or none.
 
     `latent`: a latent variable, too; in training it is drawn from what the queries say of it, in evaluation it is the
-    mean of what the support set says (equation 9 of the second paper, and its code's loss). At least one of both paths.
+    mean of what the support set says (the second paper's conditional prior, and its code's loss). One path at least.
     In classification, where the first paper alone goes, the means of the classes' features stand side by side, and the
     decoder tells which of them a query's is like; `regression` is for fsl to say.
     """

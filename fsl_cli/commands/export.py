@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fsl_cli.errors import UserError
 from fsl_cli.settings.registry import names
-from fsl_cli.settings.words import chosen_words, one_of, settings
+from fsl_cli.settings.words import chosen_words, demand_no_choice, one_of, settings
 
 if TYPE_CHECKING:
     from fsl_cli.use.export_check import Difference
@@ -98,8 +98,7 @@ def _demand_sense(typed: dict[str, str], chosen: Sequence[str], known: bool) -> 
     """Where the file goes. Raises UserError for words that do not go together."""
     if not typed["run"] and not typed["support"]:
         raise UserError("Which run? Type fsl export run=FOLDER (every fsl train prints its folder), or support=FOLDER.")
-    if typed["run"] and chosen:
-        raise UserError(f"run={typed['run']} has a head and a backbone of its own: leave out {' '.join(chosen)}.")
+    demand_no_choice(typed["run"], chosen)
     one_of("format", typed["format"], list(ENDINGS))
     one_of("precision", typed["precision"], PRECISIONS)
     one_of("on_error", typed["on_error"], ("stop", "skip"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from fsl_cli.errors import UserError
 from fsl_cli.settings.registry import names
-from fsl_cli.settings.words import chosen_words, one_of, settings, yes_or_no
+from fsl_cli.settings.words import chosen_words, demand_no_choice, one_of, settings, yes_or_no
 from fsl_cli.text import command
 
 if TYPE_CHECKING:
@@ -137,8 +137,7 @@ def _calibration_line(found: Predictions, untrained: bool) -> str:
 
 def _demand_enough(typed: dict[str, str], chosen: Sequence[str]) -> None:
     """Raises UserError where it is not said what to learn from, or what to do."""
-    if typed["run"] and chosen:
-        raise UserError(f"run={typed['run']} has a head and a backbone of its own: leave out {' '.join(chosen)}.")
+    demand_no_choice(typed["run"], chosen)
     if not typed["run"] and not typed["support"]:
         raise UserError("fsl predict needs known pictures: type support=FOLDER, with a folder for each class.")
     if not any(typed[key] for key in ("query", "save", "add", "correct")):

@@ -28,6 +28,12 @@ def split_word(word: str, example: str = "way=20") -> tuple[str, str]:
     return key, value
 
 
+def demand_no_choice(run: str, chosen: Sequence[str]) -> None:
+    """Raises UserError where parts are chosen for a run, which has its own."""
+    if run and chosen:
+        raise UserError(f"run={run} has a head and a backbone of its own: leave out {' '.join(chosen)}.")
+
+
 def chosen_words(words: Sequence[str], groups: Sequence[str]) -> tuple[list[str], list[str]]:
     """Those words that choose something of these groups, such as backbone=timm and backbone.name=…, and the others."""
     chosen = [word for word in words if word.partition("=")[0].partition(".")[0] in groups and "=" in word]

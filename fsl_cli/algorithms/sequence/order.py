@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fsl_cli.algorithms import by_class
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Episodes, Examples
 from fsl_cli.errors import UserError
@@ -32,11 +33,10 @@ def demand_way(support: Examples, way: int) -> None:
     """Raises UserError when a classification has another number of classes than the labels that are read have room."""
     if support.y.is_floating_point():
         return
-    found = int(support.y.max()) + 1
+    found = by_class.way(support)
     if found != way:
         raise UserError(
-            f"This model reads labels of {way} classes, and the episodes have {found}. Type way={way} (fsl predict: a "
-            f"support set of {way} classes), or train with way={found}."
+            f"This model reads labels of {way} classes, and the episodes have {found}. {by_class.other_way(way, found)}"
         )
 
 
