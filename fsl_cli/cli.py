@@ -13,8 +13,7 @@ from typing import Any
 
 from fsl_cli import __version__
 from fsl_cli.data.progress import show_with
-from fsl_cli.errors import Interrupted, UserError
-from fsl_cli.text import lines
+from fsl_cli.errors import Interrupted, UserError, lines
 
 VERBS = {
     "train": "meta-train an algorithm, validate, and test it once; -m sweeps, resume=DIR goes on",

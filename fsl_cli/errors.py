@@ -1,4 +1,16 @@
-"""What the user did wrong, as opposed to what we did wrong."""
+"""What the user did wrong, as opposed to what we did wrong, and how to put it: what was found, what to type instead.
+
+Names that somebody else chose are made safe for one line of text here; those who write Markdown, HTML or a CSV go on
+from there.
+"""
+
+from __future__ import annotations
+
+import shlex
+import unicodedata
+from typing import Any
+
+KEPT = "\u200c\u200d\u00ad"  # joiners, which scripts and emoji are spelled with, and soft hyphens
 
 
 class UserError(Exception):
@@ -21,3 +33,42 @@ class Interrupted(KeyboardInterrupt):
 
 class Diverged(UserError):
     """Training met a loss or a meta-gradient that is no finite number; the run's folder is kept."""
+
+
+def shown(text: str) -> str:
+    """One line as it is: what moves the cursor, turns the direction of writing or cannot be seen stands as its code.
+
+    Bytes of a file's name that are no text stand as <0xFF>, other characters as <U+202E>.
+    """
+    return "".join(_code(letter) if _hidden(letter) else letter for letter in text)
+
+
+def lines(text: str) -> str:
+    """The same for text of several lines, which stay lines."""
+    return "\n".join(map(shown, text.split("\n")))
+
+
+def _hidden(letter: str) -> bool:
+    return unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") and letter not in KEPT
+
+
+def _code(letter: str) -> str:
+    number = ord(letter)
+    return f"<0x{number - 0xDC00:02X}>" if 0xDC80 <= number <= 0xDCFF else f"<U+{number:04X}>"
+
+
+def setting(key: str, value: Any) -> str:
+    """A setting as one types it: way=[5,20], download=true, root=null."""
+    return f"{key}={typed(value)}"
+
+
+def typed(value: Any) -> str:
+    """A value as one types it."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(typed, value))}]"
+    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+
+
+def command(*words: object) -> str:
+    """A command line that is shown and can be pasted: what a shell would take apart stands in quotes."""
+    return shlex.join(map(str, words))

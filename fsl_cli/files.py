@@ -18,8 +18,7 @@ from uuid import uuid4
 
 import yaml
 
-from fsl_cli.errors import UserError
-from fsl_cli.text import csv_cell
+from fsl_cli.errors import UserError, shown
 
 LARGEST = 64 * 1024 * 1024  # bytes of a text that is read whole
 LARGEST_YAML = 1024 * 1024  # which takes a thousand times as long to read
@@ -30,6 +29,8 @@ REFUSED = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES),
     *(errno.EPERM, errno.ENOTDIR, errno.EFBIG, errno.EIO),
 )
+
+FORMULA = tuple("=+-@\t\r＝＋－＠")  # a cell that begins so is computed by spreadsheets
 
 TABLES = {".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet"}
 ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz"}
@@ -170,6 +171,22 @@ def write_table(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]
     """A CSV file, whole or not at all; whoever chose its words, a spreadsheet shows them as they are."""
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([csv_cell(cell) for cell in row] for row in (header, *rows))
+
+
+def csv_cell(value: object) -> object:
+    """A cell: text is one line, and never a formula (an apostrophe before it tells spreadsheets that it is text)."""
+    if not isinstance(value, str):
+        return value
+    plain = shown(value)
+    return f"'{plain}" if value.startswith(FORMULA) and not _number(value) else plain
+
+
+def _number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return text.isascii() and text == text.strip()
 
 
 @contextmanager

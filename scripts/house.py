@@ -16,7 +16,7 @@ import networkx
 PACKAGE = Path(__file__).resolve().parents[1] / "fsl_cli"
 
 FLOORS = (  # from the ground up; a room imports from the floors below it, and within itself
-    {"episodes", "errors", "ranges", "stats", "text"},
+    {"episodes", "errors", "ranges", "stats"},
     {"files"},
     {"backbones", "data"},
     {"algorithms", "settings"},

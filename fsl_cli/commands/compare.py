@@ -27,9 +27,9 @@ by Student's t; with several seeds a side it is over seeds and episodes. Wilcoxo
 
 def main(words: Sequence[str]) -> None:
     """Run the command line after `fsl compare`. Raises UserError when the two cannot be compared."""
+    from fsl_cli.errors import shown
     from fsl_cli.report.comparison import lines
     from fsl_cli.report.sides import Side, difference, sides
-    from fsl_cli.text import shown
 
     a, b = sides([word for word in words if word != "--json"])
     found = difference(a, b)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fsl_cli.errors import UserError
+from fsl_cli.errors import UserError, command
 from fsl_cli.settings.registry import take_user_dir
 from fsl_cli.settings.words import split_word
 
@@ -29,7 +29,6 @@ def main(words: Sequence[str]) -> None:
     """Run the command line after `fsl config`. Raises UserError for settings that do not compose."""
     from fsl_cli.files import write_text, writing
     from fsl_cli.settings.write_own import own_yaml
-    from fsl_cli.text import command
 
     user_dir, rest = take_user_dir(words)
     to = next((Path(split_word(word)[1]).expanduser() for word in rest if word.startswith("to=")), None)

@@ -10,11 +10,10 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from fsl_cli.errors import UserError
+from fsl_cli.errors import UserError, command, shown
 from fsl_cli.settings.hints import did_you_mean
 from fsl_cli.settings.registry import choices, take_user_dir
 from fsl_cli.settings.schema import Part
-from fsl_cli.text import command
 
 HELP = """What data sets there are and what is in them; NAME is one that fsl data ls shows.
 
@@ -109,7 +108,6 @@ def _prepare(words: Sequence[str], user_dir: str | None) -> None:
 def _info(words: Sequence[str], user_dir: str | None) -> None:
     from fsl_cli.data.inspection import summary
     from fsl_cli.pictures.data_lines import info_lines
-    from fsl_cli.text import shown
 
     as_json = "--json" in words
     part = _part([word for word in words if word != "--json"], user_dir)

@@ -9,10 +9,9 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fsl_cli.errors import UserError
+from fsl_cli.errors import UserError, command, shown
 from fsl_cli.settings.registry import names
 from fsl_cli.settings.words import chosen_words, demand_no_choice, one_of, settings, yes_or_no
-from fsl_cli.text import command
 
 if TYPE_CHECKING:
     from fsl_cli.use.predictions import Predictions
@@ -150,7 +149,6 @@ def _show(found: Predictions, files: Sequence[Path], untrained: bool) -> None:
     from rich.text import Text
 
     from fsl_cli.pictures.console import console
-    from fsl_cli.text import shown
     from fsl_cli.use.predictions import accuracy_line, per_class, unknown_line
 
     first = found.doubtful_first()[:LISTED]

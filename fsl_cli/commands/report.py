@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from fsl_cli.errors import UserError
+from fsl_cli.errors import UserError, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -187,7 +187,6 @@ def _write(to: Path, text: str) -> None:
 
 def _print(found: list[Section], one: Matrix | None, gathered: Gathered) -> None:
     from fsl_cli.pictures.console import console
-    from fsl_cli.text import shown
 
     screen = console()
     _tables(screen, found, one)
@@ -214,7 +213,6 @@ def _tables(console: Console, found: list[Section], one: Matrix | None) -> None:
 
     from fsl_cli.report import matrix_formats
     from fsl_cli.report.formats import EXPLAINED, EXPLAINED_BELIEF, THEIRS, Notes, belief, table
-    from fsl_cli.text import shown
 
     def plain(text: str) -> str:
         return escape(shown(text))

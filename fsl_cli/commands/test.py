@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fsl_cli.errors import UserError
+from fsl_cli.errors import UserError, command
 from fsl_cli.settings.compose import compose
 from fsl_cli.settings.hints import did_you_mean
 from fsl_cli.settings.registry import take_user_dir
 from fsl_cli.settings.words import split_word, yes_or_no
-from fsl_cli.text import command
 
 if TYPE_CHECKING:
     from fsl_cli.experiment.assemble import Experiment

@@ -7,9 +7,8 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from fsl_cli.errors import UserError
+from fsl_cli.errors import UserError, command
 from fsl_cli.settings.registry import names, take_user_dir
-from fsl_cli.text import command
 
 HELP = """Meta-train an algorithm, keep the best checkpoint by validation, and test it once.
 

@@ -10,8 +10,7 @@ from typing import NamedTuple
 from fsl_cli.data.formats import ENDINGS, ending
 from fsl_cli.data.names import part_of
 from fsl_cli.data.tables import SAMPLE, Table
-from fsl_cli.errors import UserError
-from fsl_cli.text import command
+from fsl_cli.errors import UserError, command
 
 FILE = (  # in the order in which they are preferred; letters and digits only, in lower case
     "file", "filename", "filenames", "filepath", "path", "relpath", "relativepath", "imagepath", "imgpath", "imagefile",

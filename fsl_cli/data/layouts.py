@@ -18,8 +18,7 @@ from fsl_cli.data.names import WEAK, part_of
 from fsl_cli.data.places import Folder, Place
 from fsl_cli.data.store import SPLITS
 from fsl_cli.data.tables import ENDINGS
-from fsl_cli.errors import UserError
-from fsl_cli.text import command
+from fsl_cli.errors import UserError, command
 
 LAYOUT = (
     "It needs a folder per class, such as ROOT/cat/1.jpg, or class folders inside ROOT/train and ROOT/test, "

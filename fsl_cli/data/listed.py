@@ -14,8 +14,7 @@ from fsl_cli.data.places import Picture, Place
 from fsl_cli.data.store import SPLITS
 from fsl_cli.data.tables import ENDINGS as TABLES
 from fsl_cli.data.tables import SAMPLE, is_too_large, read_table
-from fsl_cli.errors import UserError
-from fsl_cli.text import command
+from fsl_cli.errors import UserError, command
 
 DEEP = 50  # tables deeper in a place that are looked into
 Groups = dict[str, dict[str, list[Picture]]]  # split ("" if there is none) -> class -> its images

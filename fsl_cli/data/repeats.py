@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fsl_cli.data.decode import File
 from fsl_cli.data.store import SPLITS, DataSet
-from fsl_cli.text import shown
+from fsl_cli.errors import shown
 
 Places = list[tuple[str, str]]  # class and picture
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fsl_cli.data.feasible import shape_problems
 from fsl_cli.data.sampler import Shape
 from fsl_cli.data.store import DataSet
+from fsl_cli.errors import command
 from fsl_cli.experiment.assemble import Data
 from fsl_cli.pictures.console import boxed, tell
 from fsl_cli.runs.result_lines import (
@@ -18,7 +19,6 @@ from fsl_cli.runs.result_lines import (
 )
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.schema import Settings
-from fsl_cli.text import command
 
 
 def last_screen(run: Run, settings: Settings, data: Data) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import re
 from typing import Any
 
-from fsl_cli.errors import UserError
+from fsl_cli.errors import UserError, command
 from fsl_cli.runs.run import Run
 from fsl_cli.runs.trust import trusted
 from fsl_cli.runs.wording import task_name
@@ -18,7 +18,6 @@ from fsl_cli.settings.hints import did_you_mean
 from fsl_cli.settings.registry import names
 from fsl_cli.settings.schema import Settings
 from fsl_cli.settings.words import typed_value
-from fsl_cli.text import command
 
 # the settings at the root that a test depends on
 OF_A_TEST = ("way", "shot", "query", "episodes", "classes", "norm", "calibrate")

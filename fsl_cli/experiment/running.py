@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from fsl_cli.errors import Diverged, UserError
+from fsl_cli.errors import Diverged, UserError, command
 from fsl_cli.experiment.finalize import finalize, seconds
 from fsl_cli.files import disk, write_json, write_text
 from fsl_cli.runs.folder import new_folder
@@ -21,7 +21,6 @@ from fsl_cli.settings.compose import Config, compose
 from fsl_cli.settings.own_pictures import fit_to_pictures
 from fsl_cli.settings.registry import own_folder
 from fsl_cli.settings.schema import part
-from fsl_cli.text import command
 
 if TYPE_CHECKING:
     from fsl_cli.experiment.assemble import Experiment

@@ -15,9 +15,8 @@ import pytorch_lightning as lightning
 from lightning_fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 from pytorch_lightning.strategies import DDPStrategy
 
-from fsl_cli.errors import UserError
+from fsl_cli.errors import UserError, command
 from fsl_cli.runs.run import Run
-from fsl_cli.text import command
 
 PATIENCE = timedelta(minutes=30)  # for the others to come, and for one that computes alone
 GRACE = 20.0  # seconds for the first process to notice by itself that another has ended

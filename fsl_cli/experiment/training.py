@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import EarlyStopping
 
 from fsl_cli.data.store import cache_folder
 from fsl_cli.data.tasks import ImageTasks
-from fsl_cli.errors import Diverged, Interrupted
+from fsl_cli.errors import Diverged, Interrupted, command
 from fsl_cli.experiment.allocator import keep_memory
 from fsl_cli.experiment.assemble import Experiment
 from fsl_cli.experiment.beginning import Beginning
@@ -39,7 +39,6 @@ from fsl_cli.runs.checkpoints import load_weights, write_weights
 from fsl_cli.runs.records import Training
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.schema import Settings
-from fsl_cli.text import command
 
 
 def train(

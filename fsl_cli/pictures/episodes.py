@@ -12,10 +12,9 @@ import numpy as np
 from fsl_cli.data.sampler import Episode, Shape
 from fsl_cli.data.store import SPLITS, DataSet
 from fsl_cli.data.tasks import sampler
-from fsl_cli.errors import UserError
+from fsl_cli.errors import UserError, shown
 from fsl_cli.files import writing
 from fsl_cli.pictures import lettering
-from fsl_cli.text import shown
 
 CELL = 0.9  # inches, an image and the gap beside it
 GAP = 0.1  # of an image

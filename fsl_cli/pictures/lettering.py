@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fsl_cli.text import lines, shown
+from fsl_cli.errors import lines, shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

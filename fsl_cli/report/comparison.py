@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fsl_cli.errors import command
 from fsl_cli.report.sides import Side
 from fsl_cli.runs.records import UNFINISHED
 from fsl_cli.runs.wording import score_text
 from fsl_cli.stats import LEVEL, POWER, Difference, both_interval
-from fsl_cli.text import command
 
 LISTED = 6  # commands that are written out
 

@@ -10,11 +10,10 @@ from io import BytesIO
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from fsl_cli.errors import UserError
+from fsl_cli.errors import UserError, command
 from fsl_cli.report.page import Looked, Picture
 from fsl_cli.runs.records import Result
 from fsl_cli.settings.schema import Part, part
-from fsl_cli.text import command
 
 if TYPE_CHECKING:
     from fsl_cli.data.store import DataSet

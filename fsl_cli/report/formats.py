@@ -8,7 +8,9 @@ import math
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
-from fsl_cli import text
+from fsl_cli.errors import shown
+from fsl_cli.files import csv_cell
+from fsl_cli.report import markup
 from fsl_cli.report.rows import Row, Section
 from fsl_cli.runs.published import Published, backbone_name
 
@@ -84,11 +86,11 @@ def number(value: float, accuracy: bool) -> str:
 def markdown(sections: Sequence[Section]) -> str:
     notes, blocks = Notes(), []
     for section in sections:
-        first, *rows = table(section, notes, lambda best: f"**{best}**", text.markdown)
+        first, *rows = table(section, notes, lambda best: f"**{best}**", markup.markdown)
         rule = ["---", *["---:"] * (len(first) - 1)]
         drawn = "\n".join(f"| {' | '.join(line)} |" for line in (first, rule, *rows))
-        blocks.append(f"## {text.markdown(section.title)}\n\n{text.markdown(section.protocol)}\n\n{drawn}")
-    remarks = [f"[{i}] {text.markdown(line)}" for i, line in enumerate(notes.lines, 1)]
+        blocks.append(f"## {markup.markdown(section.title)}\n\n{markup.markdown(section.protocol)}\n\n{drawn}")
+    remarks = [f"[{i}] {markup.markdown(line)}" for i, line in enumerate(notes.lines, 1)]
     return "\n\n".join([*blocks, explained(sections), *([THEIRS, *remarks] if remarks else [])]) + "\n"
 
 
@@ -98,14 +100,14 @@ def latex(sections: Sequence[Section]) -> str:
     for section in sections:
         first, *rows = (
             " & ".join(cells) + r" \\"
-            for cells in table(section, notes, lambda best: rf"\textbf{{{best}}}", text.latex)
+            for cells in table(section, notes, lambda best: rf"\textbf{{{best}}}", markup.latex)
         )
         blocks.append(
             "\n".join(
                 [
                     r"\begin{table}",
                     r"\centering",
-                    rf"\caption{{{text.latex(section.title)}. {text.latex(section.protocol)}.}}",
+                    rf"\caption{{{markup.latex(section.title)}. {markup.latex(section.protocol)}.}}",
                     rf"\begin{{tabular}}{{l{'r' * first.count(' & ')}}}",
                     r"\toprule",
                     first,
@@ -117,7 +119,7 @@ def latex(sections: Sequence[Section]) -> str:
                 ]
             )
         )
-    remarks = [f"[{i}] {text.shown(line)}" for i, line in enumerate(notes.lines, 1)]
+    remarks = [f"[{i}] {shown(line)}" for i, line in enumerate(notes.lines, 1)]
     comments = ["needs \\usepackage{booktabs}", explained(sections), *([THEIRS, *remarks] if remarks else [])]
     return "\n".join(f"% {line}" for line in comments) + "\n" + "\n\n".join(blocks) + "\n"
 
@@ -163,7 +165,7 @@ def as_csv(sections: Sequence[Section]) -> str:
         for row in section.rows:
             result, behind, paper = row.result, row.behind, row.published
             writer.writerow(
-                text.csv_cell(cell)
+                csv_cell(cell)
                 for cell in [
                     *(getattr(result, name) for name in COLUMNS), result.image.channels, result.image.size,
                     row.name, backbone_name(row.settings, row.result),

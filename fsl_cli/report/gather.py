@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fsl_cli.errors import UserError
+from fsl_cli.errors import UserError, command
 from fsl_cli.report.outcome import Outcome, read
 from fsl_cli.report.protocol import protocol
 from fsl_cli.runs.jobs import IRRELEVANT, flat
 from fsl_cli.settings.schema import Settings
-from fsl_cli.text import command
 
 SHOWN = 5  # problems in one message
 # settings that say where and when a run ran or what a test asked for, not what was learned

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from fsl_cli.errors import UserError
+from fsl_cli.errors import UserError, typed
 from fsl_cli.report.protocol import COLUMN, protocol
 from fsl_cli.report.rows import NAMED, Row, Section, differences
 from fsl_cli.runs.published import backbone_name
-from fsl_cli.text import typed
 
 ROWS, COLUMNS = ("algo",), ("data", "way", "shot")  # where nothing else is typed
 AROUND = ("images", "split_hash", "episode_seed", "channels")  # of a protocol: follow from the rest, or are no word

@@ -7,7 +7,9 @@ import io
 from collections.abc import Callable
 from itertools import groupby
 
-from fsl_cli import text
+from fsl_cli.errors import shown
+from fsl_cli.files import csv_cell
+from fsl_cli.report import markup
 from fsl_cli.report.formats import EXPLAINED, number
 from fsl_cli.report.matrix import Matrix
 from fsl_cli.report.rows import Row
@@ -65,31 +67,32 @@ def heads(found: Matrix) -> list[str]:
 def markdown(found: Matrix) -> str:
     first = ["method", *(["norm"] if several_norms(found) else []), *heads(found)]
     rule = ["---", *["---:"] * (len(first) - 1)]
-    lines = [[text.markdown(word) for word in first], rule, *cells(found, lambda best: f"**{best}**", text.markdown)]
+    lines = [
+        [markup.markdown(word) for word in first],
+        rule,
+        *cells(found, lambda best: f"**{best}**", markup.markdown),
+    ]
     drawn = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     protocols = "\n".join(
-        f"- {text.markdown(head)}: {text.markdown(s.protocol)}"
+        f"- {markup.markdown(head)}: {markup.markdown(s.protocol)}"
         for head, s in zip(heads(found), found.sections, strict=True)
     )
-    return f"{drawn}\n\n{text.markdown(caption(found))}.\n\n{protocols}\n\n{EXPLAINED}\n"
+    return f"{drawn}\n\n{markup.markdown(caption(found))}.\n\n{protocols}\n\n{EXPLAINED}\n"
 
 
 def latex(found: Matrix) -> str:
     r"""One float; needs \usepackage{booktabs}."""
     before = ["method", *(["norm"] if several_norms(found) else [])]
     rows = [
-        " & ".join(line) + r" \\" for line in cells(found, lambda best: rf"\textbf{{{best}}}", text.latex, r" $\pm$ ")
+        " & ".join(line) + r" \\" for line in cells(found, lambda best: rf"\textbf{{{best}}}", markup.latex, r" $\pm$ ")
     ]
     lines = [
         "% needs \\usepackage{booktabs}",
-        *(
-            f"% {text.shown(head)}: {text.shown(s.protocol)}"
-            for head, s in zip(heads(found), found.sections, strict=True)
-        ),
+        *(f"% {shown(head)}: {shown(s.protocol)}" for head, s in zip(heads(found), found.sections, strict=True)),
         f"% {EXPLAINED}",
         r"\begin{table*}" if len(found.heads) > 4 else r"\begin{table}",
         r"\centering",
-        rf"\caption{{{text.latex(caption(found))}.}}",
+        rf"\caption{{{markup.latex(caption(found))}.}}",
         rf"\begin{{tabular}}{{{'l' * len(before)}{'r' * len(found.heads)}}}",
         r"\toprule",
         *_latex_heads(found, before),
@@ -105,18 +108,18 @@ def latex(found: Matrix) -> str:
 def _latex_heads(found: Matrix, before: list[str]) -> list[str]:
     """The data sets above what is theirs, with a rule below each; one line where there is no second."""
     if not all(all(head) for head in found.heads):
-        return [" & ".join([*before, *map(text.latex, heads(found))]) + r" \\"]
+        return [" & ".join([*before, *map(markup.latex, heads(found))]) + r" \\"]
     spans, rules, at = [], [], len(before) + 1
     for data, group in groupby(found.heads, key=lambda head: head[0]):
         width = len(list(group))
-        spans.append(rf"\multicolumn{{{width}}}{{c}}{{{text.latex(data)}}}")
+        spans.append(rf"\multicolumn{{{width}}}{{c}}{{{markup.latex(data)}}}")
         rules.append(rf"\cmidrule(lr){{{at}-{at + width - 1}}}")
         at += width
     above = " & ".join([*[""] * len(before), *spans])
     return [
         above + r" \\",
         " ".join(rules),
-        " & ".join([*before, *(text.latex(rest) for _, rest in found.heads)]) + r" \\",
+        " & ".join([*before, *(markup.latex(rest) for _, rest in found.heads)]) + r" \\",
     ]
 
 
@@ -126,7 +129,7 @@ def as_csv(found: Matrix) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
         map(
-            text.csv_cell,
+            csv_cell,
             ["method", "norm", *(f"{h}{of}" for h in heads(found) for of in ("", " ±", " seeds", " best"))],
         )
     )
@@ -136,5 +139,5 @@ def as_csv(found: Matrix) -> str:
             for row in line.cells
             for cell in ([row.mean, row.interval, len(row.tests), row.best] if row else ["", "", "", ""])
         ]
-        writer.writerow(map(text.csv_cell, [line.name, line.norms, *own]))
+        writer.writerow(map(csv_cell, [line.name, line.norms, *own]))
     return out.getvalue()

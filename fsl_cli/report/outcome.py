@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from fsl_cli.errors import UserError
+from fsl_cli.errors import UserError, command
 from fsl_cli.files import read_rows
 from fsl_cli.runs import records
 from fsl_cli.runs.records import Result
 from fsl_cli.runs.run import Run
-from fsl_cli.text import command
 
 
 class Outcome(NamedTuple):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from fsl_cli import __version__
+from fsl_cli.errors import shown, typed
 from fsl_cli.report.charts import Chart, Names, by_axis, learning_curves, method_names, trained
 from fsl_cli.report.classes import by_class
 from fsl_cli.report.formats import EXPLAINED, THEIRS, number
@@ -17,7 +18,6 @@ from fsl_cli.report.matrix import Matrix, matrix
 from fsl_cli.report.matrix_formats import caption, cells, several_norms
 from fsl_cli.report.rows import Row, Section, differences
 from fsl_cli.runs.published import MARKS, backbone_name, published
-from fsl_cli.text import shown, typed
 
 PLACES = ("fsl", "commit", "python", "torch", "pytorch-lightning", "platform", "gpus", "threads")
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fsl_cli.errors import UserError
+from fsl_cli.errors import UserError, command, setting, typed
 from fsl_cli.report.outcome import Outcome
 from fsl_cli.runs.jobs import IRRELEVANT, flat
 from fsl_cli.runs.records import Result
-from fsl_cli.text import command, setting, typed
 
 # what decides which images an episode consists of, and what is measured
 EPISODES = (

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from fsl_cli.errors import typed
 from fsl_cli.report.gather import Reported, identity
 from fsl_cli.report.protocol import protocol
 from fsl_cli.runs.published import Published, beside
@@ -14,7 +15,6 @@ from fsl_cli.runs.records import Result
 from fsl_cli.runs.result_lines import episodes_line, weights_words
 from fsl_cli.runs.wording import task_words
 from fsl_cli.stats import Difference, both_interval, compare, mean_interval, seeds_interval
-from fsl_cli.text import typed
 
 NAMED = 4  # settings in a row's name at most
 

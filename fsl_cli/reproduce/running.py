@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fsl_cli.errors import UserError
+from fsl_cli.errors import UserError, command
 from fsl_cli.experiment.again import another_test
 from fsl_cli.experiment.running import resume, start
 from fsl_cli.reproduce.recorded import Entry, entry, record
@@ -17,7 +17,6 @@ from fsl_cli.settings.binding import demand_fit
 from fsl_cli.settings.compose import compose
 from fsl_cli.settings.schema import Settings
 from fsl_cli.settings.words import split_word
-from fsl_cli.text import command
 
 
 def demand_rows(wanted: Sequence[Row], typed: Sequence[str]) -> None:

@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from fsl_cli.errors import command
 from fsl_cli.files import write_text
 from fsl_cli.reproduce.recorded import Entry
 from fsl_cli.reproduce.rows import Row, RowTest
 from fsl_cli.runs.published import Published
-from fsl_cli.text import command
 
 HEADER = ("row", "test", "paper (%)", "ours (%)", "", "trained")
 PAGES = {"docs/measured.md": True, "README.md": False}  # below the repository; whether rows stand there that are open

@@ -15,12 +15,11 @@ import yaml
 from filelock import FileLock, Timeout
 
 from fsl_cli import __version__
-from fsl_cli.errors import UserError
+from fsl_cli.errors import UserError, command
 from fsl_cli.files import first_process, read_json, read_yaml, write_json, write_text
 from fsl_cli.runs.records import Calibration, Record, Result, Training, read, write
 from fsl_cli.settings.earlier import upgraded
 from fsl_cli.settings.schema import Settings, root_problems, shape_problems, typed
-from fsl_cli.text import command
 
 
 class Run:

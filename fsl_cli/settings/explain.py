@@ -8,14 +8,13 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from fsl_cli.errors import UserError
+from fsl_cli.errors import UserError, command
 from fsl_cli.settings import neighbours
 from fsl_cli.settings.hints import did_you_mean, nearest
 from fsl_cli.settings.hydra_conf import composed, hydra_words
 from fsl_cli.settings.own_file import take_files
 from fsl_cli.settings.registry import choices, config_folders, dotted_keys, groups, names
 from fsl_cli.settings.typed import for_hydra, is_text
-from fsl_cli.text import command
 
 KEY = re.compile(r"([+~]{0,2})([\w./@-]+)=?(.*)", re.DOTALL)
 

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 
-from fsl_cli.errors import UserError
+from fsl_cli.errors import UserError, command
 from fsl_cli.files import read_yaml
-from fsl_cli.text import command
 
 SCHEME = "fsl-file"  # hydra_plugins/fsl_own_file.py reads what it names
 KEPT_OUT = ("hydra", "trust")  # a file from elsewhere may say neither where Hydra works nor whose code may run

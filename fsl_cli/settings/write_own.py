@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from fsl_cli.errors import command
 from fsl_cli.settings.compose import compose, config_files, provenance
 from fsl_cli.settings.hydra_conf import composed, hydra_words
 from fsl_cli.settings.own_file import KEPT_OUT
 from fsl_cli.settings.schema import NAMES, meaning
-from fsl_cli.text import command
 
 LINE = re.compile(r"( *)([\w.]+):(.*?)(?:  # (.*))?$")
 APART = ("experiment", "recipe")  # groups whose settings are written out

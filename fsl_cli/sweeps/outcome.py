@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from fsl_cli.errors import command
 from fsl_cli.files import read_rows
 from fsl_cli.pictures.console import tell
 from fsl_cli.pictures.sweep_screen import Row, show_table
@@ -13,7 +14,6 @@ from fsl_cli.runs.jobs import Job
 from fsl_cli.runs.result_lines import best_line
 from fsl_cli.runs.run import Run
 from fsl_cli.runs.wording import score_text
-from fsl_cli.text import command
 
 
 def rows(jobs: Sequence[Job]) -> list[Row]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from fsl_cli.errors import UserError
+from fsl_cli.errors import UserError, command
 from fsl_cli.experiment.callbacks import Report
-from fsl_cli.text import command
 
 if TYPE_CHECKING:
     import optuna

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from fsl_cli.errors import UserError
+from fsl_cli.errors import UserError, command
 from fsl_cli.runs.run import Run
-from fsl_cli.text import command
 
 if TYPE_CHECKING:
     from fsl_cli.experiment.assemble import Experiment

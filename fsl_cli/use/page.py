@@ -6,12 +6,13 @@ import base64
 import math
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from html import escape
 from io import BytesIO
 from pathlib import Path
 
 from fsl_cli.data.decode import WORKERS, File
 from fsl_cli.data.places import disk_file
-from fsl_cli.text import html
+from fsl_cli.errors import shown
 from fsl_cli.use.predictions import Prediction, Predictions, accuracy_line, unknown_line
 
 PICTURED = 2000  # pictures on a page at most
@@ -73,7 +74,7 @@ def page(found: Predictions, matrix: Path | None) -> str:
     states = [_states(found, row) for row in rows]
     unknown = f", {sum(row.is_unknown for row in found.rows):,} of them unknown" if found.rate is not None else ""
     part = f" The {len(rows):,} most doubtful are shown." if len(rows) < len(found.rows) else ""
-    lines = "".join(f"<p><b>{html(line)}</b></p>" for line in (unknown_line(found), accuracy_line(found)) if line)
+    lines = "".join(f"<p><b>{_html(line)}</b></p>" for line in (unknown_line(found), accuracy_line(found)) if line)
     if matrix:
         picture = f'<img alt="confusion matrix" src="{_uri("png", matrix.read_bytes())}">'
         lines += f"<details><summary>Confusion matrix</summary>{picture}</details>"
@@ -81,7 +82,7 @@ def page(found: Predictions, matrix: Path | None) -> str:
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Predictions</title><style>{STYLE}{"".join(map(_rule, STATES))}</style>
 <h1>{len(found.rows):,} pictures{unknown}</h1>
-<p>{html(found.algorithm)}, <b>{html(found.run)}</b>: {len(found.support):,} support pictures of
+<p>{_html(found.algorithm)}, <b>{_html(found.run)}</b>: {len(found.support):,} support pictures of
 {len(found.classes):,} classes. The most doubtful come first.{part} Bars are of a logarithmic scale, from 0.1% at the
 left over 1% and 10% to all.</p>
 {lines}
@@ -118,13 +119,13 @@ def _card(found: Predictions, row: Prediction, states: Iterable[str]) -> str:
     if row.is_unknown:
         bars = f"{_bar(found.no_class, row.unknown or 0)}{bars}"
     why = f'<div class="why">{found.why(row)}</div>' if found.why(row) else ""
-    truth = "" if not row.told else "is of no class" if row.true is None else f"is <b>{html(row.true)}</b>"
+    truth = "" if not row.told else "is of no class" if row.true is None else f"is <b>{_html(row.true)}</b>"
     truth = f'<div class="truth">{truth}</div>' if truth and row.true != found.answer(row) else ""
     near = _near(found, row.nearest, "nearest of all")
     near = near if row.own == row.nearest else _near(found, row.own, "nearest of its class") + near
     return (
         f'<div class="card {" ".join(states)}"><img loading="lazy" alt="" src="{found.thumbnails[row.file]}">'
-        f'<div class="say"><div class="file">{html(row.file)}</div>{bars}{why}{truth}{near}</div></div>\n'
+        f'<div class="say"><div class="file">{_html(row.file)}</div>{bars}{why}{truth}{near}</div></div>\n'
     )
 
 
@@ -132,15 +133,19 @@ def _bar(name: str, share: float) -> str:
     """A class and its probability, at the length of the probability's logarithm."""
     width = max(0.0, 1 + math.log10(share) / DECADES) if share > 0 else 0.0
     percent = "under 0.1%" if share < 0.001 else f"{share:.1%}"
-    return f'<div class="bar"><i style="width:{width:.1%}"></i><span><b>{html(name)}</b>{percent}</span></div>'
+    return f'<div class="bar"><i style="width:{width:.1%}"></i><span><b>{_html(name)}</b>{percent}</span></div>'
 
 
 def _near(found: Predictions, file: str, what: str) -> str:
     """A support picture, and of which class it is."""
-    name = html(found.classes[found.support[file]])
+    name = _html(found.classes[found.support[file]])
     picture = f'<img loading="lazy" alt="" src="{found.thumbnails[file]}">'
-    return f'<div class="near" title="{html(file)}">{picture}<span>{what}: <b>{name}</b></span></div>'
+    return f'<div class="near" title="{_html(file)}">{picture}<span>{what}: <b>{name}</b></span></div>'
 
 
 def _uri(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _html(text: str) -> str:
+    return escape(shown(text))

@@ -65,7 +65,7 @@ def _shown_rate(rate: float | None, classify: FewShotClassifier) -> float | None
 
 def _tell_copies(support: Support, digests: dict[str, str]) -> None:
     """Say which new pictures, by name and content, are of the support set, whatever they are called."""
-    from fsl_cli.text import shown
+    from fsl_cli.errors import shown
 
     known = dict(zip(support.digests, support.files, strict=True))
     of_support = {name: known[digest] for name, digest in digests.items() if digest in known}

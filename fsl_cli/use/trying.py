@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fsl_cli.errors import UserError
+from fsl_cli.errors import UserError, command
 from fsl_cli.files import make_folder, replacing, write_json
 from fsl_cli.pictures.confused import confused_picture
-from fsl_cli.text import command
 from fsl_cli.use.frozen import described, frozen_predictor
 from fsl_cli.use.heads import Tried, confusions, recommended, try_heads
 from fsl_cli.use.known import read_support

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from fsl_cli.cli import run
-from fsl_cli.errors import UserError
+from fsl_cli.errors import UserError, command
 from fsl_cli.experiment.retest import changed
 from fsl_cli.settings import neighbours
 from fsl_cli.settings.compose import compose
@@ -21,7 +21,6 @@ from fsl_cli.settings.explain import demand_readable
 from fsl_cli.settings.hints import edit_distance, nearest
 from fsl_cli.settings.registry import choices, conf_dir
 from fsl_cli.settings.typed import PATHS, TEXTS, for_hydra
-from fsl_cli.text import command
 
 ODD = [
     "2026",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fsl_cli.text import shown
+from fsl_cli.errors import shown
 from fsl_cli.use.page import page
 from fsl_cli.use.predictions import Prediction, Predictions
 

@@ -19,10 +19,9 @@ from fsl_cli.data.left_out import some
 from fsl_cli.data.listed import Chosen, Groups
 from fsl_cli.data.photos import photo
 from fsl_cli.data.store import DataSet, Images, cache_folder, open_store
-from fsl_cli.errors import UserError
+from fsl_cli.errors import UserError, command
 from fsl_cli.files import own_name
 from fsl_cli.ranges import Natural, PartOf
-from fsl_cli.text import command
 
 
 def folder(

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
-from fsl_cli import text
 from fsl_cli.cli import main
-from fsl_cli.errors import UserError
-from fsl_cli.files import write_table
+from fsl_cli.errors import UserError, lines, shown
+from fsl_cli.files import FORMULA, csv_cell, write_table
+from fsl_cli.report.markup import latex, markdown
+from fsl_cli.use.page import _html as html
 
 HOSTILE = [
     "=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "＝1+1", "=cmd|'/c calc'!A1",
@@ -29,16 +30,16 @@ HOSTILE = [
 
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)
 def test_shown_is_one_line_without_anything_unseen(name: str) -> None:
-    line = text.shown(name)
+    line = shown(name)
     assert line.isprintable() and line.encode()
-    assert text.shown(line) == line
+    assert shown(line) == line
 
 
 def test_what_is_hidden_stands_as_its_code_and_what_is_spelled_with_joiners_stays() -> None:
-    assert text.shown("a\u202eb\tc\udcff") == "a<U+202E>b<U+0009>c<0xFF>"
+    assert shown("a\u202eb\tc\udcff") == "a<U+202E>b<U+0009>c<0xFF>"
     family = "👩\u200d👧"
-    assert text.shown(family) == family and text.shown("می\u200cخواهم") == "می\u200cخواهم"
-    assert text.lines("a\nb\u202e") == "a\nb<U+202E>"
+    assert shown(family) == family and shown("می\u200cخواهم") == "می\u200cخواهم"
+    assert lines("a\nb\u202e") == "a\nb<U+202E>"
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)
@@ -48,27 +49,27 @@ def test_a_table_holds_no_formula_and_one_line_a_row(name: str, tmp_path: Path) 
     assert len(content.splitlines()) == 3
     for row in csv.reader(io.StringIO(content)):
         assert not re.match(r"[=+\-@\t\r＝＋－＠]", row[0])
-        assert row[1] in ("0.5", "-2") or not row[1].startswith(text.FORMULA)
+        assert row[1] in ("0.5", "-2") or not row[1].startswith(FORMULA)
 
 
 def test_numbers_and_harmless_names_stay_what_they_are_in_a_table() -> None:
     cells = ["-2", "+1e-3", "ash", "a=b", "x-y", -3, 0.5, None, "'quoted"]
-    assert [text.csv_cell(cell) for cell in cells] == cells
+    assert [csv_cell(cell) for cell in cells] == cells
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)
 def test_markdown_shows_the_name_and_nothing_of_its_markup(name: str) -> None:
     render = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
-    for page in (text.markdown(name), f"| a |\n| --- |\n| {text.markdown(name)} |"):
+    for page in (markdown(name), f"| a |\n| --- |\n| {markdown(name)} |"):
         made = re.sub(r"</?(p|table|thead|tbody|tr|th|td)>", "", render.render(page)).strip()
-        assert unescape(made.removeprefix("a\n")).strip() == text.shown(name).strip()
-    assert not re.search(r"@|://|www", text.markdown(name))  # which GitHub makes links of
+        assert unescape(made.removeprefix("a\n")).strip() == shown(name).strip()
+    assert not re.search(r"@|://|www", markdown(name))  # which GitHub makes links of
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)
 def test_html_and_latex_have_no_markup_left(name: str) -> None:
-    assert not re.search(r"<(?!U\+|0x)", text.html(name).replace("&lt;", ""))
-    plain = re.sub(r"\\[&%$#_{}]|\\text\w+\{\}|\\dots\{\}|\$\\(pm|times)\$", "", text.latex(name))
+    assert not re.search(r"<(?!U\+|0x)", html(name).replace("&lt;", ""))
+    plain = re.sub(r"\\[&%$#_{}]|\\text\w+\{\}|\\dots\{\}|\$\\(pm|times)\$", "", latex(name))
     assert not re.search(r"[\\&%$#_{}^~]", plain)
 
 
