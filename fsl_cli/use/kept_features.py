@@ -29,14 +29,18 @@ class Picture(NamedTuple):
     digest: str  # of its bytes
 
 
+def digests_of(classes: Classes) -> dict[str, str]:
+    """The digest of each file's bytes, by its name; nothing is decoded."""
+    return {file.name: _digest(file) for files in classes.values() for file in files}
+
+
 def items(
-    run: Predictor, classes: Classes, on_error: str, skipped: list[str]
+    run: Predictor, classes: Classes, digests: dict[str, str], on_error: str, skipped: list[str]
 ) -> Iterator[tuple[list[Picture], Tensor]]:
-    """The pictures of these files as the method needs them, class by class, in pieces.
+    """The pictures of these files, of these digests, as the method needs them, class by class, in pieces.
 
     Features (n, d) where they are all that it asks for, else pixels (n, channels, size, size). The others as `photos`.
     """
-    digests = {file.name: _digest(file) for files in classes.values() for file in files}
     size, channels = run.image.size, run.image.channels
     if not run.backbone:
         for pairs, images in photos(classes, size, channels, on_error, skipped):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,10 +11,11 @@ import torch
 from fsl_cli.data.decode import Classes
 from fsl_cli.data.layouts import find
 from fsl_cli.data.listed import Chosen
+from fsl_cli.data.repeats import Places, repeat_warnings
 from fsl_cli.errors import UserError
 from fsl_cli.use.calibrated import OWN, fit
 from fsl_cli.use.from_support import HOW, calibration_of
-from fsl_cli.use.kept_features import items
+from fsl_cli.use.kept_features import digests_of, items
 from fsl_cli.use.predictor import FewShotClassifier, Predictor, taking_features
 from fsl_cli.use.saved import Support, corrections, kept
 
@@ -70,7 +71,14 @@ def learn(run: Predictor, support: Support, trust: Sequence[str] = ()) -> FewSho
 
 
 def _known(run: Predictor, classes: Classes, on_error: str, skipped: list[str]) -> Support:
-    pieces = list(items(run, classes, on_error, skipped))
+    digests = digests_of(classes)
+    groups = defaultdict[str, Places](list)
+    for name, files in classes.items():
+        for file in files:
+            groups[digests[file.name]].append((name, file.name))
+    for line in repeat_warnings(places for places in groups.values() if len(places) > 1):
+        print(line)
+    pieces = list(items(run, classes, digests, on_error, skipped))
     pictures = [picture for some, _ in pieces for picture in some]
     return Support(
         torch.cat([found for _, found in pieces]),

@@ -20,7 +20,7 @@ def predicted(
     """Read the pictures in pieces and predict; thumbnails are made of those that a page shows."""
     from fsl_cli.data.queries import queries
     from fsl_cli.use.frozen import described
-    from fsl_cli.use.kept_features import items
+    from fsl_cli.use.kept_features import digests_of, items
     from fsl_cli.use.page import thumbnails
     from fsl_cli.use.predictions import Prediction, Predictions
 
@@ -31,9 +31,10 @@ def predicted(
     asked = {query.file.name: query for query in queries(words, classify.classes, lost)}
     for line in lost:
         print(f"query: left out: {line}.")
-    digests: dict[str, str] = {}  # of the new pictures
     rows, files = [], {"query": [query.file for query in asked.values()]}
-    for pictures, found in items(run, files, typed["on_error"], skipped):
+    digests = digests_of(files)
+    _tell_copies(support, digests)
+    for pictures, found in items(run, files, digests, typed["on_error"], skipped):
         shares, unknown = classify.judged(found, rate)
         near = [("", "")] * len(pictures)
         if html:
@@ -41,9 +42,7 @@ def predicted(
             near = [(support.files[nearest], support.files[own]) for nearest, own in pairs]
         for picture, row, places, judged in zip(pictures, shares.tolist(), near, unknown, strict=True):
             name = picture.file.name
-            digests[name] = picture.digest
             rows.append(Prediction(name, row, asked[name].label, asked[name].told, *places, *judged))
-    _tell_copies(support, digests)
     of_support = dict(zip(support.files, classify.support.y[0].tolist(), strict=True))
     algorithm, how = run.run.settings.choices["algo"], (classify.temperature, classify.calibrated, rate)
     used = typed["run"] or described(run)

@@ -103,6 +103,20 @@ def test_support_pictures_among_the_new_are_told(
     assert f"{count} of the {count} new pictures are of the support set, such as " in capsys.readouterr().err
 
 
+def test_pictures_that_are_there_twice_are_told_before_any_is_decoded(
+    protonet: Path, photos: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    shutil.copytree(photos / "known", tmp_path / "known")
+    shutil.copytree(photos / "known" / "ash", tmp_path / "new")
+    shutil.copyfile(next((photos / "known" / "ash").iterdir()), tmp_path / "known" / "oak" / "again.png")
+    (tmp_path / "new" / "broken.png").write_bytes(b"no picture")
+    words = [f"run={protonet}", f"support={tmp_path / 'known'}", f"query={tmp_path / 'new'}", f"out={tmp_path / 'out'}"]
+    with pytest.raises(UserError, match="broken"):
+        run(["predict", *words])
+    said = capsys.readouterr().err
+    assert "1 picture is in two classes" in said and "2 of the 3 new pictures are of the support set" in said
+
+
 def test_for_another_task_the_support_set_tells_what_the_run_does_not(
     protonet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
