@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from html import escape
@@ -17,7 +16,6 @@ from fsl_cli.use.predictions import Prediction, Predictions, accuracy_line, unkn
 
 PICTURED = 2000  # pictures on a page at most
 SIDE = 128  # pixels of a thumbnail
-DECADES = 3  # of a bar: from 0.1% to all
 STATES = ("right", "wrong", "unsure", "unknown")  # which the page shows alone where asked
 STYLE = """
 body { font: 14px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; color: #222 }
@@ -33,10 +31,9 @@ input:checked + .show { color: #fff } input:focus-visible + .show { outline: 3px
 .near { display: flex; gap: .4em; align-items: center } .near img { width: 3em; height: 3em; flex: none }
 .say { flex: 1; min-width: 0 } .file { color: #666; font-size: 12px }
 .bar { position: relative; background: #f1f1f1; margin: 2px 0; border-radius: 3px; overflow: hidden }
-.bar { background: repeating-linear-gradient(90deg, #f1f1f1 0 calc(33.33% - 1px), #ccc calc(33.33% - 1px) 33.33%) }
 .bar i { position: absolute; inset: 0 auto 0 0; background: #bcd7f5; opacity: .85 }
 .bar span { position: relative; display: flex; justify-content: space-between; gap: 1em; padding: 0 .4em }
-.why { color: #9a5b00 } .near, .truth { font-size: 12px; margin-top: .4em }
+.why { color: #9a5b00 } .near, .truth, .else { font-size: 12px; margin-top: .4em }
 """
 
 
@@ -83,8 +80,8 @@ def page(found: Predictions, matrix: Path | None) -> str:
 <title>Predictions</title><style>{STYLE}{"".join(map(_rule, STATES))}</style>
 <h1>{len(found.rows):,} pictures{unknown}</h1>
 <p>{_html(found.algorithm)}, <b>{_html(found.run)}</b>: {len(found.support):,} support pictures of
-{len(found.classes):,} classes. The most doubtful come first.{part} Bars are of a logarithmic scale, from 0.1% at the
-left over 1% and 10% to all.</p>
+{len(found.classes):,} classes. The most doubtful come first.{part} Bars are as long as the
+square root of what they show, so that a second choice is seen.</p>
 {lines}
 {_choice("all", len(rows), True)}{"".join(_choice(state, sum(state in each for each in states)) for state in STATES)}
 <div class="grid">
@@ -117,7 +114,7 @@ def _choice(state: str, count: int, chosen: bool = False) -> str:
 def _card(found: Predictions, row: Prediction, states: Iterable[str]) -> str:
     bars = "".join(_bar(name, share) for name, share in found.best(row, 3))
     if row.is_unknown:
-        bars = f"{_bar(found.no_class, row.unknown or 0)}{bars}"
+        bars = f'{_bar(found.no_class, row.unknown or 0)}<div class="else">if it is one of the classes:</div>{bars}'
     why = f'<div class="why">{found.why(row)}</div>' if found.why(row) else ""
     truth = "" if not row.told else "is of no class" if row.true is None else f"is <b>{_html(row.true)}</b>"
     truth = f'<div class="truth">{truth}</div>' if truth and row.true != found.answer(row) else ""
@@ -125,15 +122,20 @@ def _card(found: Predictions, row: Prediction, states: Iterable[str]) -> str:
     near = near if row.own == row.nearest else _near(found, row.own, "nearest of its class") + near
     return (
         f'<div class="card {" ".join(states)}"><img loading="lazy" alt="" src="{found.thumbnails[row.file]}">'
-        f'<div class="say"><div class="file">{_html(row.file)}</div>{bars}{why}{truth}{near}</div></div>\n'
+        f'<div class="say"><div class="file">{_path(row.file)}</div>{bars}{why}{truth}{near}</div></div>\n'
     )
 
 
 def _bar(name: str, share: float) -> str:
-    """A class and its probability, at the length of the probability's logarithm."""
-    width = max(0.0, 1 + math.log10(share) / DECADES) if share > 0 else 0.0
+    """A class and its probability, at the length of the probability's square root."""
+    width = share**0.5
     percent = "under 0.1%" if share < 0.001 else f"{share:.1%}"
     return f'<div class="bar"><i style="width:{width:.1%}"></i><span><b>{_html(name)}</b>{percent}</span></div>'
+
+
+def _path(file: str) -> str:
+    """A file's name, which may break behind each folder."""
+    return _html(file).replace("/", "/<wbr>")
 
 
 def _near(found: Predictions, file: str, what: str) -> str:

@@ -56,7 +56,7 @@ class Predictions(NamedTuple):
             return "far from all classes"
         (_, share), (_, following) = self.best(row, 2)
         if share >= SURE:
-            return ""
+            return "unlike the known pictures" if (row.unknown or 0) > 0.5 else ""
         return "two classes are close" if CLOSE * following >= share else "several classes are possible"
 
     def doubtful_first(self) -> list[Prediction]:

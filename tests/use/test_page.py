@@ -31,6 +31,7 @@ ROWS = [
     row("many", [0.64, 0.18, 0.18], HOSTILE, 0.0),
     row("stranger", [0.998, 0.001, 0.001], None, 0.97, none=True),
     row("unseen stranger", [0.0, 0.0, 1.0], None, 0.3),
+    row("odd", [1.0, 0.0, 0.0], HOSTILE, 0.51),
 ]
 FOUND = Predictions(
     "runs/a&b", "protonet", CLASSES, {"known/a.jpg": 0, "known/b.jpg": 1}, ROWS, [],
@@ -46,13 +47,14 @@ def test_the_reason_for_doubt_is_told_in_words() -> None:
         "many": "several classes are possible",
         "stranger": "far from all classes",
         "unseen stranger": "",
+        "odd": "unlike the known pictures",
     }
 
 
 def test_the_most_doubtful_come_first_and_what_is_sure_last() -> None:
     order = [each.file[4:-4] for each in FOUND.doubtful_first()]
-    assert order == ["stranger", "close", "many", "unseen stranger", "wrong", "sure"]
-    places = [page(FOUND, None).index(f"new/{name}.jpg") for name in order]
+    assert order == ["stranger", "close", "odd", "many", "unseen stranger", "wrong", "sure"]
+    places = [page(FOUND, None).index(f"new/<wbr>{name}.jpg") for name in order]
     assert places == sorted(places)
     uncalibrated = FOUND._replace(rows=[each._replace(unknown=None) for each in ROWS])
     assert uncalibrated.doubtful_first()[0].file == "new/close.jpg"
@@ -60,15 +62,16 @@ def test_the_most_doubtful_come_first_and_what_is_sure_last() -> None:
 
 def test_the_page_says_what_it_shows() -> None:
     text = page(FOUND, None)
-    assert "<h1>6 pictures, 1 of them unknown</h1>" in text
+    assert "<h1>7 pictures, 1 of them unknown</h1>" in text
     buttons = dict(re.findall(r'for="(\w+)">\w+ (\d+)<', text))
-    assert buttons == {"all": "6", "right": "3", "wrong": "2", "unsure": "2", "unknown": "1"}
+    assert buttons == {"all": "7", "right": "4", "wrong": "2", "unsure": "3", "unknown": "1"}
     assert text.count("is of no class") == 2 and text.count("is <b>oak</b>") == 1
-    assert text.count("nearest of its class") == text.count("nearest of all") == 6
+    assert text.count("nearest of its class") == text.count("nearest of all") == 7
     alone = page(FOUND._replace(rows=[each._replace(own=each.nearest) for each in ROWS]), None)
-    assert "nearest of its class" not in alone and alone.count("nearest of all") == 6
+    assert "nearest of its class" not in alone and alone.count("nearest of all") == 7
     widths = [float(width) for width in re.findall(r'style="width:([\d.]+)%"><', text)]
-    assert 31 < widths[-2] < 32 and widths[-1] == 0  # of the last card: 0.9% and 0.1%
+    assert widths[-2:] == [9.5, 3.2]  # of the last card: the roots of 0.9% and 0.1%
+    assert text.count("if it is one of the classes:") == 1  # where unknown stands above them
     assert not re.search(r"https?://|<script|url\(", text)
     assert unescape(text).count(f"<b>{shown(HOSTILE)}</b>") >= 3 and "<b>owned" not in text
 
@@ -92,4 +95,4 @@ def test_in_a_browser_a_click_leaves_pictures_of_one_kind(tmp_path: Path) -> Non
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
     command = [BROWSER, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", file.as_uri()]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    assert "<title>shown 3,2,2,1,6</title>" in dom
+    assert "<title>shown 4,2,3,1,7</title>" in dom
