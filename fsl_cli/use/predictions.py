@@ -57,7 +57,8 @@ class Predictions(NamedTuple):
         (_, share), (_, following) = self.best(row, 2)
         if share >= SURE:
             return "unlike the known pictures" if (row.unknown or 0) > 0.5 else ""
-        return "two classes are close" if CLOSE * following >= share else "several classes are possible"
+        two = CLOSE * following >= share and share + following >= SURE
+        return "two classes are close" if two else "several classes are possible"
 
     def doubtful_first(self) -> list[Prediction]:
         """All rows, those to look at first."""

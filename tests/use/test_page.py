@@ -51,6 +51,13 @@ def test_the_reason_for_doubt_is_told_in_words() -> None:
     }
 
 
+def test_of_many_classes_two_are_close_where_the_others_are_not() -> None:
+    found = FOUND._replace(classes=[*"abcdef"])
+    even = row("even", [0.25, 0.24, 0.2, 0.15, 0.1, 0.06], "a", 0.1)
+    two = row("two", [0.4, 0.36, 0.1, 0.1, 0.02, 0.02], "a", 0.1)
+    assert [found.why(each) for each in (even, two)] == ["several classes are possible", "two classes are close"]
+
+
 def test_the_most_doubtful_come_first_and_what_is_sure_last() -> None:
     order = [each.file[4:-4] for each in FOUND.doubtful_first()]
     assert order == ["stranger", "close", "odd", "many", "unseen stranger", "wrong", "sure"]
