@@ -13,6 +13,7 @@ help:  ## this list
 install: $(INSTALLED)  ## create .venv and install fsl with what its development needs
 
 $(INSTALLED): pyproject.toml
+	@echo "Installing fsl, PyTorch and what else it needs into .venv: some minutes, the first time"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	@touch $@

@@ -27,7 +27,6 @@ HEADS = {  # what people call it -> how it is typed
     "SVM": ("algo=metaoptnet", "algo.head=svm"),
 }
 FALSE_ALARMS = 0.05  # share of known pictures that may be taken for strangers
-COSTLY = 2e8  # classes times the cube of pictures, about 33 classes of 5: beyond, an SVM takes minutes
 
 
 class Given(Backbone):
@@ -77,9 +76,9 @@ def try_heads(features: Tensor, y: Tensor) -> list[Tried]:
     counts = y.bincount()
     if int((counts > 1).sum()) < 2:
         raise UserError("At least two classes need two pictures or more: one to learn from, another to be judged by.")
-    costly = len(counts) * len(y) ** 3 > COSTLY
-    names = [name for name in HEADS if not (costly and name == "SVM")]
-    return sorted((_tried(name, HEADS[name], features, y) for name in names), key=lambda each: -each.accuracy)
+    names = [name for name in HEADS if not (rounds.costly(y) and name == "SVM")]
+    with rounds.on_one_core(y):
+        return sorted((_tried(name, HEADS[name], features, y) for name in names), key=lambda each: -each.accuracy)
 
 
 def recommended(tried: list[Tried]) -> Tried:

@@ -17,6 +17,7 @@ from fsl_cli.use.calibrated import OWN, fit
 from fsl_cli.use.from_support import HOW, calibration_of
 from fsl_cli.use.kept_features import digests_of, items
 from fsl_cli.use.predictor import FewShotClassifier, Predictor, taking_features
+from fsl_cli.use.rounds import on_one_core
 from fsl_cli.use.saved import Support, corrections, kept
 
 ENOUGH = 3  # pictures of each class, from which a set tells more of itself than validation does of another task
@@ -60,11 +61,12 @@ def learn(run: Predictor, support: Support, trust: Sequence[str] = ()) -> FewSho
     if len(counts) > 1:
         fit(run.run, len(counts), list(counts.values()), trust)
     classify = run.adapt_pixels(support.items, support.labels)
+    y = classify.support.y[0]
     untrained = classify.calibration is None and not run.run.settings.steps
     of_another_task = classify.calibrated.startswith(OWN) and min(counts.values()) >= ENOUGH
     if run.backbone and (untrained or of_another_task):
-        with taking_features(run.backbone, True):
-            found = calibration_of(run.algorithm, support.items.to(run.device), classify.support.y[0])
+        with taking_features(run.backbone, True), on_one_core(y):
+            found = calibration_of(run.algorithm, support.items.to(run.device), y)
         if found:
             classify.take(found, HOW)
     return classify

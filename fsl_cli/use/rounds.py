@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -12,6 +14,27 @@ from fsl_cli.episodes import Examples
 from fsl_cli.experiment.unknowns import OpenLogits
 
 ROUNDS = 5  # at most; a class of five pictures or fewer loses one of them in each
+COSTLY = 2e8  # classes times the cube of pictures, about 33 classes of 5: beyond, an SVM takes minutes
+
+
+def costly(y: Tensor) -> bool:
+    """Whether heads for these labels (n,) are work for several cores, and an SVM's too much."""
+    return len(y.bincount()) * len(y) ** 3 > COSTLY
+
+
+@contextmanager
+def on_one_core(y: Tensor) -> Iterator[None]:
+    """While inside, heads for these labels (n,) are solved for on one core, unless that is costly.
+
+    Their operations are so small that several cores gain nothing, and where another program has one of the cores they
+    wait for each other in each: fifty pictures of ten classes then took minutes instead of seconds.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if costly(y) else 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Judged(NamedTuple):

@@ -90,7 +90,8 @@ def _advice(
     predict = command("fsl", "predict", f"support={root}", "query=NEW", *chosen, *best.words)
     lines = [f"recommended: {best.head}", f"  {predict}"]
     if pairs := confusions(best.confusion, classes, CONFUSED):
-        said = "; ".join(f"{one} and {other} {count} times" for one, other, count in pairs)
+        often = ((one, other, f"{count} times" if count > 1 else "once") for one, other, count in pairs)
+        said = "; ".join(f"{one} and {other} {times}" for one, other, times in often)
         lines.append(f"confused most: {said}")
     if "SVM" not in {each.head for each in tried}:
         lines.append("SVM was left out: with so many pictures and classes it takes minutes")

@@ -342,6 +342,19 @@ def test_every_head_is_tried_and_the_best_stand_first() -> None:
         assert 0 <= each.calibration_error < 0.3
 
 
+@pytest.mark.parametrize(("way", "each", "threads"), [(10, 5, 1), (40, 10, 2)])
+def test_small_heads_take_one_core(way: int, each: int, threads: int) -> None:
+    """Where the other is busy, operations that wait for both take a hundred times as long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with rounds.on_one_core(torch.arange(way).repeat_interleave(each)):
+            assert torch.get_num_threads() == threads
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_noise_is_told_for_what_it_is() -> None:
     dice = torch.Generator().manual_seed(0)
     tried = heads.try_heads(torch.rand(50, 30, generator=dice), torch.arange(5).repeat_interleave(10))
