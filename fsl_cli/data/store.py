@@ -86,6 +86,15 @@ class DataSet(NamedTuple):
         """Of all images."""
         return self.store.hash
 
+    def training_on_validation(self) -> DataSet:
+        """The same data with the validation classes among those of training; validation itself stays as it is."""
+        train, val = self.splits["train"], self.splits["val"]
+        groups = None
+        if train.groups is not None and val.groups is not None:
+            groups = np.concatenate([train.groups, val.groups])
+        both = Split(np.concatenate([train.classes, val.classes]), train.turns, groups)
+        return self._replace(splits={**self.splits, "train": both})
+
     def fingerprints(self, part: str) -> dict[str, str]:
         """Each class of a split by name, with a hash of its first image: tells whether a class was seen before."""
         store = self.store

@@ -53,6 +53,10 @@ def assemble(
     these have not enough. Raises UserError when the data set cannot be had or cannot give such episodes.
     """
     data = data or build(data_part(settings))
+    if settings.train_on == "trainval":
+        if not isinstance(data, DataSet):
+            raise UserError(f"train_on=trainval: the tasks of {data.name} are drawn anew, and none is held out.")
+        data = data.training_on_validation()
     shapes = shapes_of(settings, data, parts, fewer_queries)
     if isinstance(data, DataSet):
         data = without_small(data, shapes)

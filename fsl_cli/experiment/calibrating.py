@@ -62,7 +62,7 @@ def calibration_of_a_test(
     The run's own for its own protocol; for another, one that is fitted now, where `experiment` has the validation
     split; else the run's own.
     """
-    if not settings.calibrate or experiment.learner.metric != "accuracy":
+    if not settings.calibrate or settings.train_on == "trainval" or experiment.learner.metric != "accuracy":
         return None, "none"
     own = run.calibration
     if own and not needs_fit(run, changes):

@@ -36,8 +36,9 @@ class Record(Callback):
     metrics file is that of an uninterrupted one.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, keep_last: bool = False) -> None:
         self.run = run
+        self.keep_last = keep_last  # as the best, where validation classes were trained on
         self.rows: list[list[float]] = []
         self.losses: list[float] = []  # of the meta-iterations since the last validation
         self.best: tuple[int, float] | None = None  # step, and the validation accuracy or error there
@@ -77,7 +78,8 @@ class Record(Callback):
         self.losses = []
         if trainer.is_global_zero:  # before the checkpoint, after which nothing may be missing
             write_table(self.run.metrics, columns(module.metric), self.rows)
-        if self.best is None or (value > self.best[1] if module.metric == "accuracy" else value < self.best[1]):
+        better = self.best is None or (value > self.best[1] if module.metric == "accuracy" else value < self.best[1])
+        if better or self.keep_last:
             self.best = (trainer.global_step, value)
             trainer.save_checkpoint(self.run.best)
         trainer.save_checkpoint(self.run.last)

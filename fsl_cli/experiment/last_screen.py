@@ -28,7 +28,10 @@ def last_screen(run: Run, settings: Settings, data: Data) -> None:
     seconds = training.seconds
     took = f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
     step = f"step {training.best_step} of {training.steps}"
-    lines = [f"best validation {best_line(training)} at {step}, trained for {took}"] if training.steps else []
+    found = f"best validation {best_line(training)} at {step}"
+    if settings.train_on == "trainval":
+        found = f"trained on the validation classes too, so {step} is kept"
+    lines = [f"{found}, trained for {took}"] if training.steps else []
     other = "episodes=10000"
     if settings.test:
         result = run.result

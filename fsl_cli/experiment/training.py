@@ -57,7 +57,7 @@ def train(
     """
     keep_memory()
     metric = experiment.learner.metric
-    record = Record(run)
+    record = Record(run, keep_last=settings.train_on == "trainval")
     with quiet(f" To go on: {command('fsl', 'train', f'resume={run}')}"), one_job(run, words), ExitStack() as stack:
         track = Track(run, settings, record)
         prune = Prune(record, report)

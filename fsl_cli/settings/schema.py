@@ -87,6 +87,10 @@ class Settings:
     time: Annotated[str | None, "a budget such as 2h: at most as many steps as train, validate and test within it"] = (
         None
     )
+    train_on: Annotated[
+        Literal["train", "trainval"],
+        "classes that are trained on; trainval: those of validation too, so the last step is kept in place of the best",
+    ] = "train"
     teacher: Annotated[str | None, "folder of a run to learn from, for methods that do"] = None
     choices: Annotated[dict[str, str], "which file of each group was chosen"] = field(default_factory=dict)
     image: Annotated[Image | None, "what the backbone sees; found out at the start"] = None
