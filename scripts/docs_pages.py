@@ -22,6 +22,7 @@ FOLDERS = {"algo": "algorithms", "data": "data"}  # below docs/
 USE = (
     "settings",
     "own-images",
+    "own-texts",
     "predict",
     "report",
     "python",

@@ -27,6 +27,7 @@ class Backbone(nn.Module, ABC):
     `backbones.norm`.
     """
 
+    takes: tuple[str, ...] = ("images",)  # what an item may be: images, texts (code points), points of curves
     precomputed = False  # True: what comes in are features already, of shape (T, n, out_features), and goes out again
     norm: Mode
     out_features: int

@@ -11,6 +11,9 @@ from fsl_cli.backbones.mode import Mode
 class Pixels(Backbone):
     """The image as a vector of channels * size * size numbers. Raises ValueError for a norm, which it has not."""
 
+    takes = ("images", "points")
+    norms = ("none",)  # that it can be built with
+
     def __init__(self, channels: int, size: int, norm: Mode = "none") -> None:
         super().__init__()
         if norm != "none":

@@ -86,7 +86,7 @@ def _ls(words: Sequence[str], user_dir: str | None) -> None:
 
 
 def _prepare(words: Sequence[str], user_dir: str | None) -> None:
-    from fsl_cli.pictures.data_lines import bytes_text
+    from fsl_cli.pictures.data_lines import bytes_text, what
 
     part = _part(words, user_dir)
     before = _memory("VmRSS")
@@ -94,11 +94,11 @@ def _prepare(words: Sequence[str], user_dir: str | None) -> None:
     data = _build(part)
     seconds = time.time() - started
     store, folder = data.store, _folder(data)
-    shape = f"{store.images.shape[2]} x {store.images.shape[3]} x {store.images.shape[1]}"
+    shape = what(data.items, *store.images.shape[1:])
     if (folder / "store.json").stat().st_mtime < started:
-        print(f"{words[0]} is prepared already: {len(store.names):,} classes, {len(store.images):,} images of {shape}")
+        print(f"{words[0]} is prepared already: {len(store.names):,} classes, {len(store.images):,} {shape}")
     else:
-        print(f"{words[0]} is prepared: {len(store.names):,} classes, {len(store.images):,} images of {shape}")
+        print(f"{words[0]} is prepared: {len(store.names):,} classes, {len(store.images):,} {shape}")
         peak = _memory("VmHWM")
         memory = f"{bytes_text(peak)} of memory at the peak ({bytes_text(before)} before it began), " if peak else ""
         print(f"took {seconds:.1f} s, {memory}{bytes_text(store.images.nbytes)} on disk")

@@ -66,6 +66,10 @@ def main(words: Sequence[str]) -> None:
     demand_packages(typed["format"])
     with redirect_stdout(sys.stderr):  # a script reads standard output
         run = load_run(typed["run"], names(typed["trust"]), device="cpu") if typed["run"] else frozen_predictor(chosen)
+        if run.image.items != "images":
+            raise UserError(
+                f"{run.run} sees {run.image.items}: graphs are made for pictures. Use fsl predict run={run.run}."
+            )
         if run.changed:
             print("norm=transductive: exported with norm=support, as no prediction may depend on other pictures.")
         if known:

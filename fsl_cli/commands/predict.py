@@ -27,6 +27,7 @@ HELP = """Learn classes from a few known pictures and classify new ones, with a 
   fsl predict run=outputs/RUN support=photos/known query=photos/new  with a run of fsl train
   fsl predict run=outputs/RUN support=known.csv query='new/*.jpg'    a table file,label; single files: query=a.jpg,b.png
   fsl predict run=outputs/RUN support=known.zip query=new.tar.gz     zips and tars, read without unpacking
+  fsl predict run=outputs/RUN support=known.csv query=new.csv        texts, of a run of data=texts: text,label and text
   fsl predict … unknown=0.01                                         of known pictures called unknown; off: none are
   fsl predict … html=true                                            a page with the pictures, to look through
   fsl predict … out=FOLDER on_error=skip                             another folder; leave out unreadable pictures
@@ -46,6 +47,7 @@ and writes predictions.csv (file, label, probability of each class and of none, 
 confusion.png."""
 
 LISTED = 10  # pictures in the terminal
+SHORT = 40  # letters of a text
 DEFAULTS = {
     "run": "",
     "support": "",
@@ -93,7 +95,8 @@ def main(words: Sequence[str]) -> None:
         if place:
             with writing(place, "Choose another folder with save=FOLDER."):
                 keep(Path(place).expanduser(), run, support)
-            print(f"{place} knows {len(support.labels):,} pictures of {len(set(support.labels)):,} classes.")
+            what = "texts" if run.image.items == "texts" else "pictures"
+            print(f"{place} knows {len(support.labels):,} {what} of {len(set(support.labels)):,} classes.")
         if not classify:
             return
         found = predicted(run, support, classify, typed, html, skipped)
@@ -149,18 +152,20 @@ def _show(found: Predictions, files: Sequence[Path], untrained: bool) -> None:
     from rich.text import Text
 
     from fsl_cli.pictures.console import console
+    from fsl_cli.pictures.lettering import cut
     from fsl_cli.use.predictions import accuracy_line, per_class, unknown_line
 
     first = found.doubtful_first()[:LISTED]
     why = ["doubt"] if any(map(found.why, first)) else []
-    table = Table("file", "label", "next", *why, box=None, pad_edge=False)
+    table = Table(*(["file", "text"] if found.texts else ["file"]), "label", "next", *why, box=None, pad_edge=False)
     for row in first:
         best, *others = (f"{shown(name)} {share:.1%}" for name, share in found.best(row, 2))
         style = "" if row.true in (None, found.label(row)) else "red"
         if row.is_unknown:
             best, others = f"{found.no_class} {row.unknown:.1%}", [best]
         reason = [found.why(row)] if why else []
-        table.add_row(Text(shown(row.file), overflow="fold"), Text(best, style), Text("".join(others)), *reason)
+        said = [Text(shown(cut(text, SHORT))) for text in found.named(row)[1:]]
+        table.add_row(Text(shown(row.file), overflow="fold"), *said, Text(best, style), Text("".join(others)), *reason)
     screen = console()
     screen.print(table)
     if len(found.rows) > LISTED:

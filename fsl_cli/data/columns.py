@@ -38,8 +38,8 @@ class Columns(NamedTuple):
     def told(self) -> str:
         """How people are told: columns id and breed."""
         chosen = [self.names[each] for each in (self.file, self.label, self.split) if each >= 0]
-        plain = ", ".join(chosen[:-1]) + f" and {chosen[-1]}" if len(chosen) > 1 else chosen[0]
-        return f"column{'s' * (len(chosen) > 1)} {plain}"
+        told = ", ".join(chosen[:-1]) + f" and {chosen[-1]}" if len(chosen) > 1 else chosen[0]
+        return f"column{'s' * (len(chosen) > 1)} {told}"
 
 
 def columns_of(
@@ -53,7 +53,7 @@ def columns_of(
         raise UserError(f"{table.name} is empty: it lists no images.")
     first = table.rows[0][1]
     typed = [each for each in (file, label) if isinstance(each, str)]
-    usual = {_plain(cell) for cell in first} & {*FILE, *LABEL}
+    usual = {plain(cell) for cell in first} & {*FILE, *LABEL}
     header = bool(usual or set(typed) & set(first)) and not any(ending(cell) in ENDINGS for cell in first)
     header = header or any(
         ending(cells[0]) not in ENDINGS and not resolve(cells[0]) and any(map(resolve, cells[1:]))  # other words
@@ -62,17 +62,17 @@ def columns_of(
     width = max(len(row) for _, row in table.rows[: SAMPLE + 1])
     names = [*first, *[""] * (width - len(first))] if header else [str(i + 1) for i in range(width)]
     below = table._replace(rows=table.rows[1:] if header else table.rows)
-    split = _split_column(below, names, header)
+    split = split_column(below, names, header)
     pictures = _file_column(below, names, header, file, resolve, {split})
-    classes = _label_column(below, names, header, label, {split, pictures}, labelled)
+    classes = label_column(below, names, header, label, {split, pictures}, labelled)
     return Columns(pictures, classes, split, names, below.rows)
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     return re.sub(r"[\W_]", "", name.casefold())
 
 
-def _typed(table: Table, names: list[str], setting: str, typed: str | int) -> int:
+def typed_column(table: Table, names: list[str], setting: str, typed: str | int) -> int:
     if str(typed) in names:
         return names.index(str(typed))
     if str(typed).isdecimal() and 1 <= int(typed) <= len(names):
@@ -80,18 +80,18 @@ def _typed(table: Table, names: list[str], setting: str, typed: str | int) -> in
     raise UserError(f"data.{setting}={typed}: {table.name} has the columns {_listed(names)}. Type one of them.")
 
 
-def _by_name(names: list[str], usual: tuple[str, ...]) -> list[int]:
+def named_columns(names: list[str], usual: tuple[str, ...]) -> list[int]:
     """The columns with one of these names, those that are preferred first."""
-    found = {_plain(name): i for i, name in reversed(list(enumerate(names)))}
+    found = {plain(name): i for i, name in reversed(list(enumerate(names)))}
     return [found[name] for name in usual if name in found]
 
 
-def _split_column(table: Table, names: list[str], header: bool) -> int:
+def split_column(table: Table, names: list[str], header: bool) -> int:
     """A column called split, or one of another usual name in which there is nothing but names of splits; else -1."""
-    candidates = _by_name(names, SPLIT) if header else list(range(2, len(names)))
+    candidates = named_columns(names, SPLIT) if header else list(range(2, len(names)))
     for column in candidates:
         cells = {cell for cell in table.cells(column) if cell}
-        if (header and _plain(names[column]) == "split") or (cells and all(map(part_of, cells))):
+        if (header and plain(names[column]) == "split") or (cells and all(map(part_of, cells))):
             return column
     return -1
 
@@ -100,8 +100,8 @@ def _file_column(
     table: Table, names: list[str], header: bool, typed: str | int | None, resolve: Resolve, taken: set[int]
 ) -> int:
     if typed is not None:
-        return _typed(table, names, "file_column", typed)
-    named = _by_name(names, FILE) if header else []
+        return typed_column(table, names, "file_column", typed)
+    named = named_columns(names, FILE) if header else []
     if len(named) == 1 or (named and not table.rows):
         return named[0]
     free = [column for column in range(len(names)) if column not in taken]
@@ -114,7 +114,7 @@ def _file_column(
     looks = [column for column in free if _endings(table, column)]
     if len(looks) == 1:
         return looks[0]
-    free = [column for column in free if not header or _plain(names[column]) not in LABEL] or free
+    free = [column for column in free if not header or plain(names[column]) not in LABEL] or free
     choices = _listed([names[column] for column in free])
     raise UserError(
         f"{table.name} {_begins(table, names, header)}: which column names the pictures? Type data.file_column= and "
@@ -127,15 +127,16 @@ def _endings(table: Table, column: int) -> bool:
     return bool(cells) and all(ending(cell) in ENDINGS for cell in cells)
 
 
-def _label_column(
-    table: Table, names: list[str], header: bool, typed: str | int | None, taken: set[int], needed: bool
-) -> int:
+def label_column(
+    table: Table, names: list[str], header: bool, typed: str | int | None, taken: set[int], needed: bool,
+    usual: tuple[str, ...] = LABEL,
+) -> int:  # fmt: skip
     if typed is not None:
-        return _typed(table, names, "label_column", typed)
-    named = [column for column in (_by_name(names, LABEL) if header else []) if column not in taken]
+        return typed_column(table, names, "label_column", typed)
+    named = [column for column in (named_columns(names, usual) if header else []) if column not in taken]
     free = [c for c in range(len(names)) if c not in taken and (names[c] or not header) and any(table.cells(c, SAMPLE))]
     if header and not named:
-        free = [column for column in free if _plain(names[column]) not in FILE] or free
+        free = [column for column in free if plain(names[column]) not in FILE] or free
     if len(named) > 1 and not ("file" in names and "label" in names):  # exactly these were always taken
         words = [column for column in named if not all(cell.isdecimal() for cell in table.cells(column))]
         named = (words or named)[:1] if len({_partition(table, column) for column in named}) == 1 else named

@@ -35,7 +35,8 @@ def without_small(data: DataSet, shapes: Shapes) -> DataSet:
         small = [f"{data.store.names[c]} ({n})" for c, n in zip(split.classes[~good], counts[~good], strict=True)]
         if small and good.sum() * split.turns >= largest(shape.way):  # else the shape is what does not fit
             some = ", ".join(small[:5]) + (f" and {len(small) - 5} more" if len(small) > 5 else "")
-            lines.append(f"classes of {part} with fewer than {needed(shape)} pictures: {some}")
+            what = "texts" if data.items == "texts" else "pictures"
+            lines.append(f"classes of {part} with fewer than {needed(shape)} {what}: {some}")
             groups = None if split.groups is None else split.groups[good]
             splits[part] = split._replace(classes=split.classes[good], groups=groups)
     for line in lines:
@@ -106,10 +107,13 @@ def _too_small(data: DataSet, part: str, shapes: Shapes) -> list[str]:
         return []
     short = int(np.argmin(sizes))
     name, least = data.store.names[split.classes[short // split.turns]], int(sizes[short])
-    text = "; or ".join(_advice(data, part, shapes)) or "Each class needs 2 images or more: give it more, or remove it"
+    text = (
+        "; or ".join(_advice(data, part, shapes))
+        or f"Each class needs 2 {data.items} or more: give it more, or remove it"
+    )
     return [
-        f"{prefix}shot={shape.shot} and {prefix}query={shape.query} need {need} images of each class; {name} in the "
-        f"{part} split of {data.name} has {least}. {text}."
+        f"{prefix}shot={shape.shot} and {prefix}query={shape.query} need {need} {data.items} of each class; {name} in "
+        f"the {part} split of {data.name} has {least}. {text}."
     ]
 
 
@@ -122,8 +126,9 @@ def _too_many(data: DataSet, part: str, shape: Shape) -> list[str]:
     there, able = int(sizes.max()), int(sizes.max()) - queries
     prefix = _prefix(part)
     return [
-        f"{prefix}shot={shape.shot} and {prefix}query={shape.query} need up to {most + queries} images of a class; "
-        f"the largest in the {part} split of {data.name} has {there}. Try {prefix}shot=[{smallest(shape.shot)},{able}]."
+        f"{prefix}shot={shape.shot} and {prefix}query={shape.query} need up to {most + queries} {data.items} of a "
+        f"class; the largest in the {part} split of {data.name} has {there}. "
+        f"Try {prefix}shot=[{smallest(shape.shot)},{able}]."
     ]
 
 

@@ -68,6 +68,7 @@ def summary(data: DataSet) -> dict[str, Any]:
         "name": data.name,
         "classes": len(store.names),
         "images": len(store.images),
+        "items": data.items,
         "shape": list(store.images.shape[1:]),  # channels, height, width
         "bytes": store.images.nbytes,
         "hash": store.hash,

@@ -6,6 +6,7 @@ Everything wrong with it is one error.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -109,7 +110,7 @@ def _by_tables(place: Place, tables: list[str], finder: Finder, chosen: Chosen, 
     if "" not in groups and not problems:
         absent = [part for part in ("train", "test") if not groups.get(part)]
         problems += [f"No line has the split {part}: train and test are needed, val is not." for part in absent]
-    problems += _in_two(groups)
+    problems += in_two(groups)
     if problems:
         missing = any(line.endswith(" is missing.") for line in problems) and not chosen.skip
         skip = " (data.on_error=skip leaves out what is missing)" if missing else ""
@@ -120,11 +121,11 @@ def _by_tables(place: Place, tables: list[str], finder: Finder, chosen: Chosen, 
     lost = left_out(place, taken, names, f"{tables[0]} does not list them") if others else []
     rows = sum(left for _, _, left in read)
     lost += [f"{rows:,} row{'s' * (rows > 1)} of {tables[0]}: listed twice, or not there"] if rows else []
-    reading = f"table {', '.join(tables)}, {columns.told()}; {_counted(groups)}"
+    reading = f"table {', '.join(tables)}, {columns.told()}; {counted(groups)}"
     return Found(groups, names[0], reading, lost)
 
 
-def _counted(groups: Groups) -> str:
+def counted(groups: Mapping[str, Mapping[str, object]]) -> str:
     """12 classes: 8 train, 4 test"""
     counts = {part: len(classes) for part, classes in groups.items()}
     parts = ", ".join(f"{count:,} {part}" for part, count in counts.items()) if "" not in counts else ""
@@ -135,7 +136,7 @@ def _by_name(place: Place, root: str, setting: str) -> Found:
     """By folders. Only those with a name of a split are splits, and only if there are several: a class may be called
     train."""
     full = divided(place, "")
-    parts = _parts(full)
+    parts = split_folders(full)
     groups = {part: _inner(place, folder) for folder, part in parts.items()} if parts else {"": full}
     found = {
         part: {path.rpartition("/")[2]: place.images(path) for path in groups[part]}
@@ -147,7 +148,7 @@ def _by_name(place: Place, root: str, setting: str) -> Found:
         problems.append(f"{place.name()} {_without_classes(place, '')}. {LAYOUT}")
     bare = [folder for folder, part in parts.items() if not groups[part]]
     problems += [f"{place.name(folder)} {_without_classes(place, folder)}." for folder in bare]
-    shared = _in_two(found)
+    shared = in_two(found)
     if parts and (bare or shared or "test" not in found):
         problems += [*shared, _advice(place, parts, found, setting)]
     if problems:
@@ -159,10 +160,10 @@ def _by_name(place: Place, root: str, setting: str) -> Found:
     folders = ", ".join(by_part[part] for part in SPLITS if part in by_part)
     reading = f"split folders {folders}" if parts else "class folders"
     where = f" in {place.name()}" if place.inside else ""
-    return Found(found, "", f"{reading}{where}; {_counted(found)}", lost)
+    return Found(found, "", f"{reading}{where}; {counted(found)}", lost)
 
 
-def _parts(folders: list[str]) -> dict[str, str]:
+def split_folders(folders: list[str]) -> dict[str, str]:
     """The split that each folder is by its name; nothing if they are classes."""
     parts = {folder: part for folder in folders if (part := part_of(folder))}
     strong = {part for folder, part in parts.items() if not any(word in folder.casefold() for word in WEAK)}
@@ -215,7 +216,7 @@ def _empty(place: Place, parts: dict[str, str]) -> list[str]:
     return [some(empty, "folder", "without pictures")] if empty else []
 
 
-def _in_two(groups: Groups) -> list[str]:
+def in_two(groups: Mapping[str, Mapping[str, object]]) -> list[str]:
     """The classes that two splits have, as problems."""
     problems = []
     for one, other in combinations(groups, 2):

@@ -36,20 +36,20 @@ def _size(file: File) -> int:
     return -1
 
 
-def repeat_warnings(groups: Iterable[Places]) -> Iterator[str]:
-    """What groups of equal pictures mean for whoever trains on them, a line for each kind."""
+def repeat_warnings(groups: Iterable[Places], what: str = "picture") -> Iterator[str]:
+    """What groups of equal pictures, or texts, mean for whoever trains on them, a line for each kind."""
     listed = list(groups)
     within = [each for each in listed if len({name for name, _ in each}) < len(each)]
     across = [each for each in listed if len({name for name, _ in each}) > 1]
     if within:
         yield (
-            f"{_count(within)} there twice in a class, such as {_names(within[0])}: one may be in the support set and "
-            "the other in the query set, and accuracy then says too much. Delete the copies."
+            f"{_count(within, what)} there twice in a class, such as {_names(within[0])}: one may be in the support "
+            "set and the other in the query set, and accuracy then says too much. Delete the copies."
         )
     if across:
         yield (
-            f"{_count(across)} in two classes, such as {_names(across[0])}: no classifier can be right about both. "
-            "Delete one of each."
+            f"{_count(across, what)} in two classes, such as {_names(across[0])}: no classifier can be right about "
+            "both. Delete one of each."
         )
 
 
@@ -61,8 +61,8 @@ def repeated_classes(data: DataSet) -> list[tuple[str, str, str]]:
     return [(name, *seen[digest]) for name, digest in data.fingerprints("test").items() if digest in seen]
 
 
-def _count(groups: list[Places]) -> str:
-    return f"{len(groups):,} pictures are" if len(groups) > 1 else "1 picture is"
+def _count(groups: list[Places], what: str) -> str:
+    return f"{len(groups):,} {what}s are" if len(groups) > 1 else f"1 {what} is"
 
 
 def _names(group: Places) -> str:

@@ -1,4 +1,4 @@
-"""Every data set in one shape: a memory-mapped array of uint8 images, sorted by class.
+"""Every data set in one shape: a memory-mapped array of uint8 images, sorted by class; texts are kept so, too.
 
 A store is drawn or decoded once, kept in the user's cache folder and opened in microseconds afterwards.
 It is written under a temporary name and renamed when whole, so a killed process leaves nothing behind
@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -80,6 +80,7 @@ class DataSet(NamedTuple):
     left_out: list[str] = []  # kinds of files that were not taken, and why
     on_small: str | None = None  # classes too small for an episode: stop | skip; None where there is no such setting
     part_of: str = ""  # a larger collection of which its classes are some, such as ImageNet
+    items: Literal["images", "texts"] = "images"  # texts as `data.texts` puts them into a store
 
     @property
     def hash(self) -> str:
@@ -96,10 +97,21 @@ class DataSet(NamedTuple):
         return self._replace(splits={**self.splits, "train": both})
 
     def fingerprints(self, part: str) -> dict[str, str]:
-        """Each class of a split by name, with a hash of its first image: tells whether a class was seen before."""
+        """Each class of a split by name, with a hash of its first image: tells whether a class was seen before.
+
+        Of texts, which may begin alike in two classes, of the one that fills most of its item.
+        """
         store = self.store
+
+        def telling(c: int) -> bytes:
+            own = store.images[store.starts[c] : store.starts[c + 1]]
+            if self.items == "images":
+                return own[0].tobytes()
+            lengths = own.any(1).sum((1, 2)).tolist()
+            return max(zip(lengths, (item.tobytes() for item in own), strict=True))[1]
+
         return {
-            store.names[c]: hashlib.blake2b(store.images[store.starts[c]].tobytes(), digest_size=6).hexdigest()
+            store.names[c]: hashlib.blake2b(telling(c), digest_size=6).hexdigest()
             for c in self.splits[part].classes.tolist()
         }
 

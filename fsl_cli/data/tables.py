@@ -61,7 +61,7 @@ def parse_table(content: bytes, path: str, name: str, errors: str = "strict") ->
     """The same of a file that was read."""
     if path.lower().endswith(".json"):
         return Table(path, name, _json_rows(content), "")
-    text = _text(content, name, errors)
+    text = decoded_text(content, name, errors)
     separator = re.match(r"sep=(.)\r?\n", text)  # Excel's own line
     rows, broken = _rows(
         text[separator.end() :] if separator else text, separator[1] if separator else _separator(text)
@@ -69,14 +69,18 @@ def parse_table(content: bytes, path: str, name: str, errors: str = "strict") ->
     return Table(path, name, [(line + bool(separator), row) for line, row in rows], broken)
 
 
-def _text(content: bytes, name: str, errors: str) -> str:
+def decoded_text(content: bytes, name: str, errors: str = "strict") -> str:
+    """What a file says, in UTF-8 or UTF-16. Raises UserError where it is neither."""
     encoding = next((each for bom, each in BOMS.items() if content.startswith(bom)), "utf-8")
     if encoding == "utf-8" and content[:200].count(0) > len(content[:200]) // 4:  # UTF-16 that does not say so
         encoding = "utf-16-le" if content[1:2] == b"\0" else "utf-16-be"
     try:
         return content.decode(encoding, errors)
     except UnicodeDecodeError as error:
-        raise UserError(f"{name} is not in UTF-8 ({error}). Save it as a CSV in UTF-8.") from error
+        raise UserError(
+            f"{name} is not in UTF-8 ({error}). Save it in UTF-8, or convert it: "
+            "iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW, where it was written with Windows in Europe or America."
+        ) from error
 
 
 def _rows(text: str, separator: str, count: int | None = None) -> tuple[list[tuple[int, list[str]]], str]:

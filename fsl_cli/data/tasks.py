@@ -15,6 +15,7 @@ from fsl_cli.data.augment import Augment
 from fsl_cli.data.feasible import groups_of, shape_problems, sizes_of
 from fsl_cli.data.sampler import Episode, Numbers, Sampler, Shape
 from fsl_cli.data.store import DataSet
+from fsl_cli.data.texts import code_points
 from fsl_cli.episodes import Episodes, Examples
 from fsl_cli.errors import UserError
 
@@ -41,7 +42,7 @@ class Tasks(Protocol):
 
 
 class ImageTasks:
-    """Episodes of one data set's images, as its constants scale them and a backbone for `channels` sees them.
+    """Episodes of one data set's images, as its constants scale them and a backbone for `channels` sees them; or texts.
 
     Training images are changed by `augmentation`, validation and test images never.
     Raises UserError when a split cannot give episodes of its shape.
@@ -134,8 +135,13 @@ class ImageTasks:
         """The next counts[i] `numbers` are images of class i of `classes`: all of them turned, augmented and scaled."""
         split, store = self.data.splits[part], self.data.store
         base, turn = (np.repeat(each.reshape(-1), counts) for each in np.divmod(classes, split.turns))
-        pixels = self._pixels(store.starts[split.classes[base]] + numbers, device)
-        pixels = pixels.to(dtype or torch.get_default_dtype()).div_(255)  # (T * n, C, H, W)
+        raw = self._raw(store.starts[split.classes[base]] + numbers, device)
+        dtype = dtype or torch.get_default_dtype()
+        if self.data.items == "texts":
+            return code_points(raw, dtype)  # (T * n, 1, 1, size)
+        if raw.shape[1] != self.channels:
+            raw = grayscale_to_rgb(raw) if self.channels == 3 else rgb_to_grayscale(raw)
+        pixels = raw.to(dtype).div_(255)  # (T * n, C, H, W)
         turns = torch.from_numpy(turn)
         for quarter in range(1, split.turns):
             chosen = (turns == quarter).nonzero().squeeze(1).to(device)
@@ -146,18 +152,14 @@ class ImageTasks:
             change(torch.tensor(values, device=device, dtype=pixels.dtype).expand(self.channels).view(-1, 1, 1))
         return pixels
 
-    def _pixels(self, rows: Numbers, device: torch.device) -> Tensor:
-        """The images of these rows of the store, (n, C, H, W) uint8, with the backbone's channels."""
+    def _raw(self, rows: Numbers, device: torch.device) -> Tensor:
+        """What the store has in these rows, (n, C, H, W) uint8."""
         store = self.data.store
         if device.type == "cpu" or store.images.nbytes > ON_DEVICE_LIMIT:
-            raw = torch.from_numpy(store.take(rows)).to(device)
-        else:
-            if self._images is None or self._images.device != device:
-                self._images = torch.from_numpy(np.array(store.images)).to(device)
-            raw = self._images[torch.from_numpy(rows).to(device)]
-        if raw.shape[1] != self.channels:
-            raw = grayscale_to_rgb(raw) if self.channels == 3 else rgb_to_grayscale(raw)
-        return raw
+            return torch.from_numpy(store.take(rows)).to(device)
+        if self._images is None or self._images.device != device:
+            self._images = torch.from_numpy(np.array(store.images)).to(device)
+        return self._images[torch.from_numpy(rows).to(device)]
 
 
 def sampler(data: DataSet, part: str, shape: Shape) -> Sampler:

@@ -24,13 +24,14 @@ from fsl_cli.experiment.shapes import data_part, shapes_of
 from fsl_cli.runs.checkpoints import load_weights
 from fsl_cli.runs.run import Run
 from fsl_cli.runs.trust import trusted
-from fsl_cli.settings.binding import build, demand_parts, without_weights
+from fsl_cli.settings.binding import build, demand_parts, located, without_weights
 from fsl_cli.settings.schema import Image, Settings
 
 Data = DataSet | Curves
 
 
-POINT = Image(channels=1, size=1, mean=[0.0], std=[1.0])  # what a backbone sees of regression's single number
+POINT = Image(channels=1, size=1, mean=[0.0], std=[1.0], items="points")  # of a curve over one number
+ITEMS = {"images": "backbone=conv4", "texts": "backbone=chars", "points": "backbone=mlp"}  # what takes them
 
 
 class Experiment(NamedTuple):
@@ -109,12 +110,18 @@ def _image_tasks(settings: Settings, data: DataSet, shapes: dict[str, Shape]) ->
     if found := shape_problems(data, shapes):
         raise UserError("\n".join(found))
     channels, size = data.store.images.shape[1:3]
-    image = settings.image or Image(channels, size, list(data.mean), list(data.std), data.ink)
+    if data.items == "texts":
+        channels, size = 1, data.store.images.shape[3]
+    image = settings.image or Image(channels, size, list(data.mean), list(data.std), data.ink, data.items)
+    if image.items != data.items:
+        raise UserError(f"{data.name} has {data.items}, and this run sees {image.items}. Choose another data set.")
     mean, std = tuple(image.mean), tuple(image.std)
     if image.ink != data.ink:  # 1 - pixel takes the place of pixel
         mean, std = tuple(1 - value for value in mean), tuple(-value for value in std)
     scaled = data._replace(mean=mean, std=std)
     augmentation = build(settings.augment) if settings.augment else Augment()
+    if data.items == "texts" and augmentation != Augment():
+        raise UserError("augment changes images, and these are texts. Type augment=null.")
     if (augmentation.padding or 0) > size:
         raise UserError(
             f"augment.padding={augmentation.padding}: images have {size} pixels a side. Type less, such as 8."
@@ -136,6 +143,13 @@ def learner(
     from another run. Raises UserError when the two do not go together.
     """
     torch.manual_seed(settings.seed)
+    takes = getattr(located(settings.backbone), "takes", Backbone.takes)
+    if image.items not in takes:
+        chosen, fitting = settings.choices.get("backbone", "this"), ITEMS[image.items]
+        raise UserError(
+            f"backbone={chosen} takes {' or '.join(takes)}; {settings.choices.get('data', 'the data set')} has "
+            f"{image.items}. Type {fitting}."
+        )
     backbone = build(settings.backbone, channels=image.channels, size=image.size)
     backbone.pixels = (image.mean, image.std)
     algorithm = build(

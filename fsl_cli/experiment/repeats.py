@@ -9,9 +9,10 @@ from fsl_cli.data.layouts import find
 from fsl_cli.data.listed import Chosen
 from fsl_cli.data.repeats import Places, repeat_warnings, repeated_classes, same_files
 from fsl_cli.data.store import DataSet
-from fsl_cli.errors import UserError
+from fsl_cli.data.texts import as_text
+from fsl_cli.errors import UserError, shown
 from fsl_cli.pictures.console import warn
-from fsl_cli.settings.schema import Part, Settings
+from fsl_cli.settings.schema import OWN, Part, Settings
 
 if TYPE_CHECKING:
     from fsl_cli.experiment.assemble import Data
@@ -23,21 +24,26 @@ def demand_new_classes(settings: Settings, data: Data) -> None:
         return
     if is_folder(settings.data):
         within, across = duplicates(data)
-        for line in repeat_warnings(_places(data, rows) for rows in (*within, *across)):
+        for line in repeat_warnings((_places(data, rows) for rows in (*within, *across)), data.items[:-1]):
             warn(line)
+        if across:
+            warn(
+                f"{len(across):,} {data.items} are in several splits, so the test asks for what training shows, such "
+                f"as {' and '.join(shown(place) for _, place in _places(data, across[0])[:2])}. Delete one of each."
+            )
     repeats = repeated_classes(data) if settings.test and settings.steps else []
     if repeats:
         name, part, other = repeats[0]
         raise UserError(
             f"{len(repeats)} of the {len(data.splits['test'].classes)} test classes repeat classes that are trained or "
-            f"validated on: {name} begins with the same picture as {other} in {part}. Take one of the two away, or "
+            f"validated on: {name} has the same {data.items[:-1]} as {other} in {part}. Take one of the two away, or "
             "type test=false."
         )
 
 
 def tell_same_files(data: Part) -> None:
     """Tell of files that a folder of one's own holds twice; nothing is decoded."""
-    if is_folder(data) and data.get("root"):
+    if data.target.endswith(OWN[0]) and data.get("root"):
         columns = Chosen(data.get("file_column"), data.get("label_column"), data.get("on_error") == "skip")
         groups = find(data.get("root"), chosen=columns).groups.values()
         classes = {name: [picture.file for picture in own] for group in groups for name, own in group.items()}
@@ -46,12 +52,16 @@ def tell_same_files(data: Part) -> None:
 
 
 def is_folder(data: Part) -> bool:
-    """Whether a data set is a folder of one's own."""
-    return data.target.endswith(".folder.folder")
+    """Whether a data set is a folder of one's own, of pictures or of texts."""
+    return data.target.endswith(OWN)
 
 
 def _places(data: DataSet, rows: list[int]) -> Places:
     """The class of each row of the store, and which of its pictures it is, from 0."""
     starts, names = data.store.starts, data.store.names
     numbers = [int(number) for number in starts.searchsorted(rows, side="right") - 1]
-    return [(names[c], f"{names[c]} number {row - int(starts[c])}") for c, row in zip(numbers, rows, strict=True)]
+    words = [f": {as_text(data.store.images[row])[:40]}" if data.items == "texts" else "" for row in rows]
+    return [
+        (names[c], f"{names[c]} number {row - int(starts[c])}{text}")
+        for c, row, text in zip(numbers, rows, words, strict=True)
+    ]

@@ -14,22 +14,20 @@ def store_line(folder: Path) -> str:
     try:
         content = store_record(folder)
         images, channels, height, width = content["shape"]
+        shape = what(content["recipe"].get("items", "images"), channels, height, width)
     except (OSError, ValueError) as error:
         return f"unusable ({error}), will be built again   {folder}"
     size = sum(path.stat().st_size for path in folder.iterdir())
     state = "damaged, will be built again, " if (folder / DAMAGED).exists() else ""
-    return (
-        f"{state}{len(content['names']):,} classes, {images:,} images of {height} x {width} x {channels}, "
-        f"{bytes_text(size)}   {folder}"
-    )
+    return f"{state}{len(content['names']):,} classes, {images:,} {shape}, {bytes_text(size)}   {folder}"
 
 
 def info_lines(found: dict[str, Any]) -> list[str]:
     """The lines that say for people what `summary` found."""
-    channels, height, width = found["shape"]
+    items = found["items"]
     lines = [
-        f"{found['name']}: {found['classes']:,} classes, {found['images']:,} images of {height} x {width} x {channels}",
-        f"images         {bytes_text(found['bytes'])}, hash {found['hash']}",
+        f"{found['name']}: {found['classes']:,} classes, {found['images']:,} {what(items, *found['shape'])}",
+        f"{items:<13}  {bytes_text(found['bytes'])}, hash {found['hash']}",
         f"store          {found['store']}",
         *([f"read as        {found['reading']}"] if found["reading"] else []),
         f"split          {found['split']} ({found['split_hash']}), rotations={found['rotations']}",
@@ -37,16 +35,17 @@ def info_lines(found: dict[str, Any]) -> list[str]:
     for part, split in found["splits"].items():
         turned = f", {split['classes'] * split['turns']:,} with their quarter turns" if split["turns"] > 1 else ""
         lines.append(
-            f"  {part:<5}        {split['classes']:,} classes{turned}, {split['images']:,} images; "
-            f"images of a class: min {split['min']}, median {split['median']:g}, max {split['max']}"
+            f"  {part:<5}        {split['classes']:,} classes{turned}, {split['images']:,} {items}; "
+            f"{items} of a class: min {split['min']}, median {split['median']:g}, max {split['max']}"
         )
-    lines.append(f"normalised by  mean {_numbers(found['mean'])}, standard deviation {_numbers(found['std'])}")
+    if items == "images":
+        lines.append(f"normalised by  mean {_numbers(found['mean'])}, standard deviation {_numbers(found['std'])}")
     odd = [f"{name} has {count}" for name, count in found["odd_classes"].items()]
     lines.append(f"odd classes    {_some(odd, ', ') or 'none'}")
     for where, mark in (("across_splits", "ACROSS SPLITS"), ("within_a_split", "within a split")):
         groups = found[f"duplicates_{where}"]
-        serious = ": the splits share these images" if where == "across_splits" and groups else ""
-        lines.append(f"duplicates     {mark}: {_counted(groups)}{serious}")
+        serious = f": the splits share these {items}" if where == "across_splits" and groups else ""
+        lines.append(f"duplicates     {mark}: {_counted(groups, items)}{serious}")
         lines += [f"  {text}" for text in _some([_places(group) for group in groups], "\n").splitlines()]
     lines.append(f"skipped files  {len(found['skipped']) or 'none'}")
     lines += [f"  {text}" for text in _some(found["skipped"], "\n").splitlines()]
@@ -55,11 +54,16 @@ def info_lines(found: dict[str, Any]) -> list[str]:
     return lines + [f"  {text}" for text in found["left_out"]]
 
 
-def _counted(groups: list[Any]) -> str:
+def what(items: str, channels: int, height: int, width: int) -> str:
+    """images of 84 x 84 x 3, or texts of up to 128 characters"""
+    return f"images of {height} x {width} x {channels}" if items == "images" else f"texts of up to {width} characters"
+
+
+def _counted(groups: list[Any], items: str) -> str:
     if not groups:
         return "none"
     mixed = sum(len({place["class"] for place in group}) > 1 for group in groups)
-    return f"{len(groups):,} images occur {sum(map(len, groups)):,} times, {mixed:,} of them in several classes"
+    return f"{len(groups):,} {items} occur {sum(map(len, groups)):,} times, {mixed:,} of them in several classes"
 
 
 def _places(group: list[dict[str, Any]]) -> str:

@@ -12,9 +12,11 @@ import numpy as np
 from fsl_cli.data.sampler import Episode, Shape
 from fsl_cli.data.store import SPLITS, DataSet
 from fsl_cli.data.tasks import sampler
+from fsl_cli.data.texts import as_text
 from fsl_cli.errors import UserError, shown
 from fsl_cli.files import writing
 from fsl_cli.pictures import lettering
+from fsl_cli.pictures.text_lines import Line, text_lines
 
 CELL = 0.9  # inches, an image and the gap beside it
 GAP = 0.1  # of an image
@@ -31,6 +33,11 @@ def draw(data: DataSet, out: Path, *, episodes: int, split: str, way: int, shot:
     except UserError as error:  # fsl train has settings for training episodes, fsl data show for all
         raise UserError(re.sub(r"\btrain_(?=(way|shot|query)=)", "", str(error))) from error
     drawn = [draws.episode(seed, split, index) for index in range(episodes)]
+    if data.items == "texts":
+        figure = text_episodes(data, split, drawn, f"{data.name} {split}, seed {seed}")
+        with writing(out, "Choose another with out=FILE.png."):
+            lettering.save(figure, out, bbox_inches="tight")
+        return
     rows = shot + query
     grid = (episodes, 1) if way > rows else (1, episodes)
     size = CELL * grid[1] * (way + 1), CELL * grid[0] * (rows + 1)
@@ -71,6 +78,19 @@ def canvas(data: DataSet, part: str, episode: Episode) -> Any:
             top, left = row * down + (gap if row >= shot else 0), label * along
             pixels[top : top + height, left : left + width] = turned
     return pixels[..., 0] if channels == 1 else pixels
+
+
+def text_episodes(data: DataSet, part: str, drawn: Sequence[Episode], title: str) -> Any:  # a figure of Matplotlib
+    """Episodes of texts, a line each: its class, whether it is support or query, and what it says."""
+    store, split = data.store, data.splits[part]
+    lines: list[Line] = []
+    for index, episode in enumerate(drawn):
+        lines.append(Line(f"{title}, episode {index}", "", "", "black"))
+        for number, *sets in zip(episode.classes, episode.support, episode.query, strict=True):
+            name, first = store.names[split.classes[number]], store.starts[split.classes[number]]
+            for kind, own in zip(("support", "query"), sets, strict=True):
+                lines += [Line(name, kind, as_text(store.images[first + each]), "black") for each in own]
+    return text_lines(lines)
 
 
 def narrow(name: str) -> str:

@@ -19,6 +19,8 @@ def upgraded(values: dict[str, Any]) -> dict[str, Any]:
     if isinstance(found.get("backbone"), dict):  # which took none from a file
         found["backbone"].setdefault("weights", None)
     found.setdefault("classes", "drawn")
+    if isinstance(image := found.get("image"), dict) and (image.get("channels"), image.get("size")) == (1, 1):
+        found["image"] = {"items": "points", **image}  # a regression's, which did not say so
     return found
 
 

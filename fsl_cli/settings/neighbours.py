@@ -73,11 +73,14 @@ CHOICES = {  # of a group: what to type, and others' names for it; {} is the nam
         "data=cub": "birds cub200 cub_200_2011",
         "data=sinusoid": "sine sin sinusoids",
         "data=folder data.root=FOLDER": "custom imagefolder images own csv",
+        "data=texts data.root=FILE.csv": "text nlp sentences jsonl intents",
     },
     "backbone": {
         "backbone=conv4": "convnet conv_4 convnet4 cnn cnn4 4conv conv64 conv4_64",
         "backbone=resnet18 backbone.blocks=[1,1,1,1]": "resnet10",
         "backbone=resnet18 backbone.blocks=[3,4,6,3]": "resnet34",
+        "backbone=chars": "char characters charcnn char_cnn lstm bilstm",
+        "backbone=sentences backbone.name=FOLDER": "bert sbert minilm sentence_transformers transformers",
         "backbone=wrn28_10": "wrn wideresnet wrn_28_10 wide_resnet",
         "backbone=torchvision backbone.name={}": (
             "resnet50 resnet101 resnet152 densenet121 efficientnet_b0 mobilenet_v2 convnext_tiny vgg16 swin_t"

@@ -40,13 +40,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Image:
-    """What a run's backbone sees of an image."""
+    """What a run's backbone sees of an image; of a text, code points; of a point of a curve, where it is."""
 
     channels: Count
-    size: Count  # pixels
+    size: Count  # pixels; of a text, characters
     mean: Annotated[list[float], Range()]  # that pixels of 0..1 are scaled by
     std: Annotated[list[float], Range()]
     ink: bool = False  # whether 1 - pixel is seen, as for dark ink on white paper
+    items: Literal["images", "texts", "points"] = "images"
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,8 @@ class Settings:
 
     @property
     def data_name(self) -> str:
-        """What the data set is called: a folder of one's own has a name of its own."""
-        if self.data.target.endswith(".folder.folder"):
+        """What the data set is called: a collection of one's own has a name of its own."""
+        if self.data.target.endswith(OWN):
             return own_name(self.data.get("root"), self.data.get("name"))
         return self.choices["data"]
 
@@ -114,6 +115,7 @@ class Settings:
         return replace(self, **values)
 
 
+OWN = (".folder.folder", ".texts.texts")  # data sets of the user's own files
 FOUND_OUT = {"image", "train_classes", "pretrained"}  # by a run itself
 NAMES = tuple(each.name for each in fields(Settings))
 KINDS: dict[str, Any] = get_type_hints(Settings, include_extras=True)
@@ -200,7 +202,7 @@ def _image_problems(image: Any) -> Iterator[str]:
     if image is None:
         return
     kinds = get_type_hints(Image, include_extras=True)
-    if not isinstance(image, dict) or image.keys() - kinds.keys() or kinds.keys() - {"ink"} - image.keys():
+    if not isinstance(image, dict) or image.keys() - kinds.keys() or kinds.keys() - {"ink", "items"} - image.keys():
         yield f"image={image}: must say {', '.join(kinds)}, and nothing else."
         return
     for name, value in image.items():

@@ -10,13 +10,14 @@ from fsl_cli.backbones.base import Backbone
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.assemble import learner
 from fsl_cli.runs.run import Run
-from fsl_cli.settings.binding import demand_fit
+from fsl_cli.settings.binding import demand_fit, located
 from fsl_cli.settings.compose import compose
 from fsl_cli.settings.schema import Image
 from fsl_cli.use.predictor import Predictor
 
 USUAL = ("backbone=photos", "algo=simpleshot", "norm=running", "steps=0", "trainer=cpu")
 SIZE = 224  # pixels of a picture where the network does not say
+LETTERS = 512  # of a text
 
 
 def frozen_predictor(words: Sequence[str] = ()) -> Predictor:
@@ -28,6 +29,8 @@ def frozen_predictor(words: Sequence[str] = ()) -> Predictor:
     settings = demand_fit(composed.values).having(choices=composed.choices)
     half = [0.5, 0.5, 0.5]
     image = Image(3, settings.backbone.get("resize") or SIZE, half, half)
+    if "texts" in getattr(located(settings.backbone), "takes", ()):
+        image = Image(1, LETTERS, [0.0], [1.0], items="texts")
     trained = UserError(
         f"algo={composed.choices['algo']}: needs a run that was trained, run=FOLDER. Without one, type a head on "
         "frozen features: algo=simpleshot, protonet, metabaseline, rfs or metaoptnet."

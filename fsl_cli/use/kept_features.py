@@ -15,7 +15,8 @@ from torch import Tensor
 
 from fsl_cli.data.decode import Classes, File
 from fsl_cli.data.photos import photos
-from fsl_cli.data.store import cache_folder
+from fsl_cli.data.store import Images, cache_folder
+from fsl_cli.data.text_files import decoded_texts
 from fsl_cli.use.predictor import Predictor
 
 KEPT = 200_000  # pictures of a network, the latest; a thousand take 5 MB
@@ -37,13 +38,18 @@ def digests_of(classes: Classes) -> dict[str, str]:
 def items(
     run: Predictor, classes: Classes, digests: dict[str, str], on_error: str, skipped: list[str]
 ) -> Iterator[tuple[list[Picture], Tensor]]:
-    """The pictures of these files, of these digests, as the method needs them, class by class, in pieces.
+    """The pictures of these files, or the texts, of these digests, as the method needs them, class by class, in pieces.
 
     Features (n, d) where they are all that it asks for, else pixels (n, channels, size, size). The others as `photos`.
     """
-    size, channels = run.image.size, run.image.channels
+
+    def decoded(some: Classes) -> Iterator[tuple[list[tuple[str, File]], Images]]:
+        if run.image.items == "texts":
+            return decoded_texts(some, run.image.size)
+        return photos(some, run.image.size, run.image.channels, on_error, skipped)
+
     if not run.backbone:
-        for pairs, images in photos(classes, size, channels, on_error, skipped):
+        for pairs, images in decoded(classes):
             yield [Picture(label, file, digests[file.name]) for label, file in pairs], torch.from_numpy(images)
         return
     kept = Kept(cache_folder(None) / "pictures" / f"{run.key}.sqlite")
@@ -52,7 +58,7 @@ def items(
     if on_error == "skip":  # a class of which nothing can be read is refused: of one that is known, something can
         for name, own in new.items():
             own += [file for file in classes[name] if digests[file.name] in known][:1]
-    for pairs, images in photos(new, size, channels, on_error, skipped) if new else ():
+    for pairs, images in decoded(new) if new else ():
         rows = run.embedded(torch.from_numpy(images))
         found = {digests[file.name]: row for (_, file), row in zip(pairs, rows, strict=True)}
         kept.write(found)

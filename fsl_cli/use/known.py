@@ -8,17 +8,19 @@ from pathlib import Path
 
 import torch
 
+from fsl_cli.data import text_files
 from fsl_cli.data.decode import Classes
 from fsl_cli.data.layouts import find
 from fsl_cli.data.listed import Chosen
 from fsl_cli.data.repeats import Places, repeat_warnings
+from fsl_cli.data.text_files import as_file, find_texts
 from fsl_cli.errors import UserError
 from fsl_cli.use.calibrated import OWN, fit
 from fsl_cli.use.from_support import HOW, calibration_of
 from fsl_cli.use.kept_features import digests_of, items
 from fsl_cli.use.predictor import FewShotClassifier, Predictor, taking_features
 from fsl_cli.use.rounds import on_one_core
-from fsl_cli.use.saved import Support, corrections, kept
+from fsl_cli.use.saved import Support, corrections, kept, text_corrections
 
 ENOUGH = 3  # pictures of each class, from which a set tells more of itself than validation does of another task
 
@@ -34,7 +36,8 @@ def support_of(run: Predictor, typed: dict[str, str], skipped: list[str]) -> Sup
         more = read_support(run, typed["add"], typed["on_error"], skipped, "add")
         support = support.having(more) if support else more
     if typed.get("correct"):
-        right = _known(run, corrections(typed["correct"]), typed["on_error"], skipped)
+        corrected = text_corrections if run.image.items == "texts" else corrections
+        right = _known(run, corrected(typed["correct"]), typed["on_error"], skipped)
         support = support.having(right) if support else right
     if support is None:
         raise UserError(f"Known pictures are needed: type support=FOLDER ({typed['run']} keeps none).")
@@ -43,11 +46,17 @@ def support_of(run: Predictor, typed: dict[str, str], skipped: list[str]) -> Sup
 
 def read_support(run: Predictor, root: str, on_error: str, skipped: list[str], setting: str = "support") -> Support:
     """The support set at `root`, as `run` needs it. Raises UserError, which calls it by its `setting`."""
-    found = find(root, setting, Chosen(skip=on_error == "skip"))
-    for line in found.left_out:
+    skip = on_error == "skip"
+    if run.image.items == "texts":
+        texts = find_texts(root, setting, text_files.Chosen(skip=skip))
+        lost, groups = texts.left_out, texts.groups.values()
+        classes = {name: [as_file(each) for each in own] for group in groups for name, own in group.items()}
+    else:
+        found = find(root, setting, Chosen(skip=skip))
+        lost = found.left_out
+        classes = {name: [each.file for each in own] for group in found.groups.values() for name, own in group.items()}
+    for line in lost:
         print(f"{setting}: left out: {line}.")
-    groups = found.groups.values()
-    classes = {name: [each.file for each in pictures] for group in groups for name, pictures in group.items()}
     return _known(run, classes, on_error, skipped)
 
 
@@ -78,7 +87,8 @@ def _known(run: Predictor, classes: Classes, on_error: str, skipped: list[str]) 
     for name, files in classes.items():
         for file in files:
             groups[digests[file.name]].append((name, file.name))
-    for line in repeat_warnings(places for places in groups.values() if len(places) > 1):
+    what = "text" if run.image.items == "texts" else "picture"
+    for line in repeat_warnings((places for places in groups.values() if len(places) > 1), what):
         print(line)
     pieces = list(items(run, classes, digests, on_error, skipped))
     pictures = [picture for some, _ in pieces for picture in some]

@@ -33,6 +33,8 @@ input:checked + .show { color: #fff } input:focus-visible + .show { outline: 3px
 .bar { position: relative; background: #f1f1f1; margin: 2px 0; border-radius: 3px; overflow: hidden }
 .bar i { position: absolute; inset: 0 auto 0 0; background: #bcd7f5; opacity: .85 }
 .bar span { position: relative; display: flex; justify-content: space-between; gap: 1em; padding: 0 .4em }
+blockquote { margin: 0; width: 14em; flex: none; overflow-wrap: anywhere; unicode-bidi: isolate }
+.near blockquote { width: 9em; font-size: 11px }
 .why { color: #9a5b00 } .near, .truth, .else { font-size: 12px; margin-top: .4em }
 """
 
@@ -65,7 +67,7 @@ def _thumbnail(name: str, read: dict[str, File]) -> str:
 
 def page(found: Predictions, matrix: Path | None) -> str:
     """The page, the most doubtful pictures first. `matrix` is the confusion matrix's picture."""
-    rows = [row for row in found.doubtful_first() if row.file in found.thumbnails]
+    rows = [row for row in found.doubtful_first()[:PICTURED] if row.file in (found.texts or found.thumbnails)]
     if not any(row.true for row in found.rows):  # folders without any class's name say nothing
         rows = [row._replace(told=False) for row in rows]
     states = [_states(found, row) for row in rows]
@@ -78,8 +80,8 @@ def page(found: Predictions, matrix: Path | None) -> str:
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Predictions</title><style>{STYLE}{"".join(map(_rule, STATES))}</style>
-<h1>{len(found.rows):,} pictures{unknown}</h1>
-<p>{_html(found.algorithm)}, <b>{_html(found.run)}</b>: {len(found.support):,} support pictures of
+<h1>{len(found.rows):,} {found.items}{unknown}</h1>
+<p>{_html(found.algorithm)}, <b>{_html(found.run)}</b>: {len(found.support):,} support {found.items} of
 {len(found.classes):,} classes. The most doubtful come first.{part} Bars are as long as the
 square root of what they show, so that a second choice is seen.</p>
 {lines}
@@ -121,7 +123,7 @@ def _card(found: Predictions, row: Prediction, states: Iterable[str]) -> str:
     near = _near(found, row.nearest, "nearest of all")
     near = near if row.own == row.nearest else _near(found, row.own, "nearest of its class") + near
     return (
-        f'<div class="card {" ".join(states)}"><img loading="lazy" alt="" src="{found.thumbnails[row.file]}">'
+        f'<div class="card {" ".join(states)}">{_shown(found, row.file)}'
         f'<div class="say"><div class="file">{_path(row.file)}</div>{bars}{why}{truth}{near}</div></div>\n'
     )
 
@@ -141,8 +143,15 @@ def _path(file: str) -> str:
 def _near(found: Predictions, file: str, what: str) -> str:
     """A support picture, and of which class it is."""
     name = _html(found.classes[found.support[file]])
-    picture = f'<img loading="lazy" alt="" src="{found.thumbnails[file]}">'
+    picture = _shown(found, file)
     return f'<div class="near" title="{_html(file)}">{picture}<span>{what}: <b>{name}</b></span></div>'
+
+
+def _shown(found: Predictions, file: str) -> str:
+    """A picture; or what a text says, where that is kept."""
+    if found.texts:
+        return f"<blockquote>{_html(found.texts.get(file, file))}</blockquote>"
+    return f'<img loading="lazy" alt="" src="{found.thumbnails[file]}">'
 
 
 def _uri(kind: str, content: bytes) -> str:

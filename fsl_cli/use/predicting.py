@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fsl_cli.settings.registry import names
 
 if TYPE_CHECKING:
+    from fsl_cli.data.queries import Query
     from fsl_cli.use.predictions import Predictions
     from fsl_cli.use.predictor import FewShotClassifier, Predictor
     from fsl_cli.use.saved import Support
@@ -28,7 +29,9 @@ def predicted(
     rate = _shown_rate(rate, classify)
     words = [typed["query"]] if Path(typed["query"]).expanduser().exists() else names(typed["query"])
     lost: list[str] = []
-    asked = {query.file.name: query for query in queries(words, classify.classes, lost)}
+    texts = run.image.items == "texts"
+    found_queries = _texts(words, classify.classes, lost) if texts else queries(words, classify.classes, lost)
+    asked = {query.file.name: query for query in found_queries}
     for line in lost:
         print(f"query: left out: {line}.")
     rows, files = [], {"query": [query.file for query in asked.values()]}
@@ -48,7 +51,19 @@ def predicted(
     used = typed["run"] or described(run)
     predictions = Predictions(used, algorithm, classify.classes, of_support, rows, skipped, {}, *how)
     read = {**support.sources, **{name: query.file for name, query in asked.items()}}
+    if texts:
+        return predictions._replace(
+            texts={name: bytes(file.read()).decode("utf-8", "surrogatepass") for name, file in read.items()}
+        )
     return predictions._replace(thumbnails=thumbnails(predictions, read)) if html else predictions
+
+
+def _texts(words: list[str], classes: list[Any], lost: list[str]) -> list[Query]:
+    """The texts that these words name, each in the place of a file."""
+    from fsl_cli.data.queries import Query
+    from fsl_cli.data.text_files import as_file, text_queries
+
+    return [Query(as_file(each.text), each.label, each.told) for each in text_queries(words, classes, lost)]
 
 
 def _shown_rate(rate: float | None, classify: FewShotClassifier) -> float | None:
@@ -88,8 +103,9 @@ def write(out: Path, found: Predictions, html: bool) -> list[Path]:
     files = [out / name for name in ("predictions.csv", "confusion.png", "predictions.html")]
     labelled = any(row.true for row in found.rows)
     unknown = [found.no_class] if found.rate is not None else []
-    header = ["file", "label", *found.classes, *unknown, *(["true"] if labelled else []), "doubt", "why"]
-    rows: list[list[Any]] = [[row.file, found.answer(row), *row.probabilities] for row in found.rows]
+    columns = ["file", "text"] if found.texts else ["file"]
+    header = [*columns, "label", *found.classes, *unknown, *(["true"] if labelled else []), "doubt", "why"]
+    rows: list[list[Any]] = [[*found.named(row), found.answer(row), *row.probabilities] for row in found.rows]
     for cells, row in zip(rows, found.rows, strict=True):
         cells += [row.unknown] if unknown else []
         cells += [row.true] if labelled else []

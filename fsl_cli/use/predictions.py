@@ -37,6 +37,16 @@ class Predictions(NamedTuple):
     temperature: float = 1.0  # what logits were divided by
     calibration: str = "none"  # how that was found
     rate: float | None = None  # share of the known pictures that are called unknown by mistake; None: none are
+    texts: dict[str, str] = {}  # where a text stands -> what it says; {} where these are pictures
+
+    @property
+    def items(self) -> str:
+        """What was predicted: pictures or texts."""
+        return "texts" if self.texts else "pictures"
+
+    def named(self, row: Prediction) -> list[str]:
+        """Where a picture is; where a text stands, and what it says."""
+        return [row.file, self.texts[row.file]] if self.texts else [row.file]
 
     def label(self, row: Prediction) -> str:
         """The most probable class."""
@@ -95,7 +105,9 @@ def accuracy_line(found: Predictions) -> str:
     """accuracy 93.33%, 28 of 30 pictures whose class is known; "" where none is."""
     right, total = (sum(part) for part in zip(*per_class(found).values(), strict=True)) if per_class(found) else (0, 0)
     others = sum(row.told and row.true is None for row in found.rows)
-    lines = [f"accuracy {right / total:.2%}, {right:,} of {total:,} pictures whose class is known"] if total else []
+    lines = (
+        [f"accuracy {right / total:.2%}, {right:,} of {total:,} {found.items} whose class is known"] if total else []
+    )
     lines += (
         [f"not counted: {others:,} in folders, or with labels, that are no class of the support set"] if others else []
     )
@@ -111,7 +123,7 @@ def unknown_line(found: Predictions) -> str:
     known = [row for row in found.rows if row.true is not None]
     parts = [(rows, words) for rows, words in ((others, "of no class"), (known, "whose class is known")) if rows]
     told = ", ".join(f"{sum(row.is_unknown for row in rows):,} of the {len(rows):,} {words}" for rows, words in parts)
-    line = f"{found.no_class} {len(called):,} of {len(found.rows):,} pictures, at {found.rate:.1%} false alarms"
+    line = f"{found.no_class} {len(called):,} of {len(found.rows):,} {found.items}, at {found.rate:.1%} false alarms"
     return f"{line}: {told}" if told else line
 
 
@@ -121,7 +133,7 @@ def as_json(found: Predictions) -> dict[str, Any]:
     right, total = (sum(part) for part in zip(*scores.values(), strict=True)) if scores else (0, 0)
     predictions = [
         {
-            "file": row.file,
+            **dict(zip(("file", "text"), found.named(row), strict=False)),
             "label": found.answer(row),
             **({"class": found.label(row), "unknown": row.unknown} if found.rate is not None else {}),
             "probabilities": dict(zip(found.classes, row.probabilities, strict=True)),

@@ -19,9 +19,10 @@ from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.data.photos import from_image, photo
 from fsl_cli.data.places import disk_file
+from fsl_cli.data.texts import as_items, cleaned, code_points
 from fsl_cli.episodes import Examples
 from fsl_cli.errors import UserError
-from fsl_cli.experiment.assemble import POINT, trained
+from fsl_cli.experiment.assemble import trained
 from fsl_cli.experiment.features import weights_digest
 from fsl_cli.experiment.unknowns import score, threshold
 from fsl_cli.runs.records import Calibration
@@ -40,8 +41,10 @@ def load_run(folder: str | Path, trust: Sequence[str] = (), device: str | None =
     holds no such run, its checkpoint is missing or does not fit, or it is one of regression.
     """
     run = Run(folder)
-    if run.settings.image == POINT:
-        raise UserError(f"{run} is a run of regression, and has no classes. Choose one that was trained on images.")
+    if run.settings.image and run.settings.image.items == "points":
+        raise UserError(
+            f"{run} is a run of regression, and has no classes. Choose one that was trained on images or texts."
+        )
     changed = run.settings.norm == "transductive"
     try:
         algorithm = trained(run, trust, "support" if changed else None)
@@ -89,8 +92,8 @@ class Predictor:
         """Learn classes from support images and their labels, any number of either that the method allows.
 
         An image is a path, a PIL image, an array (H, W) or (H, W, channels), or a tensor (channels, H, W); of numbers
-        0 to 255 if whole, else 0 to 1; of any size. Raises UserError when there are fewer than two classes, or the
-        method has a learned head for another number of them.
+        0 to 255 if whole, else 0 to 1; of any size. A text is a string. Raises UserError when there are fewer than two
+        classes, or the method has a learned head for another number of them.
         """
         return self.adapt_pixels(self.pixels(images), list(labels))
 
@@ -108,7 +111,15 @@ class Predictor:
         return FewShotClassifier(self, Examples(self.seen(pixels).unsqueeze(0), y.unsqueeze(0)), classes)
 
     def pixels(self, images: Iterable[Any]) -> Tensor:
-        """Images, as `adapt` takes them, upright and cut to the run's size: (n, channels, size, size) uint8."""
+        """Images, as `adapt` takes them, upright and cut to the run's size: (n, channels, size, size) uint8.
+
+        Of a run of texts, strings, as a store has them. Raises UserError for one without a letter.
+        """
+        if self.image.items == "texts":
+            texts = [cleaned(text) for text in images]
+            if not all(texts):
+                raise UserError(f"text {texts.index('') + 1} is empty: give each a letter or more.")
+            return torch.from_numpy(as_items(texts, self.image.size))
         size, channels = self.image.size, self.image.channels
         found = []
         for image in images:
@@ -124,7 +135,9 @@ class Predictor:
         return items.to(self.device) if items.ndim == 2 else self.scaled(items)
 
     def scaled(self, pixels: Tensor) -> Tensor:
-        """Images (n, channels, size, size) of 0 to 255, as the backbone sees them, on the run's device."""
+        """Images (n, channels, size, size) of 0 to 255, as the backbone sees them, on the run's device; or texts."""
+        if self.image.items == "texts":
+            return code_points(pixels.to(self.device), torch.get_default_dtype())
         return self.standard(pixels.to(self.device, torch.get_default_dtype()) / 255)
 
     def standard(self, x: Tensor) -> Tensor:

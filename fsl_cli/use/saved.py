@@ -16,6 +16,8 @@ from torch import Tensor
 from fsl_cli.backbones.weights import write_torch
 from fsl_cli.data.decode import Classes, File
 from fsl_cli.data.places import disk_file
+from fsl_cli.data.text_files import Text, as_file
+from fsl_cli.data.texts import cleaned
 from fsl_cli.errors import UserError
 from fsl_cli.files import demand_stored, make_folder, read_text, replacing, write_json
 from fsl_cli.runs.environment import environment
@@ -105,11 +107,7 @@ def corrections(table: str) -> Classes:
 
     Paths are as `fsl predict` writes them, from here or from where the CSV lies. Raises UserError.
     """
-    path = Path(table).expanduser()
-    try:
-        rows = list(csv.DictReader(io.StringIO(read_text(path).removeprefix("\ufeff"), newline="")))
-    except (UserError, csv.Error) as error:
-        raise UserError(f"correct={table} cannot be read: {error}.") from error
+    path, rows = Path(table).expanduser(), _rows(table)
     if not rows or not {"file"} <= rows[0].keys() or not {"label", "true"} & rows[0].keys():
         raise UserError(f"correct={table}: needs the columns file and label (or true), and a line for each picture.")
     found: Classes = {}
@@ -127,6 +125,27 @@ def corrections(table: str) -> Classes:
             f"{missing[0] or 'one without a name'}. Take these lines out."
         )
     return found
+
+
+def text_corrections(table: str) -> Classes:
+    """The texts of a CSV as `fsl predict` writes it, by their right labels, as `corrections` does of pictures."""
+    rows, found = _rows(table), dict[str, list[File]]()
+    if not rows or not {"file", "text"} <= rows[0].keys() or not {"label", "true"} & rows[0].keys():
+        raise UserError(f"correct={table}: needs the columns file, text and label (or true), a line for each text.")
+    for row in rows:
+        text, label = cleaned(row["text"] or ""), (row.get("true") or row.get("label") or "").strip()
+        if not text or not label:
+            raise UserError(f"correct={table}: {row['file']} has no text or no label. Take this line out.")
+        found.setdefault(label, []).append(as_file(Text(text, row["file"] or "")))
+    return found
+
+
+def _rows(table: str) -> list[dict[str, str]]:
+    try:
+        text = read_text(Path(table).expanduser()).removeprefix("\ufeff")
+        return list(csv.DictReader(io.StringIO(text, newline="")))
+    except (UserError, csv.Error) as error:
+        raise UserError(f"correct={table} cannot be read: {error}.") from error
 
 
 def _is_there(path: Path) -> bool:

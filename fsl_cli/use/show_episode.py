@@ -33,6 +33,7 @@ def _predictions(run: Finished, index: int) -> tuple[Any, str]:  # a figure of M
     from fsl_cli.experiment.datamodule import EVALUATION_SEED
     from fsl_cli.pictures.episodes import class_names
     from fsl_cli.pictures.marked_episode import draw, shown_images
+    from fsl_cli.pictures.text_lines import marked_lines, text_lines
 
     tasks: Any = run.experiment.episodes.tasks
     [episode] = tasks.gather(Batch(run.part, EVALUATION_SEED, [index]), torch.device("cpu"))
@@ -41,5 +42,7 @@ def _predictions(run: Finished, index: int) -> tuple[Any, str]:  # a figure of M
     right = int((logits.argmax(-1) == episode.query.y[0]).sum())
     title = f"{protocol(run)} episode {index}: {right} of {len(logits)} right ({right / len(logits):.2%})"
     names = class_names(tasks.data, run.part, episode.classes[0].tolist())
+    if tasks.data.items == "texts":
+        return text_lines(marked_lines(episode, logits.softmax(-1), names, title)), title
     support, query = (shown_images(part, tasks.data) for part in (episode.support, episode.query))
     return draw(support, query, logits.softmax(-1), names, title), title

@@ -33,6 +33,7 @@ class Row(NamedTuple):
     norms: tuple[str, ...] = MODES
     size: int = 16  # of the tiny one's images
     needs: str = "torch"  # a package
+    texts: bool = False  # whether items are code points
 
 
 ROWS = {
@@ -42,6 +43,7 @@ ROWS = {
     "resnet18": Row(11_176_512, 512, ("backbone.filters=[4,6,5]", "backbone.blocks=[1,2,1]", "backbone.stem=3x3")),
     "wrn28_10": Row(36_472_784, 640, ("backbone.filters=3", "backbone.widen=2", "backbone.depth=10")),
     "r2d2": Row(2_603_872, 72576, ("backbone.filters=[4,6,5,4]",)),
+    "chars": Row(4093 * 64 + 2 * 33_736 + 128, 64, ("backbone.width=8", "backbone.heads=2"), ("none",), texts=True),
     "torchvision": Row(11_176_512, 512, ("backbone.name=shufflenet_v2_x0_5",), ("running",), 32),
     "timm": Row(11_176_512, 512, ("backbone.name=test_resnet",), ("running",), 32, "timm"),
 }
@@ -59,7 +61,7 @@ def backbone(name: str, norm: str = "running", *words: str, channels: int = 3) -
     pytest.importorskip(ROWS[name].needs)
     torch.manual_seed(0)
     config = composed(f"backbone={name}", *ROWS[name].small, *words)
-    built = build(config.backbone.having(norm=norm), channels=channels, size=ROWS[name].size)
+    built = build(config.backbone.having(norm=norm), channels=1 if ROWS[name].texts else channels, size=ROWS[name].size)
     assert isinstance(built, Backbone)
     for key, value in built.named_buffers():
         if key.endswith("var"):  # of maps as small as an untrained network's, in which they would vanish
@@ -70,6 +72,10 @@ def backbone(name: str, norm: str = "running", *words: str, channels: int = 3) -
 def images(name: str, count: int = 6, channels: int = 3) -> Tensor:
     random = torch.Generator().manual_seed(1)
     size = ROWS[name].size
+    if ROWS[name].texts:
+        points = torch.randint(1, 0x3000, (2, count, 1, 1, size), generator=random)
+        points[:, ::2, ..., -5:] = 0  # some texts are shorter
+        return points.to(torch.get_default_dtype())
     return torch.randn(2, count, channels, size, size, generator=random, dtype=torch.float64).to(
         torch.get_default_dtype()
     )
@@ -84,15 +90,18 @@ def test_every_backbone_has_a_row() -> None:
         "photos",
         "onnx",
         "pixels",
-    }  # which come trained: test_photos.py; and no network
+        "sentences",
+    }  # which come trained: test_photos.py, test_texts.py; and no network
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_at_full_size_it_has_the_published_number_of_parameters(name: str) -> None:
     pytest.importorskip(ROWS[name].needs)
     with torch.device("meta"):
-        built = build(composed(f"backbone={name}").backbone, channels=3, size=84)
-        assert built(torch.zeros(2, 3, 3, 84, 84)).shape == (2, 3, ROWS[name].features)
+        node = composed(f"backbone={name}").backbone.having(norm=ROWS[name].norms[0])
+        built = build(node, channels=3, size=84)
+        item = (1, 1, 84) if ROWS[name].texts else (3, 84, 84)
+        assert built(torch.zeros(2, 3, *item)).shape == (2, 3, ROWS[name].features)
     assert sum(parameter.numel() for parameter in built.parameters()) == ROWS[name].parameters
     assert built.out_features == ROWS[name].features
 

@@ -107,7 +107,7 @@ def test_classes_of_one_picture_go_before_the_others_are_divided(tmp_path: Path)
     [problem] = shape_problems(with_it, shapes)
     assert "one in the " in problem and "Type data.on_small=skip to leave out the 1 class" in problem
     assert not shape_problems(without_small(without, shapes), shapes)
-    assert without.left_out == ["1 class, one: with a single picture"]
+    assert without.left_out == ["1 class, one: with a single one"]
 
 
 def test_two_classes_are_told_what_to_do_and_six_will_do(tmp_path: Path) -> None:

@@ -66,6 +66,6 @@ def test_a_test_class_that_repeats_another_is_refused_before_training(root: Path
         "shot=1",
     ]
     more = ["query=1", "steps=1", "backbone.filters=4", f"out={tmp_path / 'out'}", "train_way=2", "train_query=1"]
-    with pytest.raises(UserError, match="class6 begins with the same picture as class2 in train"):
+    with pytest.raises(UserError, match="class6 has the same image as class2 in train"):
         run(["train", *words, *more])
     assert not (tmp_path / "out").exists()

@@ -7,16 +7,16 @@ names only. Everything wrong with the folders, with the CSV, or with the images,
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from hashlib import blake2b
-from typing import Literal
+from typing import Literal, TypeVar
 
 from fsl_cli.data.copies import divided
 from fsl_cli.data.decode import decode
 from fsl_cli.data.layouts import find, refuse
 from fsl_cli.data.left_out import some
-from fsl_cli.data.listed import Chosen, Groups
+from fsl_cli.data.listed import Chosen
 from fsl_cli.data.photos import photo
 from fsl_cli.data.store import DataSet, Images, cache_folder, open_store
 from fsl_cli.errors import UserError, command
@@ -90,20 +90,29 @@ def folder(
     )
 
 
-def without_single(groups: Groups) -> tuple[Groups, list[str]]:
+Item = TypeVar("Item")
+
+
+def without_single(
+    groups: Mapping[str, Mapping[str, list[Item]]],
+) -> tuple[dict[str, dict[str, list[Item]]], list[str]]:
     """The classes of two images or more, which are then divided, and those of one, in words: no episode takes them."""
     alone = sorted(name for group in groups.values() for name, pictures in group.items() if len(pictures) < 2)
     kept = {
         part: {name: pictures for name, pictures in group.items() if len(pictures) > 1}
         for part, group in groups.items()
     }
-    return kept, [some(alone, "class", "with a single picture")] if alone else []
+    return kept, [some(alone, "class", "with a single one")] if alone else []
 
 
-def divide(groups: Groups, fractions: dict[str, float], seed: int, root: str, lost: list[str]) -> dict[str, list[str]]:
+def divide(
+    groups: Mapping[str, Mapping[str, object]], fractions: dict[str, float], seed: int, root: str, lost: list[str],
+    predict: str | None = None,
+) -> dict[str, list[str]]:  # fmt: skip
     """The classes of each split; those that have none of their own take theirs from "" or from train.
 
-    An episode needs two classes, so each split gets two where there are enough. Raises UserError with what was `lost`.
+    An episode needs two classes, so each split gets two where there are enough. Raises UserError with what was `lost`,
+    and `predict`, the command that tells a few classes apart.
     """
     lists = {part: sorted(classes) for part, classes in groups.items()}
     pool = lists.pop("") if "" in lists else lists["train"]
@@ -114,7 +123,7 @@ def divide(groups: Groups, fractions: dict[str, float], seed: int, root: str, lo
     if len(pool) <= len(lacking):
         few = f"{len(pool)} classes ({', '.join(pool)})" if len(pool) != 1 else f"1 class ({pool[0]})"
         told = "".join(f"\n  Left out: {line}." for line in lost)
-        predict = command("fsl", "predict", f"support={root}", "query=FOLDER")
+        predict = predict or command("fsl", "predict", f"support={root}", "query=FOLDER")
         raise UserError(
             f"{few} cannot be divided among train, {', '.join(reversed(lacking))}, which need two each for episodes of "
             f"way=2: {2 * (1 + len(lacking))} classes or more. To tell a few classes apart nothing is trained: type "
