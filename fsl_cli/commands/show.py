@@ -25,6 +25,7 @@ Prints, for example:
 Or what a run has learned, as a picture:
 
   fsl show episode run=DIR index=17           a test episode's images, with what each query was taken for
+  fsl show fit run=DIR index=3                regression: a task's points, what was predicted of it, and how surely
   fsl show embedding run=DIR                  metric methods: the images of a test episode in two dimensions
   fsl show embedding run=DIR method=tsne way=20 shot=5
   fsl show steps run=DIR upto=20              inner loops: accuracy and loss after 0, 1, 2, ... steps, and a CSV
@@ -36,7 +37,7 @@ Prints, for example:
 Episodes are those of the run's own test, under its own way, shot and query, or what is typed, as for fsl test.
 split=val takes those of validation: use these to choose settings. out=FILE.png writes elsewhere."""
 
-PICTURES = ("episode", "embedding", "steps")
+PICTURES = ("episode", "embedding", "steps", "fit")
 
 
 def main(words: Sequence[str]) -> None:

@@ -1,7 +1,8 @@
-"""Regression tasks that are drawn, not read: what their sources share.
+"""Regression tasks: what their sources share.
 
-A task is one curve, its shot the points to learn from. The random numbers are the bytes of SHAKE-128 over (name, seed,
-split, index), so the episodes of a test are the same in every run.
+A task is one curve, or a function of two variables, its shot the points to learn from.
+The random numbers are the bytes of SHAKE-128 over (name, seed, split, index), so the episodes of a test are the same in
+every run.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fsl_cli.data.linear import Linear
 from fsl_cli.data.sampler import Shape
 from fsl_cli.data.tasks import Batch, Tasks
 
@@ -20,12 +22,13 @@ Uniform = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class CurveTasks(Tasks, Protocol):
-    """Episodes of curves over one number: x (T, n, 1), y (T, n, 1)."""
+    """Episodes of functions of one number or of two: x (T, n, inputs), y (T, n, 1)."""
 
-    reach: float  # x is in -reach..reach
+    reach: float  # each number of x is in -reach..reach
+    linear: Linear | None  # the best linear estimator, where targets are linear in known features
 
     def truth(self, batch: Batch, x: Tensor) -> Tensor:
-        """The curves of `batch` at x (n, 1): (T, n, 1)."""
+        """The curves of `batch` at x (n, inputs): (T, n, 1)."""
 
     def best(self, batch: Batch, device: torch.device) -> list[float]:
         """The mean negative log-likelihood of each task's queries to who knows how curves are drawn; [] if unknown."""
@@ -34,8 +37,15 @@ class CurveTasks(Tasks, Protocol):
 class Curves(Protocol):
     """A source of such tasks."""
 
-    name: str
-    hash: str
+    inputs: int  # numbers of x
+
+    @property
+    def name(self) -> str:
+        """As reports call it."""
+
+    @property
+    def hash(self) -> str:
+        """Of images, if they are made of some."""
 
     @property
     def protocol(self) -> dict[str, str]:
@@ -50,5 +60,5 @@ class Curves(Protocol):
 
 def uniform(name: str, seed: int, split: str, index: int, count: int) -> Uniform:
     """Numbers in 0..1 of one task."""
-    raw = shake_128(f"{name}/{seed}/{split}/{index}".encode()).digest(8 * count)
-    return np.frombuffer(raw, dtype="<u8") / 2.0**64
+    digest = shake_128(f"{name}/{seed}/{split}/{index}".encode()).digest(8 * count)
+    return np.frombuffer(digest, dtype="<u8") / 2.0**64

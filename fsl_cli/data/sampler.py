@@ -46,17 +46,18 @@ class Sampler(NamedTuple):
     def episode(self, seed: int, split: str, index: int) -> Episode:
         """Episode number `index` of the stream that (seed, split) names; its cost grows with its images only."""
         stream = f"{seed}/{split}/{index}"
-        dice = iter(_raw(f"{stream}/shape", 2 + largest(self.way)))  # apart from the rest, which fixed shapes share
+        # apart from the rest, which fixed shapes share
+        dice = iter(raw_numbers(f"{stream}/shape", 2 + largest(self.way)))
         way = _between(self.way, dice)
         pool = self._pool(way, dice)
-        drawn = _distinct(_raw(stream, way), len(self.sizes) if pool is None else len(pool))
+        drawn = distinct(raw_numbers(stream, way), len(self.sizes) if pool is None else len(pool))
         classes = drawn if pool is None else pool[drawn].tolist()
         sizes = self.sizes[classes].tolist()
         least = 1 if self.query == "all" else self.query
         shots = [_between(self.shot, dice, size - least) for size in sizes]
         each = [shot if self.query == "all" else shot + self.query for shot in shots]
-        raw = iter(_raw(stream, way + sum(each))[way:])
-        images = [_distinct([next(raw) for _ in range(n)], size) for n, size in zip(each, sizes, strict=True)]
+        raw = iter(raw_numbers(stream, way + sum(each))[way:])
+        images = [distinct([next(raw) for _ in range(n)], size) for n, size in zip(each, sizes, strict=True)]
         support = [drawn[:shot] for drawn, shot in zip(images, shots, strict=True)]
         if self.query == "all":
             return Episode(classes, support, [_others(own, n) for own, n in zip(support, sizes, strict=True)])
@@ -72,13 +73,13 @@ class Sampler(NamedTuple):
         count = sum(map(len, episode.query))
         others = np.setdiff1d(np.arange(len(self.sizes)), episode.classes)
         stream = f"{seed}/{split}/{index}/outside"
-        drawn = others[_distinct(_raw(stream, min(len(others), len(episode.classes))), len(others))].tolist()
-        raw = iter(_raw(stream, len(drawn) + count)[len(drawn) :])
+        drawn = others[distinct(raw_numbers(stream, min(len(others), len(episode.classes))), len(others))].tolist()
+        raw = iter(raw_numbers(stream, len(drawn) + count)[len(drawn) :])
         found: list[tuple[int, int]] = []
         for i, number in enumerate(drawn):
             size = int(self.sizes[number])
             each = min(count // len(drawn) + (i < count % len(drawn)), size)
-            found += [(number, image) for image in _distinct([next(raw) for _ in range(each)], size)]
+            found += [(number, image) for image in distinct([next(raw) for _ in range(each)], size)]
         return [number for number, _ in found], [image for _, image in found]
 
     @staticmethod
@@ -87,7 +88,7 @@ class Sampler(NamedTuple):
 
         From a stream of its own, so the episode stays as it is.
         """
-        return _distinct(_raw(f"{seed}/{split}/{index}/order", count), count)
+        return distinct(raw_numbers(f"{seed}/{split}/{index}/order", count), count)
 
     def _pool(self, way: int, dice: Iterator[int]) -> Numbers | None:
         """The classes of one group that has enough of them; None: all classes."""
@@ -107,7 +108,7 @@ def largest(count: Count) -> int:
     return count if isinstance(count, int) else count[1]
 
 
-def _raw(stream: str, count: int) -> list[int]:
+def raw_numbers(stream: str, count: int) -> list[int]:
     """The first `count` of a stream's numbers below 2**64."""
     return np.frombuffer(shake_128(stream.encode()).digest(8 * count), dtype="<u8").tolist()
 
@@ -121,7 +122,7 @@ def _between(count: Count, dice: Iterator[int], most: int | None = None) -> int:
     return low + next(dice) % (high - low + 1)
 
 
-def _distinct(raw: Sequence[int], n: int) -> list[int]:
+def distinct(raw: Sequence[int], n: int) -> list[int]:
     """As many distinct numbers below n as there are raw ones: the first swaps of a Fisher-Yates shuffle."""
     moved: dict[int, int] = {}
     drawn = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -61,7 +62,11 @@ def assemble(
     shapes = shapes_of(settings, data, parts, fewer_queries)
     if isinstance(data, DataSet):
         data = without_small(data, shapes)
-    tasks, image = _image_tasks(settings, data, shapes) if isinstance(data, DataSet) else (data.tasks(shapes), POINT)
+    tasks, image = (
+        _image_tasks(settings, data, shapes)
+        if isinstance(data, DataSet)
+        else (data.tasks(shapes), replace(POINT, channels=data.inputs))
+    )
     episodes = Episodic(
         tasks,
         seed=settings.seed,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import pytorch_lightning as lightning
-import torch
 
 from fsl_cli import __version__
 from fsl_cli.data.store import DataSet, cache_folder
@@ -22,11 +20,11 @@ from fsl_cli.experiment.calibrating import calibration_of_a_test
 from fsl_cli.experiment.calibration import Judged, calibration_error, nll, reliability
 from fsl_cli.experiment.datamodule import EVALUATION_SEED
 from fsl_cli.experiment.features import features_where_worth_it
+from fsl_cli.experiment.fitting import linear_errors
 from fsl_cli.experiment.judging import judge
 from fsl_cli.experiment.learner import Learner
 from fsl_cli.experiment.open_test import open_results
 from fsl_cli.files import write_table, writing
-from fsl_cli.pictures.curves import FittedTask
 from fsl_cli.pictures.instances import instances_picture
 from fsl_cli.pictures.reliability import reliability_picture
 from fsl_cli.runs.checkpoints import load_weights, read_checkpoint
@@ -67,6 +65,7 @@ def run_test(
         return None
     judged, tally = experiment.learner.judged, experiment.learner.tally
     told = experiment.learner.by_instance
+    linear = linear_errors(experiment)
     names = by_class.recurring(experiment.data, settings.episodes, settings.way)
     result = replace(
         _result(run, settings, experiment, step, changes),
@@ -76,6 +75,8 @@ def run_test(
         by_class=by_class.summary(by_class.by_class(tally, names)) if names else None,
         by_instance=by_instance.summary([row for _, row in experiment.learner.by_instance]) if told else None,
         best_loss=_best(experiment, settings) if hasattr(experiment.learner.algorithm, "distribution") else None,
+        best_mean=linear[0] if linear else None,
+        best_by_instance=linear[1] if linear and told else None,
         open=opened,
     )
     with writing(destination, "Free some space and test again."):
@@ -88,7 +89,11 @@ def run_test(
             most = by_instance.first_at_most(settings.way) if isinstance(settings.way, int) else None
             accuracy = result.metric == "accuracy"
             instances_picture(
-                destination / "instances.png", **result.by_instance, most=most if accuracy else None, accuracy=accuracy
+                destination / "instances.png",
+                **result.by_instance,
+                most=most if accuracy else None,
+                accuracy=accuracy,
+                best=result.best_by_instance,
             )
         if calibration:
             _draw(destination / "reliability.png", judged, result)
@@ -182,36 +187,6 @@ def _draw(path: Path, judged: list[Judged], result: Result) -> None:
         ),
     }
     reliability_picture(path, curves)
-
-
-def fit_tasks(
-    experiment: Experiment, steps: Sequence[int] = (0, 1, 5, 10), part: str = "test", index: Sequence[int] = (0, 1, 2)
-) -> list[FittedTask]:
-    """These tasks of a regression, as the trained algorithm fits them in so many gradient steps.
-
-    Where it predicts distributions, or takes no steps, as it predicts them.
-    """
-    algorithm: Any = experiment.learner.algorithm.eval()
-    tasks: Any = experiment.episodes.tasks
-    device, trained = experiment.learner.device, getattr(algorithm, "test_steps", None)
-    batch = Batch(part, EVALUATION_SEED, list(index))
-    alone = [tasks.gather(Batch(part, EVALUATION_SEED, [each]), device)[0].support for each in index]
-    x = torch.linspace(-tasks.reach, tasks.reach, 200, device=device).unsqueeze(-1)
-    truth = tasks.truth(batch, x)  # (T, 200, 1)
-    found = []
-    for support, curve in zip(alone, truth, strict=True):
-        after, std = {}, None
-        for number in steps if trained is not None else (trained,):
-            if number is not None:
-                algorithm.test_steps = number
-            after[number] = algorithm.adapt(support)(x.unsqueeze(0)).detach().flatten().tolist()
-        if hasattr(algorithm, "distribution"):
-            std = algorithm.distribution(support)(x.unsqueeze(0)).std.detach().flatten().tolist()
-        drawn = [each.flatten().tolist() for each in (x, curve, support.x, support.y)]
-        found.append(FittedTask(drawn[0], drawn[1], drawn[2], drawn[3], after, std))
-    if trained is not None:
-        algorithm.test_steps = trained
-    return found
 
 
 def refuse_seen_classes(run: Run, data: Data) -> None:

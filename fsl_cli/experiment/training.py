@@ -25,16 +25,17 @@ from fsl_cli.experiment.features import (
     features_where_worth_it,
     possible,
 )
+from fsl_cli.experiment.fitting import draw
 from fsl_cli.experiment.last_screen import last_screen
 from fsl_cli.experiment.learner import NotFinite
 from fsl_cli.experiment.several import together
 from fsl_cli.experiment.stopping import StopOnSignal, Stopped, exit_code
-from fsl_cli.experiment.testing import fit_tasks, run_test
+from fsl_cli.experiment.testing import run_test
 from fsl_cli.experiment.tracking import Track
 from fsl_cli.experiment.trainer import new_trainer, one_job, quiet
 from fsl_cli.files import first_process
 from fsl_cli.pictures.console import console, tell
-from fsl_cli.pictures.curves import curves, fitted_tasks
+from fsl_cli.pictures.curves import curves
 from fsl_cli.runs.checkpoints import load_weights, write_weights
 from fsl_cli.runs.records import Training
 from fsl_cli.runs.run import Run
@@ -93,7 +94,7 @@ def train(
         if settings.test:
             run_test(run, settings, experiment, trainer, run.folder, changes=[])
             if trainer.is_global_zero and metric == "mse":
-                fitted_tasks(run.folder / "tasks.png", fit_tasks(experiment))
+                draw(experiment, run.folder / "tasks.png")
         if trainer.is_global_zero:
             last_screen(run, settings, experiment.data)
             track.finish(run)

@@ -10,9 +10,13 @@ from fsl_cli.pictures.lettering import save
 
 
 def instances_picture(
-    path: Path, mean: Sequence[float], interval: Sequence[float], most: float | None, accuracy: bool
-) -> None:
-    """A point for each instance with its interval; `most` is drawn as what nobody can exceed at the first."""
+    path: Path, mean: Sequence[float], interval: Sequence[float], most: float | None, accuracy: bool,
+    best: Sequence[float] | None = None,
+) -> None:  # fmt: skip
+    """A point for each instance with its interval; `most` is drawn as what nobody can exceed at the first.
+
+    In regression `best` is the error of the best linear estimator.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.5, 4), layout="constrained")
@@ -26,5 +30,8 @@ def instances_picture(
         axis.set(xlabel="instance of its class", ylabel="accuracy", ylim=(0, 1.02))
     else:
         axis.set(xlabel="example", ylabel="squared error, from those before it")
+        if best:
+            axis.plot(places, best, "--", color="0.4", label="best linear estimator")
+            axis.legend()
     with replacing(path) as temporary:
         save(figure, temporary)

@@ -82,6 +82,8 @@ class Result:
     loss_calibrated: float | None = None  # `loss` with the temperature: the mean negative log-likelihood
     by_class: dict[str, Any] | None = None  # means over classes, where these recur; classes.csv has each
     best_loss: float | None = None  # of distributions over curves: that of what draws them, where it is known
+    best_mean: float | None = None  # of a regression whose targets are linear in features: the best linear estimator's
+    best_by_instance: list[float] | None = None  # its error at each place, beside `by_instance`
     by_instance: dict[str, list[float]] | None = None  # of sequence learners: mean and interval of each
     open: dict[str, Any] | None = None  # of open=true: see experiment/open_test.py
 

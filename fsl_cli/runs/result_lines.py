@@ -23,7 +23,8 @@ def protocol_line(result: Result) -> str:
         if result.metric == "mse"
         else f"episodes, {result.inference} (norm={result.norm}){weights_words(result)}"
     )
-    return f"{episodes_line(result)}, {result.episodes} {tasks}"
+    best = "" if result.best_mean is None else f"; the best linear estimator {result.best_mean:.3g}"
+    return f"{episodes_line(result)}, {result.episodes} {tasks}{best}"
 
 
 def episodes_line(result: Result) -> str:

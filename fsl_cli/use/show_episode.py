@@ -6,20 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from fsl_cli.use.opened import Finished, demand_index, number, open_run, protocol, save, words_of_a_run
+from fsl_cli.use.show_fit import draw_fits
 
 
 def show(words: Sequence[str], user_dir: str | None) -> None:
     """The picture that the words after `fsl show episode` ask for. Raises UserError."""
-    from fsl_cli.experiment.testing import fit_tasks
     from fsl_cli.pictures import lettering
-    from fsl_cli.pictures.curves import fitted_tasks
 
     given = words_of_a_run("fsl show episode", words)
     index = number(given, "index", 0, 0)
     run = open_run(given, f"episode-{index}", user_dir)
     demand_index(run, index)
-    if run.experiment.learner.metric == "mse":  # no images: the task's curve, and the fits of it
-        save(run.out, lambda path: fitted_tasks(path, fit_tasks(run.experiment, part=run.part, index=[index])))
+    if run.experiment.learner.metric == "mse":  # no images: as fsl show fit
+        draw_fits(run.out, run, [index])
         return
     figure, title = _predictions(run, index)
     print(title)

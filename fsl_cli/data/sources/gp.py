@@ -32,6 +32,7 @@ class Process(NamedTuple):
     noise: float
     name: str = "gp"
     hash: str = "-"  # there are no images
+    inputs: int = 1
 
     @property
     def protocol(self) -> dict[str, str]:
@@ -60,6 +61,7 @@ class ProcessTasks:
         self.process = process
         self.shapes = shapes
         self.features: dict[str, Tensor] = {}
+        self.linear = None
 
     def gather(self, batch: Batch, device: torch.device, dtype: torch.dtype | None = None) -> list[Episodes]:
         alike: dict[int, list[tuple[int, Uniform, Uniform]]] = {}

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fsl_cli.data.curves import uniform
+from fsl_cli.data.linear import Linear
 from fsl_cli.data.sampler import Shape, largest
 from fsl_cli.data.tasks import Batch
 from fsl_cli.episodes import Episodes, Examples
@@ -27,6 +28,7 @@ class Sinusoids(NamedTuple):
     phase: tuple[float, float]
     name: str = "sinusoid"
     hash: str = "-"  # there are no images
+    inputs: int = 1
 
     @property
     def protocol(self) -> dict[str, str]:
@@ -53,6 +55,7 @@ class SinusoidTasks:
         self.curves = curves
         self.shapes = shapes
         self.features: dict[str, Tensor] = {}
+        self.linear = Linear(_waves, *_moments(curves.amplitude, curves.phase))
 
     def gather(self, batch: Batch, device: torch.device, dtype: torch.dtype | None = None) -> list[Episodes]:
         """The episodes of `batch` on `device`, all of one shape (default: torch's dtype)."""
@@ -84,6 +87,23 @@ class SinusoidTasks:
         ranges = (self.curves.amplitude, self.curves.phase)
         first, second = (low + (high - low) * random[:, i, None, None] for i, (low, high) in enumerate(ranges))
         return first, second
+
+
+def _waves(x: Tensor) -> Tensor:
+    """sin x and cos x, in which every curve is linear: (..., 1) -> (..., 2)."""
+    return torch.cat([x.sin(), x.cos()], -1)
+
+
+def _moments(amplitude: tuple[float, float], phase: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of A cos p and -A sin p, for an amplitude A and a phase p uniform in these ranges."""
+    (low, high), (first, last) = amplitude, phase
+    one, two = (low + high) / 2, (low * low + low * high + high * high) / 3  # E A, E A^2
+    span, double = last - first, math.sin(2 * last) - math.sin(2 * first)
+    cos, sin = (math.sin(last) - math.sin(first)) / span, (math.cos(first) - math.cos(last)) / span
+    both = (math.sin(last) ** 2 - math.sin(first) ** 2) / 2 / span
+    mean = one * torch.tensor([cos, -sin], dtype=torch.float64)
+    squares = [[0.5 + double / 4 / span, -both], [-both, 0.5 - double / 4 / span]]
+    return mean, two * torch.tensor(squares, dtype=torch.float64) - torch.outer(mean, mean)
 
 
 def sinusoid(
