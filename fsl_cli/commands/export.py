@@ -57,7 +57,7 @@ def main(words: Sequence[str]) -> None:
     out = _demand_sense(typed, chosen, known)
 
     from fsl_cli.files import make_folder, replacing, writing
-    from fsl_cli.use.export import classifier, demand_packages, embedding, exported
+    from fsl_cli.use.export import classifier, demand_layers, demand_packages, embedding, exported
     from fsl_cli.use.export_check import asked, lost, pictures
     from fsl_cli.use.frozen import frozen_predictor
     from fsl_cli.use.known import learn, support_of
@@ -70,6 +70,7 @@ def main(words: Sequence[str]) -> None:
             raise UserError(
                 f"{run.run} sees {run.image.items}: graphs are made for pictures. Use fsl predict run={run.run}."
             )
+        demand_layers(run.algorithm)
         if run.changed:
             print("norm=transductive: exported with norm=support, as no prediction may depend on other pictures.")
         if known:

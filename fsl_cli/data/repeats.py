@@ -42,9 +42,10 @@ def repeat_warnings(groups: Iterable[Places], what: str = "picture") -> Iterator
     within = [each for each in listed if len({name for name, _ in each}) < len(each)]
     across = [each for each in listed if len({name for name, _ in each}) > 1]
     if within:
+        such = _names(_of_one_class(within[0]))
         yield (
-            f"{_count(within, what)} there twice in a class, such as {_names(within[0])}: one may be in the support "
-            "set and the other in the query set, and accuracy then says too much. Delete the copies."
+            f"{_count(within, what)} there twice in a class, such as {such}: one may be in the support set and "
+            "the other in the query set, and accuracy then says too much. Delete the copies."
         )
     if across:
         yield (
@@ -63,6 +64,13 @@ def repeated_classes(data: DataSet) -> list[tuple[str, str, str]]:
 
 def _count(groups: list[Places], what: str) -> str:
     return f"{len(groups):,} {what}s are" if len(groups) > 1 else f"1 {what} is"
+
+
+def _of_one_class(group: Places) -> Places:
+    """Those of the first class that has several."""
+    names = [name for name, _ in group]
+    several = next(name for name in names if names.count(name) > 1)
+    return [place for place in group if place[0] == several]
 
 
 def _names(group: Places) -> str:

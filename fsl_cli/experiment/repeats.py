@@ -34,9 +34,10 @@ def demand_new_classes(settings: Settings, data: Data) -> None:
     repeats = repeated_classes(data) if settings.test and settings.steps else []
     if repeats:
         name, part, other = repeats[0]
+        many = f"{len(repeats)} of the {len(data.splits['test'].classes)} test classes"
         raise UserError(
-            f"{len(repeats)} of the {len(data.splits['test'].classes)} test classes repeat classes that are trained or "
-            f"validated on: {name} has the same {data.items[:-1]} as {other} in {part}. Take one of the two away, or "
+            f"{many} {'are' if len(repeats) > 1 else 'is'} trained or validated on too: "
+            f"{name} has the same {data.items[:-1]} as {other} in {part}. Take one of the two away, or "
             "type test=false."
         )
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fsl_cli import __version__
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.backbones.norm import freeze_statistics
+from fsl_cli.backbones.onnx import Graph as Opaque
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.features import weights_digest
 from fsl_cli.experiment.unknowns import SCORES, threshold
@@ -81,6 +82,15 @@ def _steps(run: Predictor) -> dict[str, Any]:
         "columns first, then rows, each rounded to whole numbers, as Pillow's resize(…, BILINEAR, box); over 255; "
         f"{ink}less {list(image.mean)}, over {list(image.std)}",
     }
+
+
+def demand_layers(network: nn.Module) -> None:
+    """Raises UserError where a network is no layers of torch, which a graph could take up."""
+    if any(isinstance(module, Opaque) for module in network.modules()):
+        raise UserError(
+            "backbone=onnx runs outside torch, and cannot become part of another graph. Classify with fsl predict, or "
+            "give fsl the network with its layers: backbone=timm or torchvision, backbone.name=… backbone.weights=FILE."
+        )
 
 
 def embedding(run: Predictor) -> Graph:

@@ -42,6 +42,8 @@ def test_copies_are_found_by_content_whatever_they_are_called(root: Path) -> Non
     assert "another name.png" in within
     assert "1 picture is in two classes" in across
     assert "class4" in across
+    several = [("a", "a/1.png"), ("b", "b/1.png"), ("b", "b/2.png")]
+    assert "b/1.png and b/2.png" in next(repeat_warnings([several]))
 
 
 def test_check_tells_of_copies(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

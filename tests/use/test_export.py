@@ -17,11 +17,12 @@ from torch import Tensor
 
 import fsl_cli.use.export
 from fsl_cli import load_run
+from fsl_cli.backbones.onnx import Graph as Opaque
 from fsl_cli.cli import run
 from fsl_cli.data.photos import from_image
 from fsl_cli.errors import UserError
 from fsl_cli.use import export_files
-from fsl_cli.use.export import Exported, Graph, classifier, embedding, exported
+from fsl_cli.use.export import Exported, Graph, classifier, demand_layers, embedding, exported
 from fsl_cli.use.export_check import Difference, answers, compared, lost
 from fsl_cli.use.pictures_in_graph import Squared
 from fsl_cli.use.predictor import FewShotClassifier
@@ -287,6 +288,14 @@ def test_no_embedding(algo: str, words: list[str], says: str, tmp_path: Path) ->
 def test_words_that_make_no_sense(words: list[str], says: str) -> None:
     with pytest.raises(UserError, match=says):
         run(["export", *words])
+
+
+def test_a_network_that_is_an_onnx_graph_itself_is_refused() -> None:
+    network = Opaque.__new__(Opaque)
+    torch.nn.Module.__init__(network)
+    with pytest.raises(UserError, match=r"backbone=onnx runs outside torch.*fsl predict"):
+        demand_layers(torch.nn.Sequential(network))
+    demand_layers(torch.nn.Sequential(torch.nn.Linear(1, 1)))
 
 
 def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
