@@ -36,7 +36,8 @@ def main(words: Sequence[str]) -> None:
 
         demand_plugins(settings)
         runs = demand_runs(plan(settings, user_dir), user_dir)
-        print(f"The settings of all {runs:,} runs fit together." if runs else "These settings compose.")
+        all_of_them = "the one run" if runs == 1 else f"all {runs:,} runs"
+        print(f"The settings of {all_of_them} fit together." if runs else "These settings compose.")
         return
     config = compose(settings, user_dir)
     from fsl_cli.experiment.ready import check

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -39,10 +38,6 @@ def main(words: Sequence[str]) -> None:
     from fsl_cli.settings.hydra_app import compose_and
 
     given = dict(word.split("=", 1) for word in words if "=" in word)
-    launched = "LOCAL_RANK" in os.environ  # one of several processes, to whose words Lightning adds Hydra's
-    for word in [] if launched else words:
-        if word.lstrip("+~").startswith("hydra.") and not word.startswith(("hydra.launcher.", "hydra.sweeper.")):
-            raise UserError(f"{word}: fsl makes its folders and logs itself. Type out=FOLDER for another folder.")
     if {"-m", "--multirun"} & set(words):
         from fsl_cli.sweeps.sweep import sweep
 

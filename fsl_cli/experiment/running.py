@@ -12,15 +12,19 @@ from typing import TYPE_CHECKING, Any
 from fsl_cli.errors import Diverged, UserError, command
 from fsl_cli.experiment.finalize import finalize, seconds
 from fsl_cli.files import disk, write_json, write_text
+from fsl_cli.pictures.console import warn
 from fsl_cli.runs.folder import new_folder
 from fsl_cli.runs.jobs import run_name
+from fsl_cli.runs.places import are_trackers_own, sign_trackers
 from fsl_cli.runs.run import Run
 from fsl_cli.runs.trust import keep, trusted
 from fsl_cli.settings.binding import demand_fit, demand_packages
 from fsl_cli.settings.compose import Config, compose
 from fsl_cli.settings.own_pictures import fit_to_pictures
 from fsl_cli.settings.registry import own_folder
-from fsl_cli.settings.schema import part
+from fsl_cli.settings.schema import Settings, part
+
+TRACKED = "pytorch_lightning"  # the package that trackers are of
 
 if TYPE_CHECKING:
     from fsl_cli.experiment.assemble import Experiment
@@ -41,7 +45,6 @@ def start(
     from fsl_cli.experiment.budget import within
     from fsl_cli.experiment.ready import ready_experiment
     from fsl_cli.experiment.training import train
-    from fsl_cli.pictures.console import warn
 
     began, deadline = time.monotonic() if began is None else began, None
     config, reasons = fit_to_pictures(config)
@@ -65,6 +68,7 @@ def start(
             run.begin(settings, config.overrides)
             _describe(run, experiment)
             keep(run, settings.trust)
+            sign_trackers(run.folder, settings)
             if begun:
                 begun(run)
             train(run, settings, experiment, [trust_word(settings.trust)], report, deadline)
@@ -109,7 +113,7 @@ def resume(run: Run, trust: list[str], trainer: str = "", again: str = "", repor
     from fsl_cli.experiment.training import train
     from fsl_cli.runs.checkpoints import read_checkpoint
 
-    settings, trust = run.settings, trusted(run, trust)
+    settings, trust = _with_own_trackers(run, trust), trusted(run, trust)
     if trainer:
         settings = settings.having(trainer=part(compose([f"trainer={trainer}"]).values["trainer"]))
     if again:
@@ -129,6 +133,21 @@ def resume(run: Run, trust: list[str], trainer: str = "", again: str = "", repor
             read_checkpoint(run.last)  # raises UserError where Lightning would raise anything
         words = [trust_word(trust), *([f"trainer={trainer}"] if trainer else [])]
         train(run, settings, assemble(settings), words, report)
+
+
+def _with_own_trackers(run: Run, trust: list[str]) -> Settings:
+    """A run's settings; without its trackers, which is told, where they may be a stranger's."""
+    settings = run.settings
+    if TRACKED in trust:
+        sign_trackers(run.folder, settings)
+    if are_trackers_own(run.folder, settings):
+        return settings
+    again = command("fsl", "train", f"resume={run}", f"trust=[{TRACKED}]")
+    warn(
+        f"left out   logger={','.join(settings.logger)}: the run was not begun here, and a tracker writes and sends "
+        f"where the run's config.yaml says. With it: {again}"
+    )
+    return settings.having(logger={})
 
 
 def trust_word(trust: list[str]) -> str:

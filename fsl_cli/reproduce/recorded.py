@@ -8,13 +8,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fsl_cli.errors import UserError
+from fsl_cli.errors import UserError, command
 from fsl_cli.files import read_rows, read_text, write_text, writing
 from fsl_cli.reproduce.rows import Row
 from fsl_cli.runs.records import Result
 from fsl_cli.runs.run import Run
+from fsl_cli.settings.values import fits
 
 Entry = dict[str, Any]
+# what is shown of each
+SHOWN = {
+    "test": str, "mean": float, "interval": float, "training_seconds": float, "query": int | str, "inference": str,
+    "when": str, "environment": dict,
+}  # fmt: skip
 HERE = ("out", "data.root", "data.cache", "data.download", "init", "teacher", "trust")  # words that name places
 
 
@@ -50,11 +56,19 @@ def recorded(place: Path, row: Row) -> dict[str, Entry]:
     path = place / f"{row.name}.json"
     if not path.exists():
         return {}
+    again = f"Remove it, and type {command('fsl', 'reproduce', row.name)}"
     try:
-        known = {each["test"]: each for each in json.loads(read_text(path))}
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read: {error}. Remove it, and type fsl reproduce {row.name}.") from error
+        entries = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read: {error}. {again}") from error
+    if not isinstance(entries, list) or not all(map(_is_entry, entries)):
+        raise UserError(f"{path} is damaged: it must hold a list of tests, each with {', '.join(SHOWN)}. {again}")
+    known = {each["test"]: each for each in entries}
     return {test.words: known[test.words] for test in row.tests if test.words in known}
+
+
+def _is_entry(about: Any) -> bool:
+    return isinstance(about, dict) and all(fits(about.get(name), kind) for name, kind in SHOWN.items())
 
 
 def _elsewhere(words: list[str]) -> list[str]:
@@ -66,4 +80,7 @@ def _curve(metrics: Path) -> dict[int, float]:
     if not metrics.exists():
         return {}
     rows = [list(row.values()) for row in read_rows(metrics)]
-    return {int(row[0]): round(float(row[2]), 4) for row in rows}
+    try:
+        return {int(row[0]): round(float(row[2]), 4) for row in rows}
+    except (ValueError, IndexError) as error:
+        raise UserError(f"{metrics} is damaged: {error}.") from error

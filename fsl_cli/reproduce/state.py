@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fsl_cli.errors import UserError
-from fsl_cli.files import make_folder, read_json, write_json
+from fsl_cli.files import make_folder, read_json, read_rows, write_json, writing
 from fsl_cli.reproduce.recorded import Entry, recorded
 from fsl_cli.reproduce.rows import Row
 from fsl_cli.runs.jobs import ELSEWHERE, IRRELEVANT, MACHINE, flat
@@ -44,20 +44,27 @@ class State(NamedTuple):
 def state(row: Row, out: Path, results: Path) -> State:
     """Raises UserError where what is recorded cannot be read."""
     note = out / ".reproduce" / f"{row.name}.json"
-    run = Run(read_json(note)["run"]) if note.exists() else None
+    known = read_json(note).get("run") if note.exists() else None
+    if known is not None and not isinstance(known, str):
+        raise UserError(f"{note} is damaged: it must name the folder of a run. Remove it, or type run=FOLDER.")
+    run = Run(known) if known else None
     return State(row, run if run and run.folder.is_dir() else None, recorded(results, row))
 
 
 def remember(row: Row, out: Path, run: Run) -> None:
     """Note which run is the row's on this machine."""
     make_folder(out / ".reproduce")
-    write_json(out / ".reproduce" / f"{row.name}.json", {"run": str(run.folder.resolve())})
+    with writing(out, "Choose another folder with out=FOLDER."):
+        write_json(out / ".reproduce" / f"{row.name}.json", {"run": str(run.folder.resolve())})
 
 
 def last_step(run: Run) -> int:
     """The step of a run's last validation."""
-    lines = run.metrics.read_text().splitlines()[1:] if run.metrics.exists() else []
-    return int(lines[-1].partition(",")[0]) if lines else 0
+    rows = read_rows(run.metrics) if run.metrics.exists() else []
+    try:
+        return int(rows[-1]["step"]) if rows else 0
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{run.metrics} is damaged: its last row has no step.") from error
 
 
 def demand_same(row: Row, wanted: Settings, run: Run) -> None:

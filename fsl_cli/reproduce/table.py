@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 
-from fsl_cli.errors import command
+from fsl_cli.errors import command, shown
 from fsl_cli.files import write_text
 from fsl_cli.reproduce.recorded import Entry
 from fsl_cli.reproduce.rows import Row, RowTest
@@ -63,21 +64,21 @@ def trained(about: Entry) -> str:
     where = about["environment"]
     hours = about["training_seconds"] / 3600
     threads = where.get("threads")
-    machine = ", ".join(where.get("gpus") or []) or f"{threads} thread{'' if threads == 1 else 's'}"
-    processor = [where["processor"]] if where.get("processor") and not where.get("gpus") else []
-    return ", ".join([f"{hours:.1f} h", machine, *processor, about["when"]])
+    machine = ", ".join(map(str, where.get("gpus") or [])) or f"{threads} thread{'' if threads == 1 else 's'}"
+    processor = [str(where["processor"])] if where.get("processor") and not where.get("gpus") else []
+    return shown(", ".join([f"{hours:.1f} h", machine, *processor, about["when"]]))
 
 
 def markdown(rows: Sequence[tuple[Row, dict[str, Entry]]], with_open: bool) -> str:
     """The table for a page; `with_open`: with the rows that are not trained yet, and the command of each."""
-    shown = [(row, tests) for row, tests in rows if tests or with_open]
-    if not shown:
+    told = [(row, tests) for row, tests in rows if tests or with_open]
+    if not told:
         return NONE
-    body = [line for row, tests in shown for line in lines(row, tests, "open")]
-    text = [_line(HEADER), _line(["---"] * len(HEADER)), *map(_line, body)]
+    body = [[*own, _safe(where)] for row, tests in told for *own, where in lines(row, tests, "open")]
+    page = [_line(HEADER), _line(["---"] * len(HEADER)), *map(_line, body)]
     if with_open:
-        text += ["", *(_about(row) for row, _ in shown)]
-    return "\n".join(text) + "\n"
+        page += ["", *(_about(row) for row, _ in told)]
+    return "\n".join(page) + "\n"
 
 
 def filled(page: str, rows: Sequence[tuple[Row, dict[str, Entry]]], with_open: bool) -> str:
@@ -90,7 +91,7 @@ def fill_pages(root: Path, rows: Sequence[tuple[Row, dict[str, Entry]]]) -> list
     changed = []
     for name, with_open in PAGES.items():
         path = root / name
-        if path.exists() and (new := filled(text := path.read_text(), rows, with_open)) != text:
+        if path.exists() and (new := filled(old := path.read_text(), rows, with_open)) != old:
             write_text(path, new)
             changed.append(path)
     return changed
@@ -106,6 +107,11 @@ def _about(row: Row) -> str:
     whose = f", on the backbone of {row.init}" if row.init else ""
     papers = dict.fromkeys(test.paper.remarks() for test in row.tests if test.paper)
     return "  \n  ".join([f"- {row.name}: `{words}`{whose}", *papers])
+
+
+def _safe(text: str) -> str:
+    """What another machine says of itself, as a cell: no HTML, no link, no cell of its own."""
+    return re.sub(r"([\\`*_\[\]|])", r"\\\1", escape(text, quote=False))
 
 
 def _line(cells: Sequence[str]) -> str:

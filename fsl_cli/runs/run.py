@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from fsl_cli import __version__
 from fsl_cli.errors import UserError, command
 from fsl_cli.files import first_process, read_json, read_yaml, write_json, write_text
+from fsl_cli.runs.places import with_own_cache
 from fsl_cli.runs.records import Calibration, Record, Result, Training, read, write
 from fsl_cli.settings.earlier import upgraded
 from fsl_cli.settings.schema import Settings, root_problems, shape_problems, typed
@@ -60,7 +61,8 @@ class Run:
 
     @cached_property
     def settings(self) -> Settings:
-        """What the run was started with. Its parts are not bound yet: see `binding.demand_parts`.
+        """What the run was started with, and a cache that is the user's. Its parts are not bound yet: see
+        `binding.demand_parts`.
 
         Raises UserError when the folder holds no run, or one with a configuration that cannot be read.
         """
@@ -76,7 +78,7 @@ class Run:
         values = upgraded(values)
         if found := [*root_problems(values), *shape_problems(values)]:
             raise UserError("\n".join([f"{path} does not fit this fsl:", *found]) + self.of_another_version())
-        return typed(values)
+        return with_own_cache(typed(values))
 
     @property
     def training(self) -> Training | None:

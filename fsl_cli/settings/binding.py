@@ -166,11 +166,11 @@ def part_problems(part: str, node: Any, trust: list[str], called: str | None = N
     shared = SHARED.get(part, {})
     known = [*(name for name in signature.parameters if name not in LATER[part]), *shared]
     open_ended = part != "trainer" and any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
-    hints = shared | _hints(target)
+    kinds = shared | hints(target)
     for key, value in given.items():
         if key not in known and not open_ended:
             yield f"{called}.{key}: {target.__name__} has no such setting.{did_you_mean(key, known)} It has {known}."
-        elif wrong := problem(value, hints.get(key, Any)):
+        elif wrong := problem(value, kinds.get(key, Any)):
             yield f"{called}.{key}={value}: {wrong}"
     for name, parameter in signature.parameters.items():
         needed = parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
@@ -226,7 +226,7 @@ def _locate(name: str, rooms: tuple[str, ...], trust: list[str]) -> Callable[...
     return found
 
 
-def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+def hints(target: Callable[..., Any]) -> dict[str, Any]:
     """The annotations of a signature, ranges and all; a library's numbers have those of `FOREIGN`."""
     try:
         found = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)

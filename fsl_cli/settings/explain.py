@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +15,10 @@ from fsl_cli.settings.hints import did_you_mean, nearest
 from fsl_cli.settings.hydra_conf import composed, hydra_words
 from fsl_cli.settings.own_file import take_files
 from fsl_cli.settings.registry import choices, config_folders, dotted_keys, groups, names
-from fsl_cli.settings.typed import for_hydra, is_text
+from fsl_cli.settings.schema import KINDS, PARTS
+from fsl_cli.settings.typed import for_hydra
+from fsl_cli.settings.values import problem
+from fsl_cli.settings.words import typed_value
 
 KEY = re.compile(r"([+~]{0,2})([\w./@-]+)=?(.*)", re.DOTALL)
 
@@ -24,7 +28,9 @@ def demand_readable(words: Sequence[str], user_dir: str | None = None, sweep: bo
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    known, parser, problems = groups(user_dir), OverridesParser.create(), []
+    known, parser, problems = groups(user_dir), OverridesParser.create(), _hydras_own(words)
+    if problems := problems or _apart(words):
+        raise UserError("\n".join(problems))
     for word, read in zip(words, for_hydra(take_files(words)[0], sweep), strict=True):
         key, _, value = word.partition("=")
         if form := _form(word):
@@ -49,6 +55,29 @@ def demand_readable(words: Sequence[str], user_dir: str | None = None, sweep: bo
             problems.append(f"{word}: several values are a sweep. Type -m for a sweep.")
     if problems:
         raise UserError("\n".join(problems))
+
+
+def _hydras_own(words: Sequence[str]) -> list[str]:
+    """What is wrong with words that are for Hydra's own folders and logs."""
+    if "LOCAL_RANK" in os.environ:  # one of several processes, to whose words Lightning adds Hydra's
+        return []
+    free = ("hydra.launcher.", "hydra.sweeper.", "hydra.searchpath")
+    own = [word for word in words if (key := word.lstrip("+~")).startswith("hydra.") and not key.startswith(free)]
+    return [f"{word}: fsl makes its folders and logs itself. Type out=FOLDER for another folder." for word in own]
+
+
+def _apart(words: Sequence[str]) -> list[str]:
+    """What is wrong with settings typed as other programs take them: way = 5, --way 5, --way=5."""
+    found = []
+    for number, word in enumerate(words):
+        before, after = (words[at] if 0 <= at < len(words) else "" for at in (number - 1, number + 1))
+        if word == "=":
+            found.append(f"'{before} = {after}': settings have no blanks inside. Type {command(f'{before}={after}')}.")
+        elif re.match(r"--?[A-Za-z]", word):
+            key = word.lstrip("-").replace("-", "_")
+            key = key if "=" in key or "=" in after or after.startswith("-") else f"{key}={after}"
+            found.append(f"'{word}': settings have no dashes. Type {command(key if '=' in key else f'{key}=VALUE')}.")
+    return found
 
 
 def _may_be_choice(value: str) -> bool:
@@ -118,18 +147,22 @@ def _instead(
     key: str, value: str, chosen: dict[str, str], known: list[str], targets: dict[str, str], user_dir: str | None
 ) -> str:
     """What to type in place of a setting that there is not; hints for one choice come from that choice alone."""
-    if said := _neighbour(key, value, [*known, *chosen], user_dir):
+    part = key.partition(".")[0]
+    elsewhere = part in chosen and key in _settings_of_others(part, user_dir)  # another choice's own setting
+    if not elsewhere and (said := _neighbour(key, value, [*known, *chosen], targets, user_dir)):
         return said
     meant = neighbours.setting(key) or key  # inner_lr, where the algorithm has none
     group = meant.partition(".")[0]
     inside = "." in meant and group in chosen
-    more = [f"+{group}.{name}" for name in _parameters(targets.get(group, ""))] if inside else []
+    more = [f"+{group}.{name}" for name in _kinds(targets.get(group, ""))] if inside else []
     more = [each for each in more if each[1:] not in known]
     if f"+{key}" in more:
         return f"{key}: {group}={chosen[group]} sets none, but takes one. Type {command(f'+{key}={value}')}."
     where = f" of {group}={chosen[group]}" if inside else ""
     own = [each for each in known if each.startswith("hydra.") == key.startswith("hydra.")]
     near = did_you_mean(key, [*own, *chosen]) or did_you_mean(f"+{key}", more)
+    if not near and "." not in meant and (said := _of_parts(key, value, chosen, known, targets, user_dir)):
+        return said
     others = _settings_of_others(group, user_dir) if inside else {}
     theirs = meant if meant in others else "" if near else nearest(key, list(others))
     if theirs:
@@ -137,18 +170,41 @@ def _instead(
     return f"'{key}' is not a setting{where}.{near} See fsl show{f' {group}={chosen[group]}' if inside else ''}."
 
 
-def _parameters(target: str) -> list[str]:
-    """What something of fsl's or torch's own takes, as `+group.name` may add it."""
+def _of_parts(
+    key: str, value: str, chosen: dict[str, str], known: list[str], targets: dict[str, str], user_dir: str | None
+) -> str:
+    """For a name without its part, such as momentum: which parts take it, or have a choice that has it."""
+    from fsl_cli.settings.binding import LATER
+
+    for part, target in targets.items():
+        if key in _kinds(target) and key not in LATER[part] and f"{part}.{key}" not in known:
+            whose = f"{part}={chosen[part]}" if part in chosen else part
+            return f"{key}: {whose} sets none, but takes one. Type {command(f'+{part}.{key}={value}')}."
+    found = [
+        f"{there} is one of {part}={', '.join(choices)}"
+        for part in chosen
+        if "/" not in part
+        for there, choices in _settings_of_others(part, user_dir).items()
+        if there == f"{part}.{key}"
+    ]
+    return f"'{key}' is not a setting; {'; '.join(found)}." if found else ""
+
+
+def _kinds(target: str) -> dict[str, Any]:
+    """What something of fsl's or torch's own takes, as `+group.name` may add it, and what each may be."""
+    from fsl_cli.settings.binding import hints
+
     module, _, attribute = target.rpartition(".")
     if not module.startswith(("fsl_cli.", "torch.")):  # whose import may run anything
-        return []
+        return {}
     try:
-        return list(inspect.signature(getattr(importlib.import_module(module), attribute)).parameters)
+        found = getattr(importlib.import_module(module), attribute)
+        return {name: hints(found).get(name) for name in inspect.signature(found).parameters}
     except (ImportError, AttributeError, TypeError, ValueError):
-        return []
+        return {}
 
 
-def _neighbour(key: str, value: str, known: Sequence[str], user_dir: str | None) -> str:
+def _neighbour(key: str, value: str, known: Sequence[str], targets: dict[str, str], user_dir: str | None) -> str:
     """`lr: here optim.lr. Type optim.lr=0.01.`, for another tool's word; "" where that would not be accepted."""
     meant = neighbours.setting(key)
     if meant == "backbone" and value in choices("algo", user_dir):  # model=maml
@@ -157,11 +213,22 @@ def _neighbour(key: str, value: str, known: Sequence[str], user_dir: str | None)
         there = choices(meant, user_dir)
         advice = f"Type {meant}={value}." if value in there else no_such_choice(meant, value, user_dir)
     else:
-        good = is_text(meant) or re.fullmatch(r"[\d.e-]+", value)
-        advice = f"Type {command(f'{meant}={value}')}." if value and good else ""
+        other = neighbours.choice(meant, value)
+        advice = f"Type {other}." if other else _typed_there(meant, value, targets) if value else ""
     if meant in known:
         return f"{key}: here {meant}. {advice}".rstrip()
     return f"{key}: here {said}" if (said := neighbours.sentence(key)) else ""
+
+
+def _typed_there(key: str, value: str, targets: dict[str, str]) -> str:
+    """`Type optim.lr=0.01.`, or what that setting may be where this value is none for it."""
+    group, _, name = key.rpartition(".")
+    kind = _kinds(targets.get(group, "")).get(name) if group else KINDS.get(key)
+    try:
+        wrong = problem(typed_value(key, value), kind) if kind else ""
+    except UserError:
+        return ""
+    return f"{key}={value}: {wrong}" if wrong else f"Type {command(f'{key}={value}')}."
 
 
 def accepted(words: Sequence[str], user_dir: str | None) -> tuple[dict[str, str], list[str], dict[str, str]]:
@@ -183,8 +250,8 @@ def accepted(words: Sequence[str], user_dir: str | None) -> tuple[dict[str, str]
     keys = list(dotted_keys(OmegaConf.to_container(found)))
     keys += [f"hydra.{key}" for key in dotted_keys(OmegaConf.to_container(found.hydra))]
     made = {group: str(name) for group, name in found.hydra.runtime.choices.items() if group in found}
-    nodes = {group: found[group] for group in made}
-    return made, keys, {group: str(node.get("_target_", "")) for group, node in nodes.items() if node}
+    nodes = {name: OmegaConf.to_container(found[name]) for name in PARTS}
+    return made, keys, {name: str(node.get("_target_", "")) for name, node in nodes.items() if isinstance(node, dict)}
 
 
 def _settings_of_others(group: str, user_dir: str | None) -> dict[str, list[str]]:

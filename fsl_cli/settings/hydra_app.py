@@ -33,7 +33,7 @@ def through_hydra(job: Callable[[Any], Any], words: Sequence[str], user_dir: str
     options = any(word.startswith("-") for word in words)  # whose values, such as job in -c job, are no settings
     settings = [word for word in words if "=" in word and not word.startswith("-")] if options else list(words)
     others = [word for word in words if word not in settings]
-    if not options:
+    if not options and not sweep:  # of which `plan` has looked at the words
         demand_readable(settings, user_dir, sweep)
     sys.argv = [before[0], *(["-m"] if sweep else []), *others, *hydra_words(settings, user_dir, sweep)]
     try:

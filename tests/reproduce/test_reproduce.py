@@ -108,3 +108,18 @@ def test_the_list_shows_every_row(
     run(["reproduce"])
     said = capsys.readouterr().out
     assert all(name in said for name in rows()) and "98.7 ± 0.4" in said
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '[{"test": []}]', '[{"test": "", "mean": "1"}]', "[" * 5000])
+def test_a_damaged_record_is_one_message(tmp_path: Path, content: str) -> None:
+    (tmp_path / "tiny.json").write_text(content)
+    with pytest.raises(UserError, match="Remove it, and type fsl reproduce tiny"):
+        recorded(tmp_path, ROW)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"run": 3}'])
+def test_a_damaged_note_of_a_run_is_one_message(tmp_path: Path, content: str) -> None:
+    (tmp_path / ".reproduce").mkdir()
+    (tmp_path / ".reproduce" / "tiny.json").write_text(content)
+    with pytest.raises(UserError, match="tiny.json"):
+        state(ROW, tmp_path, tmp_path)

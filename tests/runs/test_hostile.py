@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from PIL import UnidentifiedImageError
 
 from fsl_cli.backbones.weights import write_torch
@@ -19,6 +20,9 @@ from fsl_cli.errors import UserError
 from fsl_cli.experiment.tracking import own_id
 from fsl_cli.files import disk
 from fsl_cli.runs.checkpoints import read_checkpoint
+from fsl_cli.runs.places import are_trackers_own, sign_trackers
+from fsl_cli.runs.run import Run
+from fsl_cli.settings.schema import Part
 from fsl_cli.use.saved import corrections
 
 MADE = Path(__file__).with_name("made_by_0.1.0")
@@ -150,3 +154,33 @@ def test_a_name_that_is_a_path_leaves_the_folder_of_runs_no_way_out() -> None:
     settings = Run(MADE).settings
     assert run_name(settings) == "maml-glyphs-5w1s"
     assert run_name(settings.having(choices={**settings.choices, "algo": "../../algo/maml"})) == "algo-maml-glyphs-5w1s"
+
+
+def test_no_cache_of_a_strangers_run_is_written_to_unless_it_is_one(tmp_path: Path) -> None:
+    folder = shutil.copytree(MADE, tmp_path / "run")
+    cache = tmp_path / "elsewhere"
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["data"]["cache"] = str(cache)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    for place in (str(cache), "\0", NOBODY, LONG):
+        config["data"]["cache"] = place
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        assert Run(folder).settings.data.get("cache") is None
+    config["data"]["cache"] = str(cache)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (cache / "glyphs-1").mkdir(parents=True)
+    (cache / "glyphs-1" / "store.json").write_text("{}")
+    assert Run(folder).settings.data.get("cache") == str(cache)
+
+
+def test_trackers_are_those_that_the_user_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    settings = Run(MADE).settings
+    assert are_trackers_own(tmp_path, settings.having(logger={}))
+    own = settings.having(logger={"mlflow": Part("pytorch_lightning.loggers.MLFlowLogger", {"tracking_uri": "a"})})
+    other = settings.having(logger={"mlflow": own.logger["mlflow"].having(tracking_uri="sqlite:////etc/x")})
+    assert not are_trackers_own(tmp_path, own)
+    sign_trackers(tmp_path, own)
+    assert are_trackers_own(tmp_path, own) and not are_trackers_own(tmp_path, other)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "another"))
+    assert not are_trackers_own(tmp_path, own), "signed with another key"

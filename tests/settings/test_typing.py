@@ -107,6 +107,7 @@ def _is_text(kind: Any) -> bool:
 
 # ---- other tools' words ---------------------------------------------------------------------------------------------
 
+OWNER = {"algo.hidden": "mann", "algo.smoothing": "metaoptnet"}
 WORDS = [(word, meant) for meant, words in neighbours.SETTINGS.items() for word in words.split()]
 
 
@@ -149,6 +150,18 @@ def refusal(*words: str) -> str:
         ("hydra.sweeper.n_trialz=3 hydra/sweeper=optuna", "Did you mean hydra.sweeper.n_trials?"),
         ("experiment=mine", "fsl config to=mine.yaml writes one"),
         ("foo=1", "'foo' is not a setting. See fsl show."),
+        ("scheduler=cosine", "here schedule.kind. Type schedule.kind=cosine."),
+        ("scheduler=foo", "here schedule.kind. schedule.kind=foo: must be none | step |"),
+        ("momentum=0.9", "optim.momentum is one of optim=momentum, sgd."),
+        ("dropout=0.1", "backbone.dropout is one of backbone=r2d2, wrn28_10."),
+        ("scheduler=multistep", "Type schedule.kind=table '+schedule.table={0:1,5000:0.1}'."),
+        ("betas=[0.9,0.99]", "Type '+optim.betas=[0.9,0.99]'."),
+        ("algo.inner=sgd", "see docs/your-own.md"),
+        ("trainer.gpus=1", "Type trainer=ddp trainer.devices=2"),
+        ("optim.learning_rate=1", "Type optim.lr=1."),
+        ("backbone.pretrained=true", "backbone.pretrained is one of backbone="),
+        ("hydra.run.dir=x", "Type out=FOLDER for another folder."),
+        ("--lr=0.1", "settings have no dashes. Type lr=0.1."),
     ],
 )  # fmt: skip
 def test_what_was_meant(typed: str, meant: str) -> None:
@@ -163,12 +176,12 @@ def test_what_is_advised_is_accepted() -> None:
     lines += [f"{key}=1" for key in neighbours.SETTINGS if key not in ("algo", "data", "backbone", "optim", "time")]
     for line in lines:
         words = line.partition(",")[0] if "trust" in line else line
-        words = re.split(r" or | of ", words)[0].format("resnet50").replace("FOLDER", ".").split()
-        if words[0].startswith("resume"):
+        words = shlex.split(re.split(r" or | of ", words)[0].replace("{}", "resnet50").replace("FOLDER", "."))
+        if words[0].startswith(("resume", "experiment")):
             continue
         compose(
             [
-                *(["algo=maml"] if words[0].startswith("algo.") else []),
+                *([f"algo={OWNER.get(words[0].partition('=')[0], 'maml')}"] if words[0].startswith("algo.") else []),
                 *(["data=folder"] if words[0].startswith("data.") else []),
                 *words,
             ]

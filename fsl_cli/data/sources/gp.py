@@ -19,6 +19,7 @@ from fsl_cli.data.curves import Uniform, uniform
 from fsl_cli.data.sampler import Shape, largest, smallest
 from fsl_cli.data.tasks import Batch
 from fsl_cli.episodes import Episodes, Examples
+from fsl_cli.errors import UserError
 from fsl_cli.ranges import Rate
 
 REACH = 2.0
@@ -101,7 +102,13 @@ class ProcessTasks:
         x = (2 * random[3 : 3 + count] - 1) * REACH
         normal = ndtri(random[3 + most + query :][: count + extra].clip(1e-12, 1 - 1e-12))
         places = x if more is None else np.concatenate([x, more])
-        root = np.linalg.cholesky(self._covariance(places, *self._kernel(random)))
+        try:
+            root = np.linalg.cholesky(self._covariance(places, *self._kernel(random)))
+        except (np.linalg.LinAlgError, MemoryError) as error:
+            raise UserError(
+                f"data=gp: {len(places):,} points with data.noise={self.process.noise:g} cannot be drawn: "
+                f"{str(error)[:80]}. Type fewer shots and queries, or more noise, such as data.noise=0.02."
+            ) from error
         return n, places, root @ normal  # the first points do not see the last
 
     def _random(self, batch: Batch, index: int, count: int) -> Uniform:
