@@ -57,6 +57,7 @@ SMALL_SNAIL = ("algo.filters=16", "train_shot=2", "algo.first_dilation=1")
 SMALL_MANN = ("backbone=conv4", "algo.hidden=32", "algo.memory=8", "algo.width=16", "algo.heads=2", "algo.sharpness=10")
 ROWS = {
     "protonet": Row(METRIC_NORMS),
+    "simplecnaps": Row(METRIC_NORMS, ("algo.temperature=1",)),
     "matching": Row(METRIC_NORMS),
     "siamese": Row(METRIC_NORMS, ("backbone.filters=32",), own_loss=True),
     "relation": Row(METRIC_NORMS, ("backbone.halvings=2",), own_loss=True),

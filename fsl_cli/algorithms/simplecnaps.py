@@ -1,0 +1,85 @@
+"""Simple CNAPs (Bateni et al., CVPR 2020), https://arxiv.org/abs/1912.03432
+
+A class is its mean and the covariance of its support features, of which a few examples say little: so that of the
+whole support set and the identity stand in for it (equations 2 and 3). A query belongs to the class at the smallest
+Mahalanobis distance. Nothing is learned but the features.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.algorithms.protonet import prototypes, usual_temperature
+from fsl_cli.backbones.base import Backbone
+from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
+from fsl_cli.ranges import Rate
+
+
+class SimpleCNAPs(Algorithm):
+    """Nearest class by squared Mahalanobis distance, divided by `temperature`, by default by `usual_temperature`.
+
+    The paper divides by 1, and has a backbone that ImageNet trained, frozen, whose channels the task scales and shifts.
+    That part is TADAM's here; this is the classifier, on any backbone, learned through it or frozen.
+    """
+
+    takes_features = True
+
+    def __init__(self, backbone: Backbone, temperature: Rate | None = None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.temperature = temperature or usual_temperature(backbone.out_features)
+
+    def adapt(self, support: Examples) -> Classifier:
+        measure = mahalanobis(Examples(self.backbone(support.x), support.y))
+        return lambda x: -measure(self.backbone(x, support.x)) / self.temperature
+
+    def loss(self, episodes: Episodes) -> Tensor:
+        """Of support and query in one pass, as a prototypical network's."""
+        support, query = episodes.support, episodes.query
+        supports, queries = self.backbone.joint(support.x, query.x)
+        return task_loss(-mahalanobis(Examples(supports, support.y))(queries) / self.temperature, query.y)
+
+
+def mahalanobis(support: Examples) -> Classifier:
+    """Support features (T, n, d) -> what measures squared distances of queries (T, m, d) to the classes, (T, m, way).
+
+    The covariance of class k is Q = X'BX + I with `_blend`'s B, X the support features less their mean. By the Woodbury
+    identity its inverse is I - X'MX, M = B (I + XX'B)^-1: what is inverted is as large as the smaller of n and d. In
+    float64, whatever comes in, as the second term nearly undoes the first where features are long.
+    """
+    n, d = support.x.shape[1:]
+    middle = support.x.mean(1, keepdim=True)  # distances are the same from anywhere; smaller numbers round less
+    x = (support.x - middle).double()
+    centres = prototypes(x, support.y)  # (T, way, d)
+    blend, x = _blend(support.y), x.unsqueeze(1)  # (T, way, n, n), (T, 1, n, d)
+    if d <= n:
+        inner = torch.linalg.inv(torch.eye(d).to(x) + x.mT @ blend @ x)  # (T, way, d, d)
+    else:
+        inner = blend @ torch.linalg.inv(torch.eye(n).to(x) + x @ x.mT @ blend)  # (T, way, n, n)
+
+    def distances(queries: Tensor) -> Tensor:
+        away = (queries - middle).double().unsqueeze(1) - centres.unsqueeze(2)  # (T, way, m, d)
+        if d <= n:
+            return (away @ inner * away).sum(-1).mT.to(queries)
+        along = away @ x.mT  # (T, way, m, n)
+        return (away.square().sum(-1) - (along @ inner * along).sum(-1)).mT.to(queries)
+
+    return distances
+
+
+def _blend(y: Tensor) -> Tensor:
+    """The B (T, way, n, n) with X'BX = l S_k + (1 - l) S, l = n_k / (n_k + 1), S_k and S sample covariances.
+
+    Of a single example the covariance is 0; the authors' code has there how its features vary among each other.
+    """
+    member = F.one_hot(y).mT.double()  # (T, way, n)
+    counts = member.sum(-1)[..., None, None]  # (T, way, 1, 1)
+    n = y.shape[1]
+    share = counts / (counts + 1)
+    means = member.unsqueeze(-1) @ member.unsqueeze(-2) / counts  # takes an example to its class's mean
+    own = (torch.diag_embed(member) - means) / (counts - 1).clamp(min=1)
+    whole = (torch.eye(n).to(member) - 1 / n) / max(n - 1, 1)
+    return share * own + (1 - share) * whole
