@@ -70,4 +70,4 @@ def _rows(node: dict[str, Any], prefix: str, sources: dict[str, str]) -> Iterato
             yield f"{indent}{key}", "", ""
             yield from _rows(value, f"{prefix}{key}.", sources)
         else:
-            yield f"{indent}{key}", "null" if value is None else str(value), sources.get(prefix + key, "")
+            yield f"{indent}{key}", "null" if value is None else str(value), sources.get(f"{prefix}{key}", "")

@@ -79,6 +79,10 @@ def test_show_says_where_each_value_comes_from(capsys: pytest.CaptureFixture[str
     rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
     assert rows["way"][0] == "20"
     assert rows["inner_lr"] == ["0.1", "conf/recipe/maml_omniglot.yaml"]
+    run(["show", "algo=rfs", "data=miniimagenet"])
+    assert ["36000", "0.1", "conf/recipe/rfs_miniimagenet.yaml"] in [
+        line.split() for line in capsys.readouterr().out.splitlines()
+    ]  # a table's keys are numbers
 
 
 def test_check_fetches_and_trains_nothing(
