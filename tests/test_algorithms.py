@@ -37,6 +37,7 @@ class Row(NamedTuple):
     learns: bool = True  # to tell classes apart; joint training cannot, as labels change with each task
     steps: int = 200  # of learning the tiny data
     reaches: float = 0.8  # accuracy on its test classes
+    wakes: str = ""  # a parameter whose zeros hide the gradients of others, until it has moved
 
 
 SMALL_MAML = ("algo.inner_lr=0.4", "algo.inner_steps=2", "algo.test_steps=3")
@@ -55,9 +56,14 @@ SMALL_BASELINE = (
 )  # the whole support set
 SMALL_SNAIL = ("algo.filters=16", "train_shot=2", "algo.first_dilation=1")
 SMALL_MANN = ("backbone=conv4", "algo.hidden=32", "algo.memory=8", "algo.width=16", "algo.heads=2", "algo.sharpness=10")
+SMALL_METANET = ("backbone=conv4", "algo.filters=4", "algo.blocks=2", "algo.hidden=8", "algo.units=4")
+SMALL_INCONTEXT = ("algo.width=32", "algo.code=8", "algo.layers=2", "algo.heads=2")
 ROWS = {
     "protonet": Row(METRIC_NORMS),
     "simplecnaps": Row(METRIC_NORMS, ("algo.temperature=1",)),
+    "tadam": Row(
+        METRIC_NORMS, ("algo.scale=1", "algo.penalty=0", "algo.cotraining=false"), wakes="film.strength"
+    ),  # the loss without these: test_tadam.py
     "matching": Row(METRIC_NORMS),
     "siamese": Row(METRIC_NORMS, ("backbone.filters=32",), own_loss=True),
     "relation": Row(METRIC_NORMS, ("backbone.halvings=2",), own_loss=True),
@@ -82,6 +88,10 @@ ROWS = {
     "mann": Row(SEQUENCE_NORMS, SMALL_MANN, own_loss=True, learns=False),  # in thousands of steps; test_mann.py
     "lstm": Row(SEQUENCE_NORMS, ("backbone=conv4", "algo.hidden=32"), own_loss=True, learns=False),
     "cnp": Row(METRIC_NORMS, ("algo.hidden=32",), lr=0.003, steps=800, reaches=0.55),  # likewise
+    "metanet": Row(("group", "none"), SMALL_METANET, exact=False, learns=False),  # of images: test_metanet.py
+    "incontext": Row(
+        METRIC_NORMS, SMALL_INCONTEXT, lr=0.001, steps=400, reaches=0.5
+    ),  # on features that nothing has trained
     "feat": Row(("running", *GRADIENT_NORMS), ("algo.temperature=1", "algo.contrast_temperature=1"), own_loss=True),
 }
 VARIANTS = {  # settings of an algorithm that all the tests are run with too
@@ -90,6 +100,9 @@ VARIANTS = {  # settings of an algorithm that all the tests are run with too
 } | {
     "protonet-cosine": Row(METRIC_NORMS, ("algo.distance=cosine",)),
     "matching-context": Row(METRIC_NORMS, ("algo.context=true",)),
+    "simplecnaps-film": Row(
+        METRIC_NORMS, ("algo.temperature=1", "algo.film=true", "algo.penalty=0"), wakes="film.strength"
+    ),
 }
 ROWS |= VARIANTS
 WAY, SHOT, QUERY = 3, 2, 3
@@ -110,6 +123,8 @@ def algorithm(name: str, norm: str, halve: str = "pool") -> Algorithm:
     classes = len(tiny_data().splits["train"].classes)
     built = build(config.algo, backbone=backbone, train_classes=classes)
     assert isinstance(built, Algorithm)
+    if ROWS[name].wakes:
+        torch.nn.init.constant_(built.get_parameter(ROWS[name].wakes), 0.1)
     return built
 
 
@@ -163,6 +178,8 @@ def test_the_gradient_reaches_every_parameter(name: str, norm: str) -> None:
     built = algorithm(name, norm)
     built.loss(episodes()).backward()
     for label, parameter in built.named_parameters():
+        if not parameter.requires_grad:
+            continue  # a frozen backbone
         assert parameter.grad is not None, label
         assert parameter.grad.abs().sum() > 0, label
 
@@ -214,7 +231,7 @@ def test_the_gradient_equals_finite_differences(name: str, norm: str, halve: str
     if not ROWS[name].exact:
         pytest.skip("its gradient leaves out terms on purpose")
     built, some = algorithm(name, norm, halve), episodes()
-    gradient = flat(torch.autograd.grad(built.loss(some), list(built.parameters())))
+    gradient = flat(torch.autograd.grad(built.loss(some), learned(built)))
     direction = torch.randn_like(gradient)
     step = 1e-8  # small enough not to step over the kinks of ReLU
     values = []
@@ -239,8 +256,8 @@ def compare_one_by_one_with_side_by_side(name: str, norm: str, monkeypatch: pyte
         monkeypatch.setattr(fsl_cli.algorithms.over_tasks, "_at_once", lambda *_, size=size: size)
         built = algorithm(name, norm)  # anew: a loss may move buffers
         loss = built.loss(episodes(3))
-        results.append((loss, flat(torch.autograd.grad(loss, list(built.parameters())))))
-    torch.testing.assert_close(results[1:], [results[0]] * 2, rtol=1e-9, atol=1e-12)
+        results.append((loss, flat(torch.autograd.grad(loss, learned(built)))))
+    torch.testing.assert_close(results[1:], [results[0]] * 2, rtol=1e-9, atol=1e-11)
 
 
 @every("name")
@@ -250,7 +267,7 @@ def test_steps_that_are_built_again_give_the_same_loss_and_gradient(name: str, f
         pytest.skip("it keeps the graph of its steps")
     for built.checkpoint_inner in (False, True):
         loss = built.loss(some)
-        results.append((loss, flat(torch.autograd.grad(loss, list(built.parameters())))))
+        results.append((loss, flat(torch.autograd.grad(loss, learned(built)))))
     torch.testing.assert_close(*results, rtol=1e-9, atol=1e-12)
 
 
@@ -267,7 +284,7 @@ def test_first_order_leaves_second_derivatives_out(float64: None) -> None:
     some = episodes()
     first, second = (algorithm(name, "support") for name in ("fomaml", "maml"))
     assert torch.equal(first.loss(some), second.loss(some))
-    gradients = [flat(torch.autograd.grad(built.loss(some), list(built.parameters()))) for built in (first, second)]
+    gradients = [flat(torch.autograd.grad(built.loss(some), learned(built))) for built in (first, second)]
     assert (gradients[0] - gradients[1]).norm() > 0.01 * gradients[1].norm()
 
 
@@ -286,8 +303,8 @@ def test_the_loss_has_the_gradient_of_the_contract(name: str, norm: str, float64
     if ROWS[name].own_loss:
         pytest.skip("it trains on something else; its own tests say on what")
     built, some = algorithm(name, norm), episodes()
-    own = torch.autograd.grad(built.loss(some), list(built.parameters()))
-    contract = torch.autograd.grad(Algorithm.loss(built, some), list(built.parameters()))
+    own = torch.autograd.grad(built.loss(some), learned(built))
+    contract = torch.autograd.grad(Algorithm.loss(built, some), learned(built))
     torch.testing.assert_close(flat(own), flat(contract), rtol=1e-9, atol=1e-12)
 
 
@@ -298,7 +315,7 @@ def test_it_learns(name: str) -> None:
         pytest.skip("the labels of its tasks contradict each other, or it learns for thousands of steps")
     built = algorithm(name, ROWS[name].norms[0])
     before = accuracy(built)
-    optimizer = torch.optim.Adam(built.parameters(), ROWS[name].lr)
+    optimizer = torch.optim.Adam(learned(built), ROWS[name].lr)
     for step in range(ROWS[name].steps):
         optimizer.zero_grad()
         built.train().loss(episodes(4, first=4 * step, shot=ROWS[name].train_shot)).backward()
@@ -315,11 +332,15 @@ def accuracy(built: Algorithm) -> float:
     return float((logits.argmax(-1) == some.query.y).double().mean())
 
 
+def learned(built: Algorithm) -> list[Tensor]:
+    return [parameter for parameter in built.parameters() if parameter.requires_grad]
+
+
 def flat(tensors: tuple[Tensor, ...]) -> Tensor:
     return torch.cat([tensor.flatten() for tensor in tensors])
 
 
 def shift(built: Algorithm, by: Tensor) -> None:
     with torch.no_grad():
-        for parameter, part in zip(built.parameters(), by.split([p.numel() for p in built.parameters()]), strict=True):
+        for parameter, part in zip(learned(built), by.split([p.numel() for p in learned(built)]), strict=True):
             parameter += part.view_as(parameter)

@@ -98,7 +98,8 @@ def test_algorithms_are_abstract_or_final() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if (
                 isinstance(node, ast.ClassDef)
-                and path.name not in ("base.py", "network.py", "supervised.py", "inner_loop.py", "over_tasks.py")
+                and path.name
+                not in ("base.py", "network.py", "supervised.py", "inner_loop.py", "over_tasks.py", "film.py")
                 and not node.name.startswith("_")
             ):
                 assert [base.id for base in node.bases if isinstance(base, ast.Name)] == ["Algorithm"], node.name

@@ -12,35 +12,45 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.algorithms.film import Film
 from fsl_cli.algorithms.protonet import prototypes, usual_temperature
-from fsl_cli.backbones.base import Backbone
+from fsl_cli.backbones.base import NO_CHANGES, Backbone, Changes
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
-from fsl_cli.ranges import Rate
+from fsl_cli.ranges import Rate, Weight
 
 
 class SimpleCNAPs(Algorithm):
     """Nearest class by squared Mahalanobis distance, divided by `temperature`, by default by `usual_temperature`.
 
-    The paper divides by 1, and has a backbone that ImageNet trained, frozen, whose channels the task scales and shifts.
-    That part is TADAM's here; this is the classifier, on any backbone, learned through it or frozen.
+    The paper divides by 1. With `film` the task scales and shifts the channels of the backbone, which in the paper
+    ImageNet has trained and is frozen; there an encoder of its own looks at the support set, here the backbone does, as
+    in TADAM. Then `penalty` times the sum of squares of what scales and shifts are multiplied by is added to the loss.
     """
 
-    takes_features = True
-
-    def __init__(self, backbone: Backbone, temperature: Rate | None = None) -> None:
+    def __init__(
+        self, backbone: Backbone, temperature: Rate | None = None, film: bool = False, penalty: Weight = 0.001
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.temperature = temperature or usual_temperature(backbone.out_features)
+        self.film = Film(backbone) if film else None
+        self.penalty = penalty
+        self.takes_features = not film
 
     def adapt(self, support: Examples) -> Classifier:
-        measure = mahalanobis(Examples(self.backbone(support.x), support.y))
-        return lambda x: -measure(self.backbone(x, support.x)) / self.temperature
+        changes = self._changes(support)
+        measure = mahalanobis(Examples(self.backbone(support.x, changes=changes), support.y))
+        return lambda x: -measure(self.backbone(x, support.x, changes)) / self.temperature
 
     def loss(self, episodes: Episodes) -> Tensor:
         """Of support and query in one pass, as a prototypical network's."""
         support, query = episodes.support, episodes.query
-        supports, queries = self.backbone.joint(support.x, query.x)
-        return task_loss(-mahalanobis(Examples(supports, support.y))(queries) / self.temperature, query.y)
+        supports, queries = self.backbone.joint(support.x, query.x, self._changes(support))
+        loss = task_loss(-mahalanobis(Examples(supports, support.y))(queries) / self.temperature, query.y)
+        return loss if self.film is None else loss + self.penalty * self.film.strength.square().sum()
+
+    def _changes(self, support: Examples) -> Changes:
+        return NO_CHANGES if self.film is None else self.film(self.backbone, support)
 
 
 def mahalanobis(support: Examples) -> Classifier:

@@ -57,12 +57,12 @@ class Backbone(nn.Module, ABC):
         k = support.shape[1]
         return self.features(torch.cat([support, x], 1), k, changes)[:, k:]
 
-    def joint(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+    def joint(self, support: Tensor, query: Tensor, changes: Changes = NO_CHANGES) -> tuple[Tensor, Tensor]:
         """The features of both sets in one pass: in training, mode `running` takes its statistics over both."""
         if self.precomputed:
             return support, query
         k = support.shape[1]
-        features = self.features(torch.cat([support, query], 1), k)
+        features = self.features(torch.cat([support, query], 1), k, changes)
         return features[:, :k], features[:, k:]
 
     def freeze(self) -> Self:

@@ -376,6 +376,8 @@ RUNS = [  # words -> accuracy beside it, and what was otherwise there
     ("algo=cavia data=miniimagenet backbone.filters=128", "49.84", None),
     ("algo=baselinepp data=miniimagenet", "48.24", None),
     ("algo=metaoptnet data=miniimagenet algo.head=ridge", "53.23", None),
+    ("algo=metanet data=omniglot", "98.9", "not known"),
+    ("algo=metanet data=miniimagenet", "49.21 ± 0.96", "not known"),
     ("algo=protonet data=cub", "51.31 ± 0.91", None),
     ("algo=protonet data=tieredimagenet", "53.31 ± 0.89", None),
 ]

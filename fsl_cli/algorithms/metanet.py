@@ -1,0 +1,213 @@
+"""Meta networks (Munkhdalai and Yu, ICML 2017), https://arxiv.org/abs/1703.00837
+
+Two networks have fast weights beside their slow ones, made of a task's gradients by networks that training learns.
+Those of the network that makes keys are of the task as a whole; those of the network that classifies are of each
+support example, kept in a memory, from which a query reads by its key (algorithm 1).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.algorithms.inner_loop import Parameters
+from fsl_cli.algorithms.network import demand_way
+from fsl_cli.algorithms.over_tasks import for_each_task
+from fsl_cli.algorithms.protonet import cosines
+from fsl_cli.backbones.base import Backbone
+from fsl_cli.backbones.mode import Mode
+from fsl_cli.backbones.norm import Norm
+from fsl_cli.episodes import Classifier, Examples
+from fsl_cli.errors import UserError
+from fsl_cli.ranges import Count
+
+P = 7.0  # of `preprocessed`
+
+
+class MetaNet(Algorithm):
+    """Networks of `blocks` convolutions of `filters` channels and a layer of `hidden` units, on the backbone's maps.
+
+    `backbone=pixels` hands on images as they are, as in the paper. The support set is read in `chunks`, whose gradients
+    an LSTM of `units` units turns into the key network's fast weights, each weight for itself; a network of two layers
+    turns an example's gradient into its fast weights. Gradients count as numbers, without derivatives of their own, so
+    the key network's layer of logits stays as it was drawn: it is there for gradients alone. The loss of
+    representations is the cross-entropy for any number of shots. `norm` is that of the convolutions.
+    """
+
+    ordered = True  # chunk after chunk
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        way: Count,
+        filters: Count = 64,
+        blocks: Count = 5,
+        hidden: Count = 64,
+        units: Count = 20,
+        chunks: Count = 5,
+        norm: Literal["group", "none"] = "group",
+    ) -> None:
+        super().__init__()
+        if backbone.norm not in ("group", "none"):
+            raise UserError(
+                f"norm={backbone.norm} takes statistics of several images, and here each is read alone. Type "
+                "norm=none, or with another backbone than pixels norm=group."
+            )
+        self.backbone = backbone
+        self.way = way
+        self.chunks = chunks
+        self.net = _MetaNet(backbone.map_shape, norm, way, filters, blocks, hidden, units)
+
+    def adapt(self, support: Examples) -> Classifier:
+        demand_way(support, self.way)
+        chunks = self.chunks
+
+        def learn(net: _MetaNet, support: Examples) -> _Memory:
+            return net.learn(support, chunks)
+
+        memory = for_each_task(self.net, learn, Examples(self._maps(support.x), support.y))
+        return lambda x: for_each_task(self.net, lambda net, *task: net.answer(*task), memory, self._maps(x))
+
+    def _maps(self, x: Tensor) -> Tensor:
+        return self.backbone(x).unflatten(-1, self.backbone.map_shape)  # (T, n, C, H, W)
+
+
+class _Memory(NamedTuple):
+    """What is known of a task."""
+
+    task: Parameters  # fast weights of the key network
+    examples: Parameters  # fast weights of the classifier, with an axis of the n examples in front
+    keys: Tensor  # (n, hidden)
+
+
+class _MetaNet(nn.Module):
+    """Both networks, and what generates their fast weights: one for convolutions, one for the other layers."""
+
+    def __init__(
+        self, shape: tuple[int, int, int], norm: Mode, way: int, filters: int, blocks: int, hidden: int, units: int
+    ) -> None:
+        super().__init__()
+        self.base, self.key = (_Net(shape, norm, way, filters, blocks, hidden) for _ in range(2))
+        self.key.head.requires_grad_(False)
+        self.of_task = nn.ModuleDict({kind: _Recurrent(units) for kind in ("convs", "full")})
+        self.of_example = nn.ModuleDict(
+            {
+                kind: nn.Sequential(
+                    nn.Linear(2, units), nn.ReLU(), nn.Linear(units, units), nn.ReLU(), nn.Linear(units, 1)
+                )
+                for kind in ("convs", "full")
+            }
+        )
+
+    def learn(self, support: Examples, chunks: int) -> _Memory:
+        size = -(-len(support.y) // chunks)
+        parts = zip(support.x.split(size), support.y.split(size), strict=True)
+        steps = [_gradients(self.key, *part) for part in parts]
+        task = {
+            name: self.of_task[_kind(name)]([step[name] for step in steps])
+            for name in steps[0]
+            if name != "head.weight"
+        }  # logits are not asked of it again
+        each = vmap(lambda x, y: _gradients(self.base, x[None], y[None]))(*support)
+        examples = {name: self.of_example[_kind(name)](preprocessed(value)).squeeze(-1) for name, value in each.items()}
+        return _Memory(task, examples, self.key(support.x, task)[0])
+
+    def answer(self, memory: _Memory, x: Tensor) -> Tensor:
+        """Logits (m, way) of images (m, C, H, W)."""
+        attention = cosines(self.key(x, memory.task)[0], memory.keys).softmax(-1)  # (m, n)
+        return self.base(x, memory.examples, attention)[1]
+
+
+class _Net(nn.Module):
+    """Convolutions, each halving the map, rounded up; a hidden layer, and one of logits: (n, C, H, W) -> both."""
+
+    def __init__(
+        self, shape: tuple[int, int, int], norm: Mode, way: int, filters: int, blocks: int, hidden: int
+    ) -> None:
+        super().__init__()
+        widths = [shape[0], *[filters] * blocks]
+        self.convs = nn.ModuleList(
+            nn.Conv2d(before, filters, 3, padding=1, bias=norm == "none") for before in widths[:-1]
+        )
+        self.norms = nn.ModuleList(Norm(norm, filters) for _ in range(blocks))
+        height, wide = (-(-side // 2**blocks) for side in shape[1:])
+        self.hidden = nn.Linear(filters * height * wide, hidden)
+        self.head = nn.Linear(hidden, way, bias=False)
+        self.fast = [f"convs.{number}.weight" for number in range(blocks)] + ["hidden.weight", "head.weight"]
+
+    def forward(
+        self, x: Tensor, fast: Parameters | None = None, attention: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """With `fast` weights each layer is augmented: what activations of both weights come to is added (section 3.2).
+
+        `fast` are one set, or, with `attention` (m, n), n sets, whose mean by its own attention each image has.
+        """
+        for number, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            maps = F.relu(norm(conv(x)[None], 0)[0])
+            if fast is not None:
+                maps = maps + F.relu(norm(_convolved(x, fast[f"convs.{number}.weight"], attention)[None], 0)[0])
+            x = F.max_pool2d(maps, 2, ceil_mode=True)
+        x = x.flatten(1)
+        hidden = F.relu(self.hidden(x))
+        if fast is None:
+            return hidden, self.head(hidden)
+        hidden = hidden + F.relu(_through(x, fast["hidden.weight"], attention))
+        logits = self.head(hidden)
+        return hidden, logits + _through(hidden, fast["head.weight"], attention) if "head.weight" in fast else logits
+
+
+def _convolved(x: Tensor, weight: Tensor, attention: Tensor | None) -> Tensor:
+    if attention is None:
+        return F.conv2d(x, weight, padding=1)
+    # a convolution is linear in its weights: the mean of n outcomes is the outcome of the mean of n weights
+    maps = F.conv2d(x, weight.flatten(0, 1), padding=1).unflatten(1, weight.shape[:2])  # (m, n, filters, H, W)
+    return torch.einsum("mn,mnfhw->mfhw", attention, maps)
+
+
+def _through(x: Tensor, weight: Tensor, attention: Tensor | None) -> Tensor:
+    return F.linear(x, weight) if attention is None else torch.einsum("mn,noi,mi->mo", attention, weight, x)
+
+
+class _Recurrent(nn.Module):
+    """An LSTM that reads a weight's gradients, and a linear layer on its last state; the same for all weights."""
+
+    def __init__(self, units: int) -> None:
+        super().__init__()
+        self.gates = nn.Linear(2 + units, 4 * units)
+        self.leave = nn.Linear(units, 1)
+
+    def forward(self, gradients: list[Tensor]) -> Tensor:
+        hidden = cell = gradients[0].new_zeros((*gradients[0].shape, self.leave.in_features))
+        for step in gradients:
+            take, keep, new, out = self.gates(torch.cat([preprocessed(step), hidden], -1)).chunk(4, -1)
+            cell = keep.sigmoid() * cell + take.sigmoid() * new.tanh()
+            hidden = out.sigmoid() * cell.tanh()
+        return self.leave(hidden).squeeze(-1)
+
+
+def preprocessed(gradient: Tensor) -> Tensor:
+    """Size and sign of each number, of shape (..., 2): log|v| / P and its sign; below e^-P -1 and e^P v.
+
+    Andrychowicz et al. 2016, appendix A, https://arxiv.org/abs/1606.04474
+    """
+    return torch.stack([(gradient.abs().log() / P).clamp(min=-1), (gradient * torch.e**P).clamp(-1, 1)], -1)
+
+
+def _kind(name: str) -> str:
+    return "convs" if name.startswith("convs") else "full"
+
+
+def _gradients(net: _Net, x: Tensor, y: Tensor) -> Parameters:
+    """Of the cross-entropy by the slow weights that have fast ones beside them; numbers, without a graph."""
+    fixed = {name: value.detach() for name, value in net.named_parameters()}
+    moving = {name: fixed[name] for name in net.fast}
+
+    def loss(weights: Parameters) -> Tensor:
+        return F.cross_entropy(functional_call(net, {**fixed, **weights}, (x.detach(),))[1], y)
+
+    return grad(loss)(moving)
