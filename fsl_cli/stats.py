@@ -187,3 +187,12 @@ def _wilcoxon(differences: np.ndarray[tuple[int], np.dtype[np.float64]]) -> floa
     # accuracies are counts over a count: 8/75 - 7/75 and 3/75 - 2/75 are one size, and must be a tie in the ranks too
     rounded = differences.round(DIGITS)
     return float(wilcoxon(rounded, method="approx").pvalue) if rounded.any() else 1.0
+
+
+ENDINGS = {1: "st", 2: "nd", 3: "rd"}
+
+
+def ordinal(number: int) -> str:
+    """1st, 2nd, 3rd, 4th, 11th, 22nd"""
+    last = 0 if number % 100 in (11, 12, 13) else number % 10
+    return f"{number}{ENDINGS.get(last, 'th')}"

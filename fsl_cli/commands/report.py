@@ -212,7 +212,16 @@ def _tables(console: Console, found: list[Section], one: Matrix | None) -> None:
     from rich.markup import escape
 
     from fsl_cli.report import matrix_formats
-    from fsl_cli.report.formats import EXPLAINED, EXPLAINED_BELIEF, THEIRS, Notes, belief, table
+    from fsl_cli.report.formats import (
+        EXPLAINED,
+        EXPLAINED_BELIEF,
+        EXPLAINED_INSTANCES,
+        THEIRS,
+        Notes,
+        belief,
+        table,
+    )
+    from fsl_cli.report.instances import instance_columns
 
     def plain(text: str) -> str:
         return escape(shown(text))
@@ -235,6 +244,8 @@ def _tables(console: Console, found: list[Section], one: Matrix | None) -> None:
         remark(EXPLAINED if console.is_terminal else EXPLAINED.replace("Bold", "*"))
     if not one and any(belief(section.rows) for section in found):
         remark(EXPLAINED_BELIEF)
+    if not one and any(instance_columns(section.rows) for section in found):
+        remark(EXPLAINED_INSTANCES)
     if notes.lines:
         remark("\n".join([THEIRS, *(f"{escape(f'[{i}]')} {plain(line)}" for i, line in enumerate(notes.lines, 1))]))
 

@@ -28,6 +28,7 @@ from fsl_cli.files import write_table, writing
 from fsl_cli.pictures.instances import instances_picture
 from fsl_cli.pictures.reliability import reliability_picture
 from fsl_cli.runs.checkpoints import load_weights, read_checkpoint
+from fsl_cli.runs.published import published_instances
 from fsl_cli.runs.records import UNFINISHED, Calibration, Result, seen, write
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.schema import Settings
@@ -94,6 +95,7 @@ def run_test(
                 most=most if accuracy else None,
                 accuracy=accuracy,
                 best=result.best_by_instance,
+                papers={f"{each.method}, published": each.shares for each in published_instances(result)},
             )
         if calibration:
             _draw(destination / "reliability.png", judged, result)

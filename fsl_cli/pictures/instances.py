@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from fsl_cli.files import replacing
 from fsl_cli.pictures.lettering import save
@@ -12,10 +13,11 @@ from fsl_cli.pictures.lettering import save
 def instances_picture(
     path: Path, mean: Sequence[float], interval: Sequence[float], most: float | None, accuracy: bool,
     best: Sequence[float] | None = None,
+    papers: Mapping[str, Mapping[int, float]] = MappingProxyType({}),
 ) -> None:  # fmt: skip
     """A point for each instance with its interval; `most` is drawn as what nobody can exceed at the first.
 
-    In regression `best` is the error of the best linear estimator.
+    `papers`, by name, have points at some instances. In regression `best` is the error of the best linear estimator.
     """
     from matplotlib.figure import Figure
 
@@ -26,6 +28,10 @@ def instances_picture(
     if most is not None:
         axis.plot([0.7, 1.3], [most, most], color="0.5")
         axis.annotate("the best guess", (1.35, most), fontsize=8, color="0.4", va="center")
+    for name, shares in papers.items():
+        axis.plot(list(shares), list(shares.values()), "x", color="tab:red", label=name)
+    if papers:
+        axis.legend(loc="lower right", fontsize=8)
     if accuracy:
         axis.set(xlabel="instance of its class", ylabel="accuracy", ylim=(0, 1.02))
     else:

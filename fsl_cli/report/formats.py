@@ -11,6 +11,7 @@ from statistics import fmean
 from fsl_cli.errors import shown
 from fsl_cli.files import csv_cell
 from fsl_cli.report import markup
+from fsl_cli.report.instances import instance_columns
 from fsl_cli.report.rows import Row, Section
 from fsl_cli.runs.published import Published, backbone_name
 
@@ -23,6 +24,10 @@ EXPLAINED = (
 EXPLAINED_BELIEF = (
     "ECE, NLL: calibration error and negative log-likelihood of the probabilities, by a temperature fitted on "
     "validation where there is one. AUROC: of telling pictures of other classes (fsl test open=true). The CSV has more."
+)
+EXPLAINED_INSTANCES = (
+    "1st, 2nd, …: of learners that read a task as a sequence, accuracy at the first, second, … image of a class, "
+    "before its label is shown; in regression the error at so many examples."
 )
 THEIRS = "Published numbers were reached under the papers' protocols, as far as known:"
 # of a result, for CSV
@@ -72,6 +77,8 @@ def table(section: Section, notes: Notes, strong: Strong = str, plain: Strong = 
         columns["± seeds"] = [number(row.seeds_interval, accuracy) for row in rows]
     for name, values in belief(rows).items():
         columns[name] = values
+    for name, shares in instance_columns(rows).items():
+        columns[name] = ["" if share is None else number(share, accuracy) for share in shares]
     if any(row.published for row in rows):
         papers = [row.published for row in rows]
         columns["published"] = [f"{plain(p.accuracy)} [{notes.number(p)}]" if p else "" for p in papers]
@@ -150,7 +157,10 @@ def belief(rows: Sequence[Row]) -> dict[str, list[str]]:
 
 def explained(sections: Sequence[Section]) -> str:
     """What stands in the tables."""
-    return f"{EXPLAINED} {EXPLAINED_BELIEF}" if any(belief(each.rows) for each in sections) else EXPLAINED
+    found = [EXPLAINED]
+    found += [EXPLAINED_BELIEF] if any(belief(each.rows) for each in sections) else []
+    found += [EXPLAINED_INSTANCES] if any(instance_columns(each.rows) for each in sections) else []
+    return " ".join(found)
 
 
 def as_csv(sections: Sequence[Section]) -> str:

@@ -14,6 +14,7 @@ from fsl_cli.report.charts import Chart, Names, by_axis, learning_curves, method
 from fsl_cli.report.classes import by_class
 from fsl_cli.report.formats import EXPLAINED, THEIRS, number
 from fsl_cli.report.gather import Gathered, Reported, identity
+from fsl_cli.report.instances import by_instance
 from fsl_cli.report.matrix import Matrix, matrix
 from fsl_cli.report.matrix_formats import caption, cells, several_norms
 from fsl_cli.report.rows import Row, Section, differences
@@ -137,6 +138,7 @@ def _section(section: Section, looked: Looked) -> dict[str, Any]:
         "rows": [_row(row, accuracy, low, span) for row in section.rows],
         "papers": [each._asdict() for each in published(section.result)],
         "classes": by_class(section),
+        "instances": by_instance(section),
         "looked": looked,
     }
 

@@ -56,6 +56,27 @@ def published(result: Result) -> list[Published]:
     ]
 
 
+class PublishedInstances(NamedTuple):
+    """A paper's accuracies by instance of a class."""
+
+    method: str
+    source: str
+    shares: dict[int, float]  # instance, from 1 -> accuracy, 0..1
+
+
+def published_instances(result: Result) -> list[PublishedInstances]:
+    """What papers report of a result's data set and way at the k-th image of a class; k - 1 of it were seen."""
+    if result.metric != "accuracy" or result.trained_on != result.data or result.pretrained or _own(result):
+        return []
+    return [
+        PublishedInstances(
+            entry["method"], entry["source"], {place: value / 100 for place, value in entry["accuracy"].items()}
+        )
+        for entry in _table()["instances"]
+        if (entry["data"], entry["way"]) == (result.data, result.way)
+    ]
+
+
 def reported(method: str, data: str, task: str, network: str | None = None) -> Published:
     """What a method's paper reports for a task such as 5w1s; `network` where it does for several.
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from conftest import a_run, a_test
 
+import fsl_cli.runs.published as published_module
 from fsl_cli.cli import run
 from fsl_cli.data.sources.glyphs import glyphs
 
@@ -88,6 +89,23 @@ def test_classes_that_recur_are_shown_the_hardest_first(runs: Path, capsys: pyte
     assert text.count("By class (2)") == 1 and text.index("<td>oak</td>") < text.index("<td>ash&lt;i&gt;</td>")
     assert text.count("<td>60.00</td>") == 2 and text.count("<td>70.00</td>") == 2
     assert "Confusion matrix" in text
+
+
+def test_instances_stand_beside_the_papers_and_are_no_shots(
+    runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = [{"method": "MANN", "source": "S. 2016", "data": "glyphs", "way": 5, "accuracy": {2: 82.8, 5: 94.9}}]
+    monkeypatch.setitem(published_module._table(), "instances", table)
+    assert "By instance" not in made(runs, capsys)
+    for path in runs.glob("*/result.json"):
+        result = json.loads(path.read_text())
+        path.write_text(json.dumps(result | {"by_instance": {"mean": [0.25, 0.5, 0.625], "interval": [0.1] * 3}}))
+    text = made(runs, capsys)
+    assert text.count("By instance") == 1 and "<th>3rd</th>" in text and "<th>4th</th>" not in text
+    assert text.count("<td>62.50</td>") == 2 and "MANN (S. 2016)</td><td></td><td>82.8</td><td></td>" in text
+    run(["report", str(runs), "format=markdown"])
+    shown = capsys.readouterr().out
+    assert "| 1st | 2nd | 3rd |" in shown and "| 25.00 | 50.00 | 62.50 |" in shown
 
 
 def test_a_run_that_names_other_code_is_not_obeyed(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
