@@ -91,7 +91,7 @@ def test_every_backbone_has_a_row() -> None:
         "onnx",
         "pixels",
         "sentences",
-    }  # which come trained: test_photos.py, test_texts.py; and no network
+    }  # which come trained: test_photos.py, test_sentences.py; and no network
 
 
 @pytest.mark.parametrize("name", ROWS)
