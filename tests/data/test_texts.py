@@ -230,7 +230,7 @@ def test_a_backbone_says_what_it_takes() -> None:
 
 def test_babble_is_the_same_on_every_machine_and_has_languages(tmp_path: Path) -> None:
     written = [text for number in range(20) for text in write(seed=1, number=number, texts=3, size=50)]
-    assert blake2b("\n".join(written).encode(), digest_size=8).hexdigest() == "428b92894bdef8ba"
+    assert blake2b("\n".join(written).encode(), digest_size=8).hexdigest() == "8b64d58e615dd721"
     data = babble(3, 2, 2, texts=4, size=30, cache=str(tmp_path))
     more = babble(5, 2, 2, texts=4, size=30, cache=str(tmp_path))
     assert said(data)["language 002"] == said(more)["language 002"] != said(data)["language 001"]

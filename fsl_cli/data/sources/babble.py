@@ -21,8 +21,7 @@ from fsl_cli.data.texts import as_items
 from fsl_cli.ranges import Count, Natural
 
 LETTERS = " abcdefghijklmnopqrstuvwxyz"
-ALL = 0.3  # share of a transition that all languages have in common
-TONGUE = 1  # raise it when what is written changes: older caches are then left alone
+TONGUE = 2  # raise it when what is written changes: older caches are then left alone
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -52,8 +51,7 @@ def babble(
 def write(seed: int, number: int, texts: int, size: int) -> list[str]:
     """So many texts in language `number`; fewer or shorter ones are not the beginning of more."""
     count = len(LETTERS)
-    shared, own = (_uniform(f"babble/{seed}/{which}", count * count) for which in ("all", number))
-    weights = ALL * _peaked(shared) + (1 - ALL) * _peaked(own)  # (from, to)
+    weights = _peaked(_uniform(f"babble/{seed}/{number}", count * count))  # (from, to)
     ends = weights.reshape(count, count).cumsum(1)
     random = _uniform(f"babble/{seed}/{number}/texts", texts * (size + 1)).reshape(size + 1, texts)
     letters = np.empty((size, texts), dtype=np.int64)
