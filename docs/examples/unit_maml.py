@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +18,7 @@ from fsl_cli.ranges import Count, Rate
 def unit_steps(lr: float) -> Rule:
     """The rule. It has no state; what a momentum would keep is handed from step to step in the last argument."""
 
-    def update(step: int, fast: Parameters, gradients: Parameters, state: tuple[()]) -> tuple[Parameters, tuple[()]]:
+    def update(step: int, fast: Parameters, gradients: Parameters, loss: Tensor, state: Any) -> tuple[Parameters, Any]:
         squares = [gradient.square().sum() for gradient in gradients.values()]
         length = (torch.stack(squares).sum() + 1e-12).sqrt()
         return {name: fast[name] - lr * gradients[name] / length for name in fast}, state

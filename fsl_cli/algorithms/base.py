@@ -18,6 +18,7 @@ class Algorithm(nn.Module, ABC):
     takes_features = False  # True: in evaluation all it asks of an image is what `self.backbone` makes of it alone
     regresses = False  # True: tasks may be of numbers, not of classes
     ordered = False  # True: the support set is read in its order, so episodes deal it in a random one
+    compares_tasks = False  # True: its loss is of all tasks of a step together, which must have one shape
     progress = 1.0  # share of the training that is done; before each of its steps the learner says how much
 
     def prepare(self, episodes: Iterable[Episodes]) -> None:

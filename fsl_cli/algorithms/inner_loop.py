@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import grad
+from torch.func import grad_and_value
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 Parameters = dict[str, Tensor]
@@ -20,13 +20,14 @@ class Rule(NamedTuple):
     """How gradients move the fast weights. `state` is handed from step to step; what is learned must be in it."""
 
     init: Callable[[Parameters], Any]  # fast weights -> state, tensors in tuples and dictionaries
-    update: Callable[[int, Parameters, Parameters, Any], tuple[Parameters, Any]]  # step, fast weights, gradients, state
+    # (step, fast weights, gradients, loss, state) -> fast weights, state
+    update: Callable[[int, Parameters, Parameters, Tensor, Any], tuple[Parameters, Any]]
 
 
 def sgd(lr: float) -> Rule:
     """Plain gradient descent: w - lr * g."""
 
-    def update(step: int, fast: Parameters, gradients: Parameters, state: tuple[()]) -> tuple[Parameters, tuple[()]]:
+    def update(step: int, fast: Parameters, gradients: Parameters, loss: Tensor, state: Any) -> tuple[Parameters, Any]:
         return {name: fast[name] - lr * gradients[name] for name in fast}, state
 
     return Rule(lambda fast: (), update)
@@ -35,7 +36,7 @@ def sgd(lr: float) -> Rule:
 def momentum_sgd(lr: float, momentum: float, dampening: float, weight_decay: float) -> Rule:
     """torch.optim.SGD: w - lr * v, v = momentum * v + (1 - dampening) * (g + weight_decay * w), the first v in full."""
 
-    def update(step: int, fast: Parameters, gradients: Parameters, last: Parameters) -> tuple[Parameters, Any]:
+    def update(step: int, fast: Parameters, gradients: Parameters, loss: Tensor, last: Any) -> tuple[Parameters, Any]:
         decayed = {name: gradients[name] + weight_decay * fast[name] for name in fast}
         if step:
             decayed = {name: momentum * last[name] + (1 - dampening) * value for name, value in decayed.items()}
@@ -61,7 +62,7 @@ def adam(
         first, second = ({name: torch.zeros_like(value) for name, value in fast.items()} for _ in range(2))
         return first, *(squares or (second, next(iter(fast.values())).new_zeros(())))
 
-    def update(step: int, fast: Parameters, gradients: Parameters, state: Any) -> tuple[Parameters, Any]:
+    def update(step: int, fast: Parameters, gradients: Parameters, loss: Tensor, state: Any) -> tuple[Parameters, Any]:
         first = {name: beta1 * mean + (1 - beta1) * gradients[name] for name, mean in state[0].items()}
         second = {name: beta2 * mean + (1 - beta2) * gradients[name].square() for name, mean in state[1].items()}
         weight = beta2 * state[2] + (1 - beta2)
@@ -110,9 +111,9 @@ def trajectory(
 
     def step(number: int, fast: Parameters, rest: Parameters, state: Any) -> tuple[Parameters, Any]:
         constant = first_order or not torch.is_grad_enabled()
-        start, fixed = (_detach(fast), _detach(rest)) if constant else (fast, rest)
-        gradients = _gradients(lambda weights: loss({**fixed, **weights}, number), start, not constant)
-        return rule.update(number, fast, gradients, state)
+        start, fixed = (detached(fast), detached(rest)) if constant else (fast, rest)
+        gradients, value = gradients_of(lambda weights: loss({**fixed, **weights}, number), start, not constant)
+        return rule.update(number, fast, gradients, value, state)
 
     for number in range(steps):
         one = partial(step, number)
@@ -120,15 +121,27 @@ def trajectory(
         yield {**rest, **fast}
 
 
-def _gradients(loss: Callable[[Parameters], Tensor], at: Parameters, differentiable: bool) -> Parameters:
-    """The gradient of `loss` with respect to each of `at`; with `differentiable` it has a graph of its own."""
-    if torch._C._functorch.peek_interpreter_stack() is not None:  # inside vmap, which torch.autograd does not know
-        return grad(loss)(at)
+def gradients_of(
+    loss: Callable[[Parameters], Tensor], at: Parameters, differentiable: bool
+) -> tuple[Parameters, Tensor]:
+    """The gradient of `loss` with respect to each of `at`, and its value; `differentiable`: with their graphs."""
+    if in_vmap():
+        return grad_and_value(loss)(at)
     with torch.enable_grad():
         at = {name: value if value.requires_grad else value.detach().requires_grad_() for name, value in at.items()}
-        inputs = list(at.values())
-        found = torch.autograd.grad(loss(at), inputs, create_graph=differentiable, materialize_grads=True)
-    return dict(zip(at, found, strict=True))
+        value = loss(at)
+        found = torch.autograd.grad(value, list(at.values()), create_graph=differentiable, materialize_grads=True)
+    return dict(zip(at, found, strict=True)), value if differentiable else value.detach()
+
+
+def in_vmap() -> bool:
+    """Whether tasks go side by side here, of which torch.autograd does not know, but torch.func does."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def detached(parameters: Parameters) -> Parameters:
+    """The same numbers as constants."""
+    return {name: value.detach() for name, value in parameters.items()}
 
 
 def _rebuilt(function: Callable[..., Any], *inputs: Any) -> Any:
@@ -157,7 +170,3 @@ class _Rebuilt(torch.autograd.Function):
         wanted = [(result, by) for result, by in zip(results, upstream, strict=True) if result.requires_grad]
         outputs, by = zip(*wanted, strict=True)
         return None, None, None, *torch.autograd.grad(outputs, leaves, by, materialize_grads=True)
-
-
-def _detach(parameters: Parameters) -> Parameters:
-    return {name: value.detach() for name, value in parameters.items()}

@@ -11,6 +11,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from fsl_cli.algorithms.across_tasks import exclusiveness, gathered
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.algorithms.inner_loop import Parameters, adapt, sgd
 from fsl_cli.algorithms.network import (
@@ -19,13 +20,14 @@ from fsl_cli.algorithms.network import (
     Network,
     classifier,
     demand_way,
+    each_query_loss,
     query_loss,
     support_loss,
     task_head,
 )
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples
-from fsl_cli.ranges import Natural, Rate
+from fsl_cli.ranges import Natural, Rate, Weight
 
 
 class MAML(Algorithm):
@@ -37,6 +39,8 @@ class MAML(Algorithm):
     `frozen` are left alone by the inner loop (by default the norms' scale and shift, as in the authors' code).
     `head_init` is what training begins the head with: "learned" torch's own start, "normal", "xavier" and "small" those
     of the authors' code on Omniglot, miniImageNet and sinusoids, biases 0.
+    `exclusive` is the weight of a term over all tasks of a step, of whatever process, against a start that solves them
+    without adapting: the squared distance of two tasks' heads shall be `exclusive_ratio` times that of their bodies.
     With `head_init` = "prototypes" this is Proto-MAML: the head of each task starts from its support set's prototypes
     and is no learned parameter, so that any number of classes will do.
     """
@@ -54,6 +58,8 @@ class MAML(Algorithm):
         checkpoint_inner: bool = False,
         frozen: str = "norm",
         head_init: HeadInit = "learned",
+        exclusive: Weight = 0.0,
+        exclusive_ratio: Rate = 2.0,
     ) -> None:
         super().__init__()
         self.net = Network(backbone, way, head_init)
@@ -63,14 +69,21 @@ class MAML(Algorithm):
         self.first_order = first_order
         self.checkpoint_inner = checkpoint_inner
         self.adapted = {name for name in self.net.adaptable if not re.search(frozen, name)}
+        self.exclusive = exclusive
+        self.exclusive_ratio = exclusive_ratio
+        self.compares_tasks = exclusive > 0
 
     def adapt(self, support: Examples) -> Classifier:
         way = demand_way(support, self.net.way, ANY_WAY)
         return classifier(self.net, partial(self._fast_weights, way), support, self.checkpoint_inner)
 
     def loss(self, episodes: Episodes) -> Tensor:
-        way = episodes.classes.shape[1]
-        return query_loss(self.net, partial(self._fast_weights, way), episodes, self.checkpoint_inner)
+        learn = partial(self._fast_weights, episodes.classes.shape[1])
+        if not self.exclusive:
+            return query_loss(self.net, learn, episodes, self.checkpoint_inner)
+        losses, fast = each_query_loss(self.net, learn, episodes, self.checkpoint_inner)
+        adapted = {name: gathered(fast[name]) for name in self.adapted}
+        return losses.mean() + self.exclusive * exclusiveness(adapted, self.exclusive_ratio)
 
     def _fast_weights(self, way: int, net: nn.Module, parameters: Parameters, support: Examples) -> Parameters:
         parameters = {**parameters, **task_head(net, parameters, support, way)}

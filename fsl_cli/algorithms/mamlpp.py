@@ -8,6 +8,7 @@ the outer learning rate falls along a cosine (`schedule.kind`). With all of them
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -133,7 +134,7 @@ class MAMLpp(Algorithm):
 def rates_of_steps(rates: Parameters) -> Rule:
     """Gradient descent, each tensor at its rate of the step, rates (steps,); the state is all rates, to be learned."""
 
-    def update(step: int, fast: Parameters, gradients: Parameters, rates: Parameters) -> tuple[Parameters, Parameters]:
+    def update(step: int, fast: Parameters, gradients: Parameters, loss: Tensor, rates: Any) -> tuple[Parameters, Any]:
         rate = {name: values[min(step, len(values) - 1)] for name, values in rates.items()}
         return {name: fast[name] - rate[name] * gradients[name] for name in fast}, rates
 

@@ -8,7 +8,7 @@ and where to, as a rate may turn negative.
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +71,7 @@ class MetaSGD(Algorithm):
 def at_rates(rates: Parameters) -> Rule:
     """theta - alpha * gradient, alpha of theta's shape; the state is alpha, so that gradients reach it."""
 
-    def update(step: int, fast: Parameters, gradients: Parameters, rates: Parameters) -> tuple[Parameters, Parameters]:
+    def update(step: int, fast: Parameters, gradients: Parameters, loss: Tensor, rates: Any) -> tuple[Parameters, Any]:
         return {name: fast[name] - rates[name] * gradients[name] for name in fast}, rates
 
     return Rule(lambda fast: rates, update)

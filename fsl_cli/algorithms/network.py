@@ -153,3 +153,16 @@ def query_loss(net: nn.Module, learn: Learn, episodes: Episodes, one_by_one: boo
 
     parameters: Parameters = dict(net.named_parameters())
     return mean_loss(net, one, parameters, episodes.support, episodes.query, one_by_one=one_by_one)
+
+
+def each_query_loss(
+    net: nn.Module, learn: Learn, episodes: Episodes, one_by_one: bool = False
+) -> tuple[Tensor, Parameters]:
+    """The queries' loss after learning of each of T tasks (T,), and what was learned (T, ...), their graphs kept."""
+    parameters: Parameters = dict(net.named_parameters())
+
+    def one(own: nn.Module, support: Examples, query: Examples) -> tuple[Tensor, Parameters]:
+        fast = learn(own, parameters, support)
+        return task_loss(functional_call(own, fast, (query.x, support.x)), query.y), fast
+
+    return for_each_task(net, one, episodes.support, episodes.query, one_by_one=one_by_one)

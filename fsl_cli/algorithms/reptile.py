@@ -106,8 +106,8 @@ class Reptile(Algorithm):
         rule = sgd(self.inner_lr) if self.inner_rule == "sgd" else adam(self.inner_lr, beta1=0.0, squares=squares)
         last = [squares]
 
-        def update(step: int, fast: Parameters, gradients: Parameters, state: Any) -> tuple[Parameters, Any]:
-            fast, state = rule.update(step, fast, gradients, state)
+        def update(step: int, fast: Parameters, gradients: Parameters, loss: Tensor, state: Any) -> Any:
+            fast, state = rule.update(step, fast, gradients, loss, state)
             if state:
                 last[0] = state[1:]
             return fast, state

@@ -86,6 +86,11 @@ def assemble(
             f"{type(built.algorithm).__name__} tells classes apart, and the tasks of {data.name} have none: they are "
             "curves. Type algo=maml or another of the gradient family, or a data set of images."
         )
+    if built.algorithm.compares_tasks and not all(isinstance(count, int) for count in shapes.get("train", ())):
+        raise UserError(
+            f"{type(built.algorithm).__name__} compares the tasks of a step, so all have one shape. "
+            "Type one number each for train_way, train_shot and train_query, such as train_shot=5."
+        )
     pretrained = settings.pretrained or next((b.origin for b in built.modules() if isinstance(b, Backbone)), "")
     tested = shapes.get("test", Shape(settings.way, settings.shot, settings.query))
     return Experiment(built, episodes, data, image, train_classes, pretrained, tested)

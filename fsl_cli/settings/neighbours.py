@@ -82,6 +82,10 @@ CHOICES = {  # of a group: what to type, and others' names for it; {} is the nam
         "algo=metaoptnet": "metaoptnet_svm svm",
         "algo=baseline algo.finetune=all": "finetune finetuning fine_tuning",
         "algo=mamlpp": "maml++ maml_plus_plus",
+        "algo=metacurvature": "meta_curvature",
+        "algo=metalstm": "meta_lstm",
+        "algo=tnet": "t_net mtnet mt_net",
+        "algo=gradagree": "gradient_agreement grad_agree",
         "algo=baselinepp": "baseline++ baseline_plus_plus cosine_classifier",
     },
     "data": {

@@ -79,7 +79,7 @@ def test_first_order_keeps_no_graph_of_the_steps() -> None:
 def momentum(rate: Tensor) -> Rule:
     """Heavy ball with a learned rate, which is part of the state."""
 
-    def update(step: int, fast: Parameters, gradients: Parameters, state: Any) -> tuple[Parameters, Any]:
+    def update(step: int, fast: Parameters, gradients: Parameters, loss: Tensor, state: Any) -> tuple[Parameters, Any]:
         speed = {name: 0.5 * state["speed"][name] + gradients[name] for name in fast}
         moved = {name: fast[name] - state["rate"] / (1 + step) * speed[name] for name in fast}
         return moved, {"speed": speed, "rate": state["rate"]}

@@ -93,7 +93,7 @@ def test_the_rule_is_that_of_torchs_sgd(float64: None) -> None:
         gradient = torch.randn(3)
         weight.grad = gradient.clone()
         optimizer.step()
-        fast, state = rule.update(step, fast, {"w": gradient}, state)
+        fast, state = rule.update(step, fast, {"w": gradient}, torch.zeros(()), state)
         torch.testing.assert_close(fast["w"], weight.detach())
 
 

@@ -1,0 +1,172 @@
+"""Implicit MAML (Rajeswaran, Finn, Kakade and Levine, NeurIPS 2019), https://arxiv.org/abs/1909.04630
+
+The inner loop minimises the support set's loss plus a penalty for leaving the start, to the end. What moves its minimum
+is known without the way to it: the meta-gradient is that of the queries, times the inverse of the objective's Hessian,
+by conjugate gradients. So neither memory nor the backward pass grow with the number of inner steps.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vjp
+
+from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.algorithms.inner_loop import Loss, Parameters, adapt, detached, gradients_of, in_vmap, sgd
+from fsl_cli.algorithms.network import Network, Start, classifier, demand_way, support_loss
+from fsl_cli.algorithms.over_tasks import mean_loss
+from fsl_cli.backbones.base import Backbone
+from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
+from fsl_cli.ranges import Count, Natural, Rate
+
+OneLoss = Callable[[Parameters], Tensor]
+
+
+class IMAML(Algorithm):
+    """Gradient descent on a proximal objective, from a learned initialisation of backbone and linear head.
+
+    A task's weights are the minimum of L_S(phi) + `penalty` / 2 * |phi - theta|^2, by `inner_steps` steps (`test_steps`
+    in validation and test) of `inner_lr`: as many as it takes to arrive, for the meta-gradient is that of the minimum.
+    `cg_steps` are those of conjugate gradients; 0 is first order. `frozen` and `head_init` as for MAML, but for
+    "prototypes"; weights that the inner loop leaves alone get their exact gradient too.
+    """
+
+    regresses = True
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        way: Count,
+        inner_lr: Rate,
+        inner_steps: Natural,
+        test_steps: Natural,
+        penalty: Rate = 2.0,
+        cg_steps: Natural = 5,
+        frozen: str = "norm",
+        head_init: Start = "learned",
+    ) -> None:
+        super().__init__()
+        self.net = Network(backbone, way, head_init)
+        self.inner_lr = inner_lr
+        self.inner_steps = inner_steps
+        self.test_steps = test_steps
+        self.penalty = penalty
+        self.cg_steps = cg_steps
+        self.adapted = {name for name in self.net.adaptable if not re.search(frozen, name)}
+
+    def adapt(self, support: Examples) -> Classifier:
+        demand_way(support, self.net.way)
+        return classifier(self.net, self._fast_weights, support)
+
+    def loss(self, episodes: Episodes) -> Tensor:
+        """The queries' loss at each task's minimum; its gradient knows nothing of the steps."""
+
+        def one(net: nn.Module, parameters: Parameters, support: Examples, query: Examples) -> Tensor:
+            fast = detached(self._fast_weights(net, parameters, support))
+            on_support = support_loss(net, support)
+
+            def on_queries(weights: Parameters) -> Tensor:
+                return task_loss(functional_call(net, weights, (query.x, support.x)), query.y)
+
+            phi = {name: value for name, value in fast.items() if name in self.adapted}
+            return at_minimum(
+                lambda weights: on_support(weights, 0), on_queries, parameters, phi, self.penalty, self.cg_steps
+            )
+
+        return mean_loss(self.net, one, dict(self.net.named_parameters()), episodes.support, episodes.query)
+
+    def _fast_weights(self, net: nn.Module, parameters: Parameters, support: Examples) -> Parameters:
+        steps = self.inner_steps if self.training else self.test_steps
+        start = detached({name: value for name, value in parameters.items() if name in self.adapted})
+        loss = proximal(support_loss(net, support), start, self.penalty)
+        return adapt(loss, parameters, self.adapted, steps, sgd(self.inner_lr), first_order=True)
+
+
+def proximal(loss: Loss, start: Parameters, penalty: float) -> Loss:
+    """`loss` plus half the squared distance from `start`, times `penalty`."""
+
+    def total(weights: Parameters, step: int) -> Tensor:
+        distances = [(weights[name] - value).square().sum() for name, value in start.items()]
+        return loss(weights, step) + penalty / 2 * torch.stack(distances).sum()
+
+    return total
+
+
+def at_minimum(
+    on_support: OneLoss, on_queries: OneLoss, parameters: Parameters, phi: Parameters, penalty: float, steps: int
+) -> Tensor:
+    """The queries' loss at `phi`, a constant, with the gradient that it has if phi is the inner objective's minimum.
+
+    At the minimum dL_S/dphi + penalty * (phi - theta) = 0. With H the Hessian of L_S in phi, and
+    v = (H + penalty)^-1 dL_Q/dphi, the gradient with respect to theta is penalty * v, and that with respect to the
+    parameters that are not in `phi` their own of L_Q less that of v' dL_S/dphi.
+    """
+    rest = {name: value for name, value in parameters.items() if name not in phi}
+    towards, value = gradients_of(lambda weights: on_queries({**rest, **weights}), phi, True)
+    gradient, times_hessian = _products(lambda weights: on_support({**rest, **weights}), phi)
+    shapes = {name: each.shape for name, each in phi.items()}
+
+    def product(vector: Tensor) -> Tensor:
+        return _vector(times_hessian(_parts(vector, shapes))) + penalty * vector
+
+    v = _parts(conjugate_gradients(product, _vector(detached(towards)), penalty, steps), shapes)
+    terms = [value]
+    for name in phi:
+        theta = parameters[name]
+        terms.append(
+            (v[name] * (penalty * (theta - theta.detach()) - (gradient[name] - gradient[name].detach()))).sum()
+        )
+    return torch.stack(terms).sum()
+
+
+def conjugate_gradients(product: Callable[[Tensor], Tensor], target: Tensor, penalty: float, steps: int) -> Tensor:
+    """The v with (H + penalty) v = target, `product` being that matrix times a vector: exact after as many as v has.
+
+    It begins where H = 0 would end, at target / penalty, and stays where a direction's curvature is not positive, as H
+    of a network may be anything.
+    """
+    found = target / penalty
+    left = target - product(found) if steps else target
+    direction, square = left, left @ left
+    for _ in range(steps):
+        curved = product(direction)
+        curvature = direction @ curved
+        going = curvature > 0  # False too where nothing is left to do
+        length = torch.where(going, square / torch.where(going, curvature, 1.0), 0.0)
+        found, left = found + length * direction, left - length * curved
+        before, square = square, left @ left
+        direction = torch.where(going, left + square / torch.where(going, before, 1.0) * direction, direction)
+    return found
+
+
+def _products(loss: OneLoss, at: Parameters) -> tuple[Parameters, Callable[[Parameters], Parameters]]:
+    """The gradient at `at`, with a graph to what else `loss` is of, and what multiplies by the Hessian there."""
+    if in_vmap():
+        found, pull, *_ = vjp(grad(loss), at)
+        return found, lambda vector: detached(pull(vector)[0])
+    with torch.enable_grad():
+        leaves = {name: value.detach().requires_grad_() for name, value in at.items()}
+        inputs = list(leaves.values())
+        made = torch.autograd.grad(loss(leaves), inputs, create_graph=True, materialize_grads=True)
+    bending = [each.requires_grad for each in made]  # False: of a weight that enters linearly and alone
+
+    def times(vector: Parameters) -> Parameters:
+        outputs, by = (
+            [each for each, used in zip(some, bending, strict=True) if used] for some in (made, vector.values())
+        )
+        products = torch.autograd.grad(outputs, inputs, by, retain_graph=True, materialize_grads=True)
+        return dict(zip(at, products, strict=True))
+
+    return dict(zip(at, made, strict=True)), times
+
+
+def _vector(parameters: Parameters) -> Tensor:
+    return torch.cat([value.reshape(-1) for value in parameters.values()])
+
+
+def _parts(vector: Tensor, shapes: dict[str, torch.Size]) -> Parameters:
+    parts = vector.split([shape.numel() for shape in shapes.values()])
+    return {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
