@@ -43,7 +43,7 @@ class Row(NamedTuple):
 
 
 SMALL_MAML = ("algo.inner_lr=0.4", "algo.inner_steps=2", "algo.test_steps=3")
-SMALL_IMAML = ("algo.inner_lr=0.1", "algo.inner_steps=8", "algo.penalty=0.5")
+SMALL_IMAML = ("algo.inner_lr=0.3", "algo.inner_steps=3", "algo.penalty=0.5")
 SMALL_REPTILE = (
     "algo.inner_lr=0.02",
     "algo.inner_steps=6",
@@ -83,7 +83,7 @@ ROWS = {
     "tnet": Row(GRADIENT_NORMS, SMALL_MAML),
     "taml": Row(GRADIENT_NORMS, SMALL_MAML, own_loss=True),
     "gradagree": Row(GRADIENT_NORMS, SMALL_MAML, exact=False, own_loss=True, compares=True),
-    "imaml": Row(GRADIENT_NORMS, SMALL_IMAML, exact=False, own_loss=True, steps=400, reaches=0.7),
+    "imaml": Row(GRADIENT_NORMS, SMALL_IMAML, exact=False, own_loss=True, reaches=0.7),
     "metalstm": Row(GRADIENT_NORMS, ("algo.inner_steps=3", "algo.hidden=6"), exact=False, steps=400),
     "mamlpp": Row(GRADIENT_NORMS, SMALL_MAML),
     "simpleshot": Row(("running", *GRADIENT_NORMS), ("backbone.filters=32",), own_loss=True),
