@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any
 
 from fsl_cli import __version__
-from fsl_cli.data.progress import show_with
+from fsl_cli.commands import call
 from fsl_cli.errors import Interrupted, UserError, lines
 
 VERBS = {
@@ -90,31 +85,4 @@ def run(words: list[str]) -> None:
 
         raise UserError(f"there is no verb '{words[0]}'.{did_you_mean(words[0], list(VERBS))} See fsl --help.")
     else:
-        command = importlib.import_module(f"fsl_cli.commands.{words[0]}")
-        if {"-h", "--help"} & set(words[1:]):
-            print(f"fsl {words[0]}: {command.HELP}")
-        else:
-            show_with(_download_bar)
-            with _names():
-                command.main(words[1:])
-
-
-@contextmanager
-def _names() -> Iterator[None]:
-    """While inside, what can be no path, wherever it was typed or listed, is the user's to mend."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
-            raise
-        raise UserError(f"{str(error.filename)[:60]}…: {error.strerror}. Type another path.") from error
-    except RuntimeError as error:
-        if "home directory" not in str(error):  # as pathlib says of ~nobody/x
-            raise
-        raise UserError("a path begins with ~ and the name of nobody here. Type it from / on.") from error
-
-
-def _download_bar(name: str, have: int, length: int | None) -> AbstractContextManager[Callable[[int], Any]]:
-    from fsl_cli.pictures.progress import download_bar  # imports rich, which is rarely needed
-
-    return download_bar(name, have, length)
+        call(words[0], words[1:])

@@ -7,9 +7,7 @@ import errno
 import io
 import json
 import os
-import re
 import stat
-import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,9 +29,6 @@ REFUSED = (
 )
 
 FORMULA = tuple("=+-@\t\r＝＋－＠")  # a cell that begins so is computed by spreadsheets
-
-TABLES = {".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet"}
-ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz"}
 
 
 def first_process() -> bool:
@@ -146,14 +141,6 @@ class _Plain(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(None, None, "it has a merge key (<<)", node.start_mark)
 
 
-def demand_stored(path: Path) -> None:
-    """Raises ValueError for a zip whose parts are larger than itself; torch.save and np.savez make none such."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as parts:
-            if sum(part.file_size for part in parts.infolist()) > path.stat().st_size:
-                raise ValueError("its parts are larger than the file")
-
-
 def _is_expanding(content: Any) -> bool:
     """Whether a few lines with anchors stand for millions of values, or values lie in each other without end."""
     waiting, seen = [(content, 0)], 0
@@ -190,7 +177,7 @@ def _number(text: str) -> bool:
 
 
 @contextmanager
-def disk(place: object) -> Iterator[None]:
+def disk_errors(place: object) -> Iterator[None]:
     """While inside, a full or read-only disk is the user's to mend."""
     try:
         yield
@@ -200,16 +187,3 @@ def disk(place: object) -> Iterator[None]:
         raise UserError(
             f"{error.filename or place} cannot be written: {error.strerror}. Free some space, or type out=FOLDER."
         ) from error
-
-
-def own_name(root: str | None, name: str | None = None) -> str:
-    """What a collection at `root` is called, in letters that a path may have: `name`, or as its folder or archive.
-
-    A table is called as the folder that it lies in.
-    """
-    path = Path(root or "folder").expanduser().resolve()
-    if path.suffix.lower() in TABLES:
-        path = path.parent
-    while path.suffix.lower() in ARCHIVES:
-        path = path.with_suffix("")
-    return re.sub(r"[^\w.-]+", "_", name or path.name).strip("._") or "folder"

@@ -17,8 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "fsl_cli"
 
 FLOORS = (  # from the ground up; a room imports from the floors below it, and within itself
     {"episodes", "errors", "ranges", "stats"},
-    {"files"},
-    {"backbones", "data"},
+    {"backbones", "data", "files"},
     {"algorithms", "settings"},
     {"pictures", "runs"},
     {"experiment"},

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fsl_cli.settings.compose import compose
 from fsl_cli.settings.registry import groups
-from fsl_cli.settings.schema import FOUND_OUT, NAMES, PARTS, may_be, meaning
+from fsl_cli.settings.schema import FOUND_AT_START, NAMES, PARTS, allowed, meaning
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
 BEGIN, END = "<!-- settings: python scripts/settings_table.py -->\n", "<!-- end of settings -->\n"
@@ -19,8 +19,8 @@ BEGIN, END = "<!-- settings: python scripts/settings_table.py -->\n", "<!-- end 
 def table() -> str:
     """Each setting at the root: what it may be, its usual value, and what it means."""
     usual = compose([]).values
-    names = [name for name in NAMES if name not in {*PARTS, *FOUND_OUT, "logger", "choices", "teacher"}]
-    rows = [f"| `{name}` | {_cell(may_be(name))} | `{_typed(usual[name])}` | {meaning(name)} |" for name in names]
+    names = [name for name in NAMES if name not in {*PARTS, *FOUND_AT_START, "logger", "choices", "teacher"}]
+    rows = [f"| `{name}` | {_cell(allowed(name))} | `{_typed(usual[name])}` | {meaning(name)} |" for name in names]
     known = groups()
     parts = [
         f"| `{name}` | {f'one of `fsl ls {name}`' if name in known else 'settings of its own'} | | {meaning(name)} |"

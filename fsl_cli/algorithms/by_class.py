@@ -13,7 +13,7 @@ def way(support: Examples) -> int:
     return int(support.y.max()) + 1
 
 
-def other_way(way: int, found: int) -> str:
+def way_advice(way: int, found: int) -> str:
     """What to type where a model has room for `way` classes, and `found` were met."""
     return f"Type way={way} (fsl predict: a support set of {way} classes), or train with way={found}."
 

@@ -47,7 +47,7 @@ class Network(nn.Module):
         self.backbone = backbone
         self.temperature = usual_temperature(backbone.out_features) if head_init == "scaled_prototypes" else 1.0
         self.way = None if head_init in ("prototypes", "scaled_prototypes") else _one_number(way)
-        self.head = _Borrowed() if self.way is None else _head(backbone.out_features, self.way, head_init)
+        self.head = _TaskHead() if self.way is None else _head(backbone.out_features, self.way, head_init)
         self.adaptable = [f"backbone.{name}" for name, _ in backbone.named_parameters()] + ["head.weight", "head.bias"]
 
     def forward(self, x: Tensor, support: Tensor | None = None, changes: Changes = NO_CHANGES) -> Tensor:
@@ -68,7 +68,7 @@ def _head(features: int, way: int, start: HeadInit) -> nn.Linear:
     return head
 
 
-class _Borrowed(nn.Module):
+class _TaskHead(nn.Module):
     """A linear head without weights of its own: `functional_call` lends it those of a task."""
 
     weight: Tensor
@@ -124,7 +124,7 @@ def demand_way(support: Examples, way: int | None, otherwise: str = "") -> int:
     if found and way not in (None, found):
         raise UserError(
             f"This model's head has {way} outputs, the episodes have {found} classes. "
-            f"{by_class.other_way(way, found)}{otherwise}"
+            f"{by_class.way_advice(way, found)}{otherwise}"
         )
     return found
 

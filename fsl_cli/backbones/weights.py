@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import os
 import pickle
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fsl_cli.errors import UserError
-from fsl_cli.files import demand_stored, replacing
 
 State = Mapping[str, Tensor]
 NESTED = ("state_dict", "model_state_dict", "model", "teacher", "net")  # where checkpoints keep their weights
@@ -109,31 +107,12 @@ def read_torch(path: Path, advice: str) -> Any:
         raise UserError(f"{path} is damaged: {reason}. {advice}.") from error
 
 
-def write_torch(path: Path, content: Any) -> None:
-    """What torch.save makes of `content`, whole or not at all. Raises OSError where the disk is full."""
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        kept = _Writer(file)
-        try:
-            torch.save(content, kept)  # type: ignore[arg-type]
-        except RuntimeError:  # which is all that torch says of a disk
-            raise kept.error or RuntimeError from kept.error
-        file.flush()
-        os.fsync(file.fileno())  # else a machine that goes down may keep the name and lose the content
-
-
-class _Writer(io.RawIOBase):
-    """A file that remembers why it could not be written."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
-        self.error: OSError | None = None
-
-    def write(self, content: Any) -> int:
-        try:
-            return self.file.write(content)
-        except OSError as error:
-            self.error = error
-            raise
+def demand_stored(path: Path) -> None:
+    """Raises ValueError for a zip whose parts are larger than itself; torch.save and np.savez make none such."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as parts:
+            if sum(part.file_size for part in parts.infolist()) > path.stat().st_size:
+                raise ValueError("its parts are larger than the file")
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:

@@ -66,8 +66,7 @@ def main(words: Sequence[str]) -> None:
 
 
 def _ls(words: Sequence[str], user_dir: str | None) -> None:
-    from fsl_cli.data.inspection import SHARED, prepared, store_name
-    from fsl_cli.pictures.data_lines import store_line
+    from fsl_cli.data.inspection import SHARED, prepared, store_line, store_name
 
     cache = _cache(words, "ls")
     entries, folders = choices("data", user_dir), prepared(cache)
@@ -86,7 +85,7 @@ def _ls(words: Sequence[str], user_dir: str | None) -> None:
 
 
 def _prepare(words: Sequence[str], user_dir: str | None) -> None:
-    from fsl_cli.pictures.data_lines import bytes_text, what
+    from fsl_cli.data.inspection import bytes_text, shape_words
 
     part = _part(words, user_dir)
     before = _memory("VmRSS")
@@ -94,7 +93,7 @@ def _prepare(words: Sequence[str], user_dir: str | None) -> None:
     data = _build(part)
     seconds = time.time() - started
     store, folder = data.store, _folder(data)
-    shape = what(data.items, *store.images.shape[1:])
+    shape = shape_words(data.items, *store.images.shape[1:])
     if (folder / "store.json").stat().st_mtime < started:
         print(f"{words[0]} is prepared already: {len(store.names):,} classes, {len(store.images):,} {shape}")
     else:

@@ -58,7 +58,7 @@ def main(words: Sequence[str]) -> None:
 
     from fsl_cli.files import make_folder, replacing, writing
     from fsl_cli.use.export import classifier, demand_layers, demand_packages, embedding, exported
-    from fsl_cli.use.export_check import asked, lost, pictures
+    from fsl_cli.use.export_check import disagreement, pictures, query_pictures
     from fsl_cli.use.frozen import frozen_predictor
     from fsl_cli.use.known import learn, support_of
     from fsl_cli.use.predictor import load_run
@@ -79,11 +79,11 @@ def main(words: Sequence[str]) -> None:
             real = pictures(support, run.image.size)
         else:
             graph, real = embedding(run), []
-        shown, labels = asked(typed["query"], graph.about.get("classes", []), run.image.size)
+        shown, labels = query_pictures(typed["query"], graph.about.get("classes", []), run.image.size)
         if typed["precision"] == "int8" and not real and not shown:
             raise UserError("precision=int8 must see pictures: type query=FOLDER with some.")
         made = exported(graph, typed["format"], typed["precision"], real, shown)
-        seen = lost(made.wanted, made.found, labels) if made.wanted else {}
+        seen = disagreement(made.wanted, made.found, labels) if made.wanted else {}
     with writing(out, "Choose another with out=FILE."):
         make_folder(out.parent)
         with replacing(out) as temporary:

@@ -46,7 +46,7 @@ def main(words: Sequence[str]) -> None:
         near = did_you_mean(next(iter(given), ""), ["run"])
         raise UserError(f"Which run? Type fsl test run=FOLDER; every fsl train prints its folder.{near}")
 
-    from fsl_cli.experiment.again import another_test
+    from fsl_cli.experiment.another_test import another_test
     from fsl_cli.experiment.running import start
     from fsl_cli.pictures.console import console, tell
     from fsl_cli.runs.records import UNFINISHED

@@ -90,13 +90,13 @@ class Tar(Archive):
             path = self._path(info.name)
             if path and info.isdir():
                 yield f"{path}/", None
-            elif path and (whole := self._whole(info)):
+            elif path and (whole := self._link_target(info)):
                 read = partial(self.bytes.read, whole.offset_data, whole.size)
                 yield path, Picture(File(f"{self.top}: {path}", read), (path, whole.size, int(info.mtime)))
         if self.bytes.file.seek(0, 2) <= self.archive.offset:
             self.odd.append(f"{self.top}: it has no mark at its end, and may be cut short")
 
-    def _whole(self, info: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    def _link_target(self, info: tarfile.TarInfo) -> tarfile.TarInfo | None:
         """The member itself, or that which it is a link to."""
         found: tarfile.TarInfo | None = info
         try:

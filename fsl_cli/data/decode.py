@@ -99,14 +99,14 @@ def decode(
             pool.shutdown(cancel_futures=True)
     if bad and on_error == "stop":
         choice = advice + ("" if skipped is None else ", or leave them out with data.on_error=skip")
-        raise UserError("\n  ".join([f"{len(bad)} of {total:,} images cannot be read. {choice}:", *ten(bad)]))
+        raise UserError("\n  ".join([f"{len(bad)} of {total:,} images cannot be read. {choice}:", *first_ten(bad)]))
     if none := [f"No image of {name} can be read: {why}" for name, why in lost.items() if name not in read]:
-        raise UserError("\n  ".join(ten(none)))
+        raise UserError("\n  ".join(first_ten(none)))
     if bad:
-        print("\n  ".join([f"Left out {len(bad)} of {total:,} images, which cannot be read:", *ten(bad)]))
+        print("\n  ".join([f"Left out {len(bad)} of {total:,} images, which cannot be read:", *first_ten(bad)]))
 
 
-def ten(lines: list[str]) -> list[str]:
+def first_ten(lines: list[str]) -> list[str]:
     """The first ten lines, and how many more there are."""
     return lines[:10] + ([f"and {len(lines) - 10} more"] if len(lines) > 10 else [])
 

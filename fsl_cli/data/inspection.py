@@ -38,6 +38,34 @@ def store_record(folder: Path) -> dict[str, Any]:
     return content
 
 
+def store_line(folder: Path) -> str:
+    """A prepared store in one line: what store.json says of it, its size on disk, where it is."""
+    try:
+        content = store_record(folder)
+        images, channels, height, width = content["shape"]
+        shape = shape_words(content["recipe"].get("items", "images"), channels, height, width)
+    except (OSError, ValueError) as error:
+        return f"unusable ({error}), will be built again   {folder}"
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    state = "damaged, will be built again, " if (folder / DAMAGED).exists() else ""
+    return f"{state}{len(content['names']):,} classes, {images:,} {shape}, {bytes_text(size)}   {folder}"
+
+
+def shape_words(items: str, channels: int, height: int, width: int) -> str:
+    """images of 84 x 84 x 3, or texts of up to 128 characters"""
+    return f"images of {height} x {width} x {channels}" if items == "images" else f"texts of up to {width} characters"
+
+
+def bytes_text(count: float) -> str:
+    return (
+        f"{count / 1e9:.2f} GB"
+        if count >= 1e9
+        else f"{count / 1e6:.0f} MB"
+        if count >= 1e6
+        else f"{count / 1e3:.0f} kB"
+    )
+
+
 def damage(folder: Path) -> str:
     """Why the store is not as it was written, "" if it is. A damaged one is marked: whoever opens it builds it anew."""
     try:

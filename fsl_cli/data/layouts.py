@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from fsl_cli.data.archives import BROKEN, Mounted, archive_of
-from fsl_cli.data.decode import ten
+from fsl_cli.data.decode import first_ten
 from fsl_cli.data.left_out import left_out, some
 from fsl_cli.data.listed import Chosen, Finder, Groups, by_table, divided, merged, tables_of, tables_of_last_resort
 from fsl_cli.data.names import WEAK, part_of
@@ -62,7 +62,7 @@ def find(root: str | None, setting: str = "data.root", chosen: Chosen = Chosen()
 
 def refuse(heading: str, problems: list[str]) -> NoReturn:
     """One UserError for all problems; the first ten are shown."""
-    raise UserError("\n  ".join([heading, *ten(problems)]))
+    raise UserError("\n  ".join([heading, *first_ten(problems)]))
 
 
 def _open(root: str, setting: str) -> tuple[Place, str]:

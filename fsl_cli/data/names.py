@@ -1,8 +1,9 @@
-"""What people's names for parts of a data set mean: which split, and which files and folders are nobody's pictures."""
+"""What names say of a user's data set: what it is called, which split a part is, which files are no pictures."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 WORDS = {  # what a split is called, strong words first
     "train": ("train", "training", "trn", "trainval", "base", "seen", "background"),
@@ -18,6 +19,21 @@ JUNK = {  # folders and files that systems and programs leave, in lower case; so
     "__macosx", "@eadir", "#recycle", "@recycle", "@recently-snapshot", "$recycle.bin", "__pycache__", "lost+found",
     "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "picasa.ini",
 }  # fmt: skip
+TABLES = {".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet"}
+ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz"}
+
+
+def own_name(root: str | None, name: str | None = None) -> str:
+    """What a collection at `root` is called, in letters that a path may have: `name`, or as its folder or archive.
+
+    A table is called as the folder that it lies in.
+    """
+    path = Path(root or "folder").expanduser().resolve()
+    if path.suffix.lower() in TABLES:
+        path = path.parent
+    while path.suffix.lower() in ARCHIVES:
+        path = path.with_suffix("")
+    return re.sub(r"[^\w.-]+", "_", name or path.name).strip("._") or "folder"
 
 
 def part_of(name: str) -> str | None:

@@ -117,8 +117,7 @@ def _cache() -> Path:
 
 
 def _data() -> list[str]:
-    from fsl_cli.data.inspection import prepared, store_name
-    from fsl_cli.pictures.data_lines import store_line
+    from fsl_cli.data.inspection import prepared, store_line, store_name
 
     return [f"{store_name(folder)}: {store_line(folder)}" for folder in prepared(_cache())]
 

@@ -12,9 +12,9 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from fsl_cli.backbones.weights import write_torch
 from fsl_cli.files import write_table
 from fsl_cli.pictures.progress import TrainingProgress
+from fsl_cli.runs.checkpoints import write_torch
 from fsl_cli.runs.run import Run
 from fsl_cli.runs.wording import score_text
 from fsl_cli.stats import mean_interval

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fsl_cli.errors import Diverged, UserError, command
 from fsl_cli.experiment.finalize import finalize, seconds
-from fsl_cli.files import disk, write_json, write_text
+from fsl_cli.files import disk_errors, write_json, write_text
 from fsl_cli.pictures.console import warn
 from fsl_cli.runs.folder import new_folder
 from fsl_cli.runs.jobs import run_name
@@ -83,7 +83,7 @@ def start(
 def _written(run: Run) -> Iterator[None]:
     """While inside, the run is ours to write. Raises UserError that says how to go on where the disk refuses."""
     try:
-        with disk(run), run.lock():
+        with disk_errors(run), run.lock():
             yield
     except UserError as error:
         if isinstance(error.__cause__, OSError) and run.last.exists():

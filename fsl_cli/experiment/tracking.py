@@ -29,7 +29,7 @@ AFTER = (
     "checkpoints/best.ckpt", "checkpoints/last.ckpt",
 )  # fmt: skip
 TEXT = (".yaml", ".txt", ".json", ".diff")
-MANNERS = {  # unless the user has set them
+ENVIRONMENT = {  # unless the user has set them
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # a server that is away costs seconds, not minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -72,7 +72,7 @@ class Track(Callback):
         if not self.settings.logger or self._opened or not trainer.is_global_zero:
             return
         self._opened = True
-        for name, value in {**MANNERS, "WANDB_DATA_DIR": str(self.run.folder / "wandb")}.items():
+        for name, value in {**ENVIRONMENT, "WANDB_DATA_DIR": str(self.run.folder / "wandb")}.items():
             os.environ.setdefault(name, value)
         for library in ("mlflow", "alembic", "pytorch_lightning.loggers"):
             logging.getLogger(library).setLevel(logging.ERROR)

@@ -18,7 +18,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from fsl_cli.errors import Interrupted, UserError
-from fsl_cli.experiment.several import Several
+from fsl_cli.experiment.processes import FslDDP
 from fsl_cli.experiment.stopping import SIGNALS, exit_code
 from fsl_cli.ranges import Count, Rate
 from fsl_cli.runs.run import Run
@@ -47,7 +47,7 @@ def new_trainer(
             accelerator=accelerator,
             devices=devices,
             num_nodes=num_nodes,
-            strategy=Several() if strategy == "ddp" or devices * num_nodes > 1 else strategy,
+            strategy=FslDDP() if strategy == "ddp" or devices * num_nodes > 1 else strategy,
             precision=precision,
             gradient_clip_val=gradient_clip_val,
             gradient_clip_algorithm=gradient_clip_algorithm,

@@ -14,7 +14,6 @@ from fsl_cli.data.tasks import ImageTasks
 from fsl_cli.errors import Diverged, Interrupted, command
 from fsl_cli.experiment.allocator import keep_memory
 from fsl_cli.experiment.assemble import Experiment
-from fsl_cli.experiment.beginning import Beginning
 from fsl_cli.experiment.budget import Deadline
 from fsl_cli.experiment.calibrating import calibrate
 from fsl_cli.experiment.callbacks import Prune, Record, Report, Screen, WholeFiles
@@ -28,7 +27,8 @@ from fsl_cli.experiment.features import (
 from fsl_cli.experiment.fitting import draw
 from fsl_cli.experiment.last_screen import last_screen
 from fsl_cli.experiment.learner import NotFinite
-from fsl_cli.experiment.several import together
+from fsl_cli.experiment.processes import together
+from fsl_cli.experiment.saturation import WarnOfSaturation
 from fsl_cli.experiment.stopping import StopOnSignal, Stopped, exit_code
 from fsl_cli.experiment.testing import run_test
 from fsl_cli.experiment.tracking import Track
@@ -65,7 +65,7 @@ def train(
         callbacks = [
             *_early_stopping(settings, metric),
             Screen(),
-            Beginning(settings, experiment),
+            WarnOfSaturation(settings, experiment),
             record,
             track,
             prune,
@@ -82,7 +82,7 @@ def train(
             _fit(trainer, settings, experiment, run)
             run = Run(trainer.strategy.broadcast(str(run)))  # where the first process has saved the best
             if trainer.is_global_zero:
-                curves(run.metrics, run.folder / "curves.png")
+                curves(run.validations, run.folder / "curves.png")
                 step, value = record.best or (0, math.nan)
                 seconds = round(record.seconds, 1)
                 run.end_training(Training(trainer.global_step, step, metric, value, seconds, prune.pruned))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fsl_cli.files import read_rows
 from fsl_cli.pictures.lettering import save
 
 
@@ -42,11 +41,10 @@ def fitted_tasks(out: Path, tasks: Sequence[FittedTask]) -> None:
     save(figure, out)
 
 
-def curves(metrics: Path, out: Path) -> None:
-    """A PNG from metrics.csv: training loss and validation accuracy over the meta-iterations."""
+def curves(rows: Sequence[Mapping[str, float]], out: Path) -> None:
+    """A PNG of a run's validations, a row each: training loss and validation accuracy over the meta-iterations."""
     from matplotlib.figure import Figure
 
-    rows = [{key: float(value) for key, value in row.items()} for row in read_rows(metrics)]
     steps = [row["step"] for row in rows]
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)

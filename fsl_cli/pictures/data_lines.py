@@ -1,32 +1,17 @@
-"""What fsl data prints of a store and of a data set, line by line."""
+"""What fsl data info prints of a data set, line by line."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from fsl_cli.data.inspection import store_record
-from fsl_cli.data.store import DAMAGED
-
-
-def store_line(folder: Path) -> str:
-    """A prepared store: what store.json says of it, its size on disk, where it is."""
-    try:
-        content = store_record(folder)
-        images, channels, height, width = content["shape"]
-        shape = what(content["recipe"].get("items", "images"), channels, height, width)
-    except (OSError, ValueError) as error:
-        return f"unusable ({error}), will be built again   {folder}"
-    size = sum(path.stat().st_size for path in folder.iterdir())
-    state = "damaged, will be built again, " if (folder / DAMAGED).exists() else ""
-    return f"{state}{len(content['names']):,} classes, {images:,} {shape}, {bytes_text(size)}   {folder}"
+from fsl_cli.data.inspection import bytes_text, shape_words
 
 
 def info_lines(found: dict[str, Any]) -> list[str]:
     """The lines that say for people what `summary` found."""
     items = found["items"]
     lines = [
-        f"{found['name']}: {found['classes']:,} classes, {found['images']:,} {what(items, *found['shape'])}",
+        f"{found['name']}: {found['classes']:,} classes, {found['images']:,} {shape_words(items, *found['shape'])}",
         f"{items:<13}  {bytes_text(found['bytes'])}, hash {found['hash']}",
         f"store          {found['store']}",
         *([f"read as        {found['reading']}"] if found["reading"] else []),
@@ -54,11 +39,6 @@ def info_lines(found: dict[str, Any]) -> list[str]:
     return lines + [f"  {text}" for text in found["left_out"]]
 
 
-def what(items: str, channels: int, height: int, width: int) -> str:
-    """images of 84 x 84 x 3, or texts of up to 128 characters"""
-    return f"images of {height} x {width} x {channels}" if items == "images" else f"texts of up to {width} characters"
-
-
 def _counted(groups: list[Any], items: str) -> str:
     if not groups:
         return "none"
@@ -76,13 +56,3 @@ def _some(texts: list[str], between: str) -> str:
 
 def _numbers(values: list[float]) -> str:
     return " ".join(f"{value:g}" for value in values)
-
-
-def bytes_text(count: float) -> str:
-    return (
-        f"{count / 1e9:.2f} GB"
-        if count >= 1e9
-        else f"{count / 1e6:.0f} MB"
-        if count >= 1e6
-        else f"{count / 1e3:.0f} kB"
-    )

@@ -11,9 +11,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-    from fsl_cli.data.store import DataSet
-    from fsl_cli.episodes import Examples
-
     Drawn = tuple[Tensor, int]  # an image (C, H, W) and its label
 
 
@@ -30,14 +27,6 @@ LARGEST = 200  # inches of a side
 
 
 RIGHT, WRONG = "#0072b2", "#d55e00"  # told apart by colour-blind eyes too
-
-
-def shown_images(examples: Examples, data: DataSet) -> list[Drawn]:
-    """The images of one task as the backbone sees them, their pixels 0..1 again, and their labels."""
-    import torch
-
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (data.mean, data.std))
-    return [*zip((examples.x[0] * std + mean).clamp(0, 1), examples.y[0].tolist(), strict=True)]
 
 
 def draw(support: list[Drawn], query: list[Drawn], probabilities: Tensor, names: list[str], title: str) -> Figure:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from fsl_cli.errors import UserError
-from fsl_cli.files import read_rows, read_text
 from fsl_cli.pictures.learning import Curve, Panel
 from fsl_cli.report.gather import Reported, identity
 from fsl_cli.report.protocol import protocol
 from fsl_cli.report.rows import Row, Section, row_names
 from fsl_cli.runs.result_lines import episodes_line
+from fsl_cli.runs.run import Run
 from fsl_cli.runs.wording import task_words
 
 Point = tuple[float, float, float]  # x, y, and half the interval of y; 0: none
@@ -60,7 +59,7 @@ def learning_curves(tests: Sequence[Reported], names: Names) -> list[Chart]:
     """For each task that runs were validated on: validation metric and training loss, a line for each run."""
     charts: dict[tuple[str, str], list[Series]] = {}
     for test in {test.outcome.run.folder.resolve(): test for test in tests}.values():
-        rows = _metrics(test.outcome.run.metrics)
+        rows = _validations(test.outcome.run)
         metric, run = test.outcome.result.metric, test.outcome.run.settings
         task = f"{run.data_name} {task_words(run.way, run.shot, metric)}"
         accuracy = metric == "accuracy"
@@ -87,11 +86,11 @@ def curve_panels(tests: Sequence[Reported]) -> list[Panel]:
     ]
 
 
-def _metrics(path: Path) -> list[dict[str, float]]:
+def _validations(run: Run) -> list[dict[str, float]]:
     """A run's validations; nothing where they cannot be read: the page does without its curve."""
     try:
-        return [{key: float(value) for key, value in row.items()} for row in read_rows(path)]
-    except (UserError, ValueError):
+        return run.validations
+    except UserError:
         return []
 
 
@@ -151,8 +150,4 @@ def _for_each(row: Row, common: set[str]) -> str:
 
 def _typed(row: Row) -> list[str]:
     """What was typed for its run, but for the way, shot and seed."""
-    try:
-        words = read_text(row.tests[0].outcome.run.folder / "overrides.txt").split("\n")
-    except UserError:
-        words = []
-    return [word for word in words if word and not word.startswith(NOT_METHOD)]
+    return [word for word in row.tests[0].outcome.run.overrides if not word.startswith(NOT_METHOD)]

@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from fsl_cli.errors import UserError, command
-from fsl_cli.report.page import Looked, Picture
+from fsl_cli.report.page import HardestAndEasiest, Picture
 from fsl_cli.runs.records import Result
 from fsl_cli.settings.schema import Part, part
 
@@ -23,7 +23,7 @@ EACH = 2  # hardest, and as many easiest
 QUERIES = 5  # of a class, in a picture
 
 
-def hardest_and_easiest(sections: Sequence[Section]) -> list[Looked]:
+def hardest_and_easiest(sections: Sequence[Section]) -> list[HardestAndEasiest]:
     """For each section its hardest and easiest episodes; where the data set is not at hand, what to type for it."""
     opened: dict[str, Any] = {}  # data sets by their settings, and the reasons of those that cannot be opened
     found = []
@@ -36,14 +36,14 @@ def hardest_and_easiest(sections: Sequence[Section]) -> list[Looked]:
                 order.reverse()
             hardest, easiest = order[:EACH], [index for index in order[::-1][:EACH] if index not in order[:EACH]]
             found.append(
-                Looked(
+                HardestAndEasiest(
                     [_picture(data, section, index, "hardest", scores[index]) for index in hardest],
                     [_picture(data, section, index, "easiest", scores[index]) for index in easiest],
                     "",
                 )
             )
         except UserError as error:
-            found.append(Looked([], [], str(error)))
+            found.append(HardestAndEasiest([], [], str(error)))
     return found
 
 
@@ -55,7 +55,7 @@ def _scores(section: Section) -> dict[int, float]:
 
 def _open(section: Section, opened: dict[str, Any]) -> DataSet:
     """The data set of a section's episodes. Raises UserError when it is not at hand."""
-    from fsl_cli.experiment.retest import changed
+    from fsl_cli.runs.retest import changed
 
     test = section.rows[0].tests[0]
     changes = dict(change.split("=", 1) for change in test.outcome.result.changes)

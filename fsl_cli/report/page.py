@@ -31,7 +31,7 @@ class Picture(NamedTuple):
     names: list[str]  # of its classes, in the order of its columns
 
 
-class Looked(NamedTuple):
+class HardestAndEasiest(NamedTuple):
     """The hardest and easiest episodes of a section, or why they cannot be shown."""
 
     hardest: list[Picture]
@@ -39,7 +39,9 @@ class Looked(NamedTuple):
     reason: str
 
 
-def page(sections: Sequence[Section], one: Matrix | None, gathered: Gathered, looked: Sequence[Looked]) -> str:
+def page(
+    sections: Sequence[Section], one: Matrix | None, gathered: Gathered, looked: Sequence[HardestAndEasiest]
+) -> str:
     """The HTML. `looked` has the pictures of each section; `one` is the table of all, else made where it says more."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -119,7 +121,7 @@ def _one(found: Matrix) -> dict[str, Any]:
     }
 
 
-def _section(section: Section, looked: Looked) -> dict[str, Any]:
+def _section(section: Section, looked: HardestAndEasiest) -> dict[str, Any]:
     accuracy = section.metric == "accuracy"
     edges = [edge for row in section.rows for edge in _edges(row)]
     low, span = min(edges), (max(edges) - min(edges)) or 1.0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fsl_cli.errors import UserError, command
-from fsl_cli.files import read_rows, read_text, write_text, writing
+from fsl_cli.files import read_text, write_text, writing
 from fsl_cli.reproduce.rows import Row
 from fsl_cli.runs.records import Result
 from fsl_cli.runs.run import Run
@@ -26,15 +26,13 @@ HERE = ("out", "data.root", "data.cache", "data.download", "init", "teacher", "t
 
 def entry(run: Run, folder: Path, result: Result) -> Entry:
     """A test in `folder`, with what was typed for its run and the run's validation curve; no path of this machine."""
-    path = run.folder / "overrides.txt"
-    typed = read_text(path).splitlines() if path.exists() else []
     return {
         **asdict(result),
         "changes": _elsewhere(result.changes),
-        "typed": _elsewhere(typed),
+        "typed": _elsewhere(run.overrides),
         "environment": run.environment,
         "when": time.strftime("%Y-%m-%d", time.localtime((folder / Result.FILE).stat().st_mtime)),
-        "val_accuracy_by_step": _curve(run.metrics),
+        "val_accuracy_by_step": _curve(run, result.metric),
     }
 
 
@@ -75,12 +73,9 @@ def _elsewhere(words: list[str]) -> list[str]:
     return [word for word in words if word and word.lstrip("+").partition("=")[0] not in HERE and "=/" not in word]
 
 
-def _curve(metrics: Path) -> dict[int, float]:
+def _curve(run: Run, metric: str) -> dict[int, float]:
     """The metric of each validation by its step; none where nothing was trained."""
-    if not metrics.exists():
-        return {}
-    rows = [list(row.values()) for row in read_rows(metrics)]
     try:
-        return {int(row[0]): round(float(row[2]), 4) for row in rows}
-    except (ValueError, IndexError) as error:
-        raise UserError(f"{metrics} is damaged: {error}.") from error
+        return {int(row["step"]): round(row[f"val_{metric}"], 4) for row in run.validations}
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{run.metrics} is damaged: {error}.") from error

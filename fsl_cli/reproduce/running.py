@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fsl_cli.errors import UserError, command
-from fsl_cli.experiment.again import another_test
+from fsl_cli.experiment.another_test import another_test
 from fsl_cli.experiment.running import resume, start
 from fsl_cli.reproduce.recorded import Entry, entry, record
 from fsl_cli.reproduce.rows import Row, RowTest, rows

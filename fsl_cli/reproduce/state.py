@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fsl_cli.errors import UserError
-from fsl_cli.files import make_folder, read_json, read_rows, write_json, writing
+from fsl_cli.files import make_folder, read_json, write_json, writing
 from fsl_cli.reproduce.recorded import Entry, recorded
 from fsl_cli.reproduce.rows import Row
-from fsl_cli.runs.jobs import ELSEWHERE, IRRELEVANT, MACHINE, flat
+from fsl_cli.runs.jobs import IRRELEVANT, MACHINE, WITHOUT_EFFECT, flat
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.schema import Settings
 
 SHOWN = 5  # differences in one message
 # settings in which runs of one row may differ: places, the machine, and what a test takes
-APART = {*ELSEWHERE, *IRRELEVANT, *(f"trainer.{key}" for key in MACHINE), "seed", "init", "test"}
+APART = {*WITHOUT_EFFECT, *IRRELEVANT, *(f"trainer.{key}" for key in MACHINE), "seed", "init", "test"}
 
 
 class State(NamedTuple):
@@ -60,7 +60,7 @@ def remember(row: Row, out: Path, run: Run) -> None:
 
 def last_step(run: Run) -> int:
     """The step of a run's last validation."""
-    rows = read_rows(run.metrics) if run.metrics.exists() else []
+    rows = run.validations
     try:
         return int(rows[-1]["step"]) if rows else 0
     except (KeyError, ValueError) as error:

@@ -1,16 +1,19 @@
-"""Reading checkpoints: a whole learner's weights, or a backbone's for another algorithm to begin with."""
+"""Checkpoints: a whole learner's weights, or a backbone's for another algorithm to begin with."""
 
 from __future__ import annotations
 
+import io
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import torch
 from torch import Tensor, nn
 
 from fsl_cli.backbones.base import Backbone
-from fsl_cli.backbones.weights import fit, read_torch, write_torch
+from fsl_cli.backbones.weights import fit, read_torch
 from fsl_cli.errors import UserError
-from fsl_cli.files import make_folder
+from fsl_cli.files import make_folder, replacing
 
 
 def load_weights(path: Path, learner: nn.Module) -> int:
@@ -31,6 +34,33 @@ def write_weights(path: Path, learner: nn.Module) -> None:
     """A checkpoint of a learner that no training has changed."""
     make_folder(path.parent)
     write_torch(path, {"state_dict": learner.state_dict(), "global_step": 0})
+
+
+def write_torch(path: Path, content: Any) -> None:
+    """What torch.save makes of `content`, whole or not at all. Raises OSError where the disk is full."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        kept = _Writer(file)
+        try:
+            torch.save(content, kept)  # type: ignore[arg-type]
+        except RuntimeError:  # which is all that torch says of a disk
+            raise kept.error or RuntimeError from kept.error
+        file.flush()
+        os.fsync(file.fileno())  # else a machine that goes down may keep the name and lose the content
+
+
+class _Writer(io.RawIOBase):
+    """A file that remembers why it could not be written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        try:
+            return self.file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

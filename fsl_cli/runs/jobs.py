@@ -14,7 +14,7 @@ from fsl_cli.runs.wording import task_name
 from fsl_cli.settings.schema import Settings
 
 # says nothing of what is learned
-ELSEWHERE = {"out", "logger", "trust", "choices", "image", "train_classes", "pretrained", "calibrate"}
+WITHOUT_EFFECT = {"out", "logger", "trust", "choices", "image", "train_classes", "pretrained", "calibrate"}
 IRRELEVANT = ("data.root", "data.cache", "data.download")  # where images come from, not which they are
 MACHINE = {"accelerator", "devices", "num_nodes", "strategy"}  # of a trainer
 
@@ -44,6 +44,12 @@ def read_jobs(place: Path, expected: Iterable[list[str]] = ()) -> list[Job]:
     return [jobs[number] for number in sorted(jobs)]
 
 
+def read_search(place: Path) -> dict[str, Any] | None:
+    """What a search came to, as the sweeper of hydra_plugins/ has noted it; None where nothing was searched."""
+    path = place / "search.json"
+    return read_json(path) if path.exists() else None
+
+
 def run_name(settings: Settings) -> str:
     """The folder of all runs of an algorithm, data set and task: maml-omniglot-5w1s."""
     name = f"{settings.choices['algo']}-{settings.data_name}-{task_name(settings.way, settings.shot)}"
@@ -60,7 +66,7 @@ def earlier_run(settings: Settings) -> Run | None:
 
 
 def _identity(settings: Settings) -> str:
-    plain = {key: value for key, value in settings.plain().items() if key not in ELSEWHERE}
+    plain = {key: value for key, value in settings.plain().items() if key not in WITHOUT_EFFECT}
     if settings.time:  # these follow from how fast a machine is
         plain = {key: value for key, value in plain.items() if key not in ("steps", "val_every", "schedule")}
     plain["trainer"] = {key: value for key, value in settings.trainer.plain().items() if key not in MACHINE}

@@ -16,11 +16,11 @@ from filelock import FileLock, Timeout
 
 from fsl_cli import __version__
 from fsl_cli.errors import UserError, command
-from fsl_cli.files import first_process, read_json, read_yaml, write_json, write_text
+from fsl_cli.files import first_process, read_json, read_rows, read_text, read_yaml, write_json, write_text
 from fsl_cli.runs.places import with_own_cache
 from fsl_cli.runs.records import Calibration, Record, Result, Training, read, write
-from fsl_cli.settings.earlier import upgraded
 from fsl_cli.settings.schema import Settings, root_problems, shape_problems, typed
+from fsl_cli.settings.upgrade import upgraded
 
 
 class Run:
@@ -45,7 +45,7 @@ class Run:
 
     def begin(self, settings: Settings, overrides: list[str]) -> None:
         """Note what was asked for, in a folder that is new."""
-        self.__dict__["settings"] = settings
+        self.__dict__ |= {"settings": settings, "overrides": list(overrides)}
         write_text(self.folder / "config.yaml", yaml.safe_dump(settings.plain(), sort_keys=False))
         write_text(self.folder / "overrides.txt", "".join(f"{word}\n" for word in overrides))
 
@@ -102,6 +102,14 @@ class Run:
         return self._records.get(kind)
 
     @cached_property
+    def overrides(self) -> list[str]:
+        """The settings that were typed for it; empty where that is not known."""
+        try:
+            return [word for word in read_text(self.folder / "overrides.txt").split("\n") if word]
+        except UserError:
+            return []
+
+    @cached_property
     def environment(self) -> dict[str, Any]:
         """Where it ran; empty where that is not known."""
         try:
@@ -137,6 +145,16 @@ class Run:
     def metrics(self) -> Path:
         """The table of its validations."""
         return self.folder / "metrics.csv"
+
+    @property
+    def validations(self) -> list[dict[str, float]]:
+        """Its validations so far, the numbers of each by name. Raises UserError when the table cannot be read."""
+        if not self.metrics.exists():
+            return []
+        try:
+            return [{key: float(value) for key, value in row.items()} for row in read_rows(self.metrics)]
+        except ValueError as error:
+            raise UserError(f"{self.metrics} is damaged: {error}.") from error
 
     @property
     def name(self) -> str:

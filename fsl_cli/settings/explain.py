@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fsl_cli.errors import UserError, command
-from fsl_cli.settings import neighbours
+from fsl_cli.settings import other_tools
 from fsl_cli.settings.hints import did_you_mean, nearest
 from fsl_cli.settings.hydra_conf import composed, hydra_words
 from fsl_cli.settings.own_file import take_files
@@ -124,7 +124,7 @@ def no_such_choice(group: str, value: str, user_dir: str | None) -> str:
     """What there is in place of a choice that there is not."""
     there = list(choices(group, user_dir))
     wrong = next((v for v in names(value) if v not in there), value)
-    meant = neighbours.choice(group, wrong)
+    meant = other_tools.choice(group, wrong)
     hint = f" Here: {meant}." if meant else did_you_mean(wrong, there)
     return f"{group}={wrong}: there is no such {group}.{hint} There are {', '.join(there)}."
 
@@ -151,7 +151,7 @@ def _instead(
     elsewhere = part in chosen and key in _settings_of_others(part, user_dir)  # another choice's own setting
     if not elsewhere and (said := _neighbour(key, value, [*known, *chosen], targets, user_dir)):
         return said
-    meant = neighbours.setting(key) or key  # inner_lr, where the algorithm has none
+    meant = other_tools.setting(key) or key  # inner_lr, where the algorithm has none
     group = meant.partition(".")[0]
     inside = "." in meant and group in chosen
     more = [f"+{group}.{name}" for name in _kinds(targets.get(group, ""))] if inside else []
@@ -206,18 +206,18 @@ def _kinds(target: str) -> dict[str, Any]:
 
 def _neighbour(key: str, value: str, known: Sequence[str], targets: dict[str, str], user_dir: str | None) -> str:
     """`lr: here optim.lr. Type optim.lr=0.01.`, for another tool's word; "" where that would not be accepted."""
-    meant = neighbours.setting(key)
+    meant = other_tools.setting(key)
     if meant == "backbone" and value in choices("algo", user_dir):  # model=maml
         meant = "algo"
     if meant in groups(user_dir):
         there = choices(meant, user_dir)
         advice = f"Type {meant}={value}." if value in there else no_such_choice(meant, value, user_dir)
     else:
-        other = neighbours.choice(meant, value)
+        other = other_tools.choice(meant, value)
         advice = f"Type {other}." if other else _typed_there(meant, value, targets) if value else ""
     if meant in known:
         return f"{key}: here {meant}. {advice}".rstrip()
-    return f"{key}: here {said}" if (said := neighbours.sentence(key)) else ""
+    return f"{key}: here {said}" if (said := other_tools.sentence(key)) else ""
 
 
 def _typed_there(key: str, value: str, targets: dict[str, str]) -> str:

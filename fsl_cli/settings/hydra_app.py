@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fsl_cli.errors import UserError
-from fsl_cli.files import disk
+from fsl_cli.files import disk_errors
 from fsl_cli.settings.compose import Config, compose
 from fsl_cli.settings.explain import demand_readable, explain
 from fsl_cli.settings.hydra_conf import hydra_words, register_resolvers
@@ -37,7 +37,7 @@ def through_hydra(job: Callable[[Any], Any], words: Sequence[str], user_dir: str
         demand_readable(settings, user_dir, sweep)
     sys.argv = [before[0], *(["-m"] if sweep else []), *others, *hydra_words(settings, user_dir, sweep)]
     try:
-        with disk("the sweep's folder"):
+        with disk_errors("the sweep's folder"):
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error, settings, user_dir) from error

@@ -11,7 +11,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from fsl_cli.backbones.mode import Mode
-from fsl_cli.files import own_name
+from fsl_cli.data.names import own_name
 from fsl_cli.ranges import Count, Natural, Range
 from fsl_cli.settings.values import problem, words
 
@@ -101,7 +101,7 @@ class Settings:
     def plain(self) -> dict[str, Any]:
         """As YAML has it; what was not found out yet is left out."""
         found = {name: _plain(getattr(self, name)) for name in NAMES}
-        return {name: value for name, value in found.items() if value is not None or name not in FOUND_OUT}
+        return {name: value for name, value in found.items() if value is not None or name not in FOUND_AT_START}
 
     @property
     def data_name(self) -> str:
@@ -116,7 +116,7 @@ class Settings:
 
 
 OWN = (".folder.folder", ".texts.texts")  # data sets of the user's own files
-FOUND_OUT = {"image", "train_classes", "pretrained"}  # by a run itself
+FOUND_AT_START = {"image", "train_classes", "pretrained"}  # by a run itself
 NAMES = tuple(each.name for each in fields(Settings))
 KINDS: dict[str, Any] = get_type_hints(Settings, include_extras=True)
 OPTIONAL = {
@@ -130,7 +130,7 @@ def meaning(name: str) -> str:
     return next((note for note in get_args(KINDS.get(name)) if isinstance(note, str)), "")
 
 
-def may_be(name: str) -> str:
+def allowed(name: str) -> str:
     """What a setting at the root may be, such as `a whole number, at least 1`."""
     return words(KINDS[name])
 

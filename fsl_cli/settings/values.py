@@ -22,7 +22,7 @@ def problem(value: Any, kind: Any) -> str:
     options = list(_options(kind))
     fitting = [(each, bounds) for each, bounds in options if _fits(value, each)]
     if not fitting:
-        return f"must be {_spelled(options)}, not {type(value).__name__} {value!r}."
+        return f"must be {_type_names(options)}, not {type(value).__name__} {value!r}."
     wrong = [_out_of_range(value, each, bounds) for each, bounds in fitting]
     return min(wrong, key=len)  # "" where one of them admits it
 
@@ -104,7 +104,7 @@ def _numbers(value: Any) -> Iterator[int | float]:
             yield from _numbers(each)
 
 
-def _spelled(options: list[Option]) -> str:
+def _type_names(options: list[Option]) -> str:
     return " or ".join(dict.fromkeys(_name(kind) for kind, _ in options))
 
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from fsl_cli.errors import command
-from fsl_cli.files import read_rows
 from fsl_cli.pictures.console import tell
 from fsl_cli.pictures.sweep_screen import Row, show_table
 from fsl_cli.runs.jobs import Job
@@ -29,14 +28,14 @@ def _short(word: str) -> str:
 def _progress(folder: str | None) -> tuple[str, str, str]:
     """How far a run is, its best validation so far, and its test."""
     run = Run(folder) if folder else None
-    if not run or not run.metrics.exists():
+    rows = run.validations if run else []
+    if not run or not rows:
         return "", "", ""
-    rows = read_rows(run.metrics)
     metric = "accuracy" if "val_accuracy" in rows[0] else "mse"
-    best = (max if metric == "accuracy" else min)(rows, key=lambda row: float(row[f"val_{metric}"]))
-    validation = score_text(metric, float(best[f"val_{metric}"]), float(best["val_interval"]))
+    best = (max if metric == "accuracy" else min)(rows, key=lambda row: row[f"val_{metric}"])
+    validation = score_text(metric, best[f"val_{metric}"], best["val_interval"])
     test = score_text(metric, run.result.mean, run.result.interval) if run.result else ""
-    return rows[-1]["step"], validation, test
+    return f"{rows[-1]['step']:.0f}", validation, test
 
 
 def show_sweep(jobs: Sequence[Job]) -> None:

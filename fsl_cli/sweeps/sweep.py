@@ -13,10 +13,9 @@ from typing import Any
 from fsl_cli.errors import Interrupted, UserError
 from fsl_cli.experiment.finalize import finalize
 from fsl_cli.experiment.running import resume, start
-from fsl_cli.files import read_json
 from fsl_cli.pictures.sweep_screen import watched
 from fsl_cli.runs.folder import new_folder
-from fsl_cli.runs.jobs import Job, earlier_run, read_jobs, write_job
+from fsl_cli.runs.jobs import Job, earlier_run, read_jobs, read_search, write_job
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.compose import Config, compose, from_hydra
 from fsl_cli.settings.explain import explain
@@ -54,8 +53,8 @@ def sweep(words: Sequence[str], again: bool) -> None:
     finally:
         jobs = read_jobs(place)
         show_sweep(read_jobs(place, expected) if jobs else [])
-        if (place / "search.json").exists():
-            show_search(read_json(place / "search.json"))
+        if found := read_search(place):
+            show_search(found)
         elif not jobs:  # refused before any run began
             shutil.rmtree(place)
     failed = [f"{' '.join(job.words)}: {job.message}" for job in jobs if job.state == "failed"]

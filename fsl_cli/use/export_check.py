@@ -61,7 +61,7 @@ def pictures(support: Support, size: int) -> list[Image.Image]:
     return found
 
 
-def asked(query: str, classes: Sequence[str], size: int) -> tuple[list[Image.Image], list[int | None]]:
+def query_pictures(query: str, classes: Sequence[str], size: int) -> tuple[list[Image.Image], list[int | None]]:
     """Pictures that `query` names as `fsl predict` has it, as decoded, and the number of the class of each, if known.
 
     Raises UserError.
@@ -105,7 +105,7 @@ def compared(wanted: Sequence[Sequence[Tensor]], found: Sequence[Sequence[Tensor
     return Difference(off, off / max(spread, 1e-30), random, len(wanted) - random)
 
 
-def lost(
+def disagreement(
     wanted: Sequence[Sequence[Tensor]], found: Sequence[Sequence[Tensor]], true: Sequence[int | None]
 ) -> dict[str, Any]:
     """How the answers of a graph, of a classifier or an embedding, are apart from the run's on pictures, for people."""

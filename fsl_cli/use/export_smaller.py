@@ -30,7 +30,7 @@ def smaller(file: File, precision: str, pictures: Sequence[Image]) -> File:
     kept = [node.name for node in model.graph.node if not _inside(node, file.networks)]
     try:
         with quiet():
-            found = _half(model, kept) if precision == "fp16" else _whole(model, kept, pictures)
+            found = _in_16_bits(model, kept) if precision == "fp16" else _in_8_bits(model, kept, pictures)
         del found.metadata_props[:]
         found.metadata_props.extend(file.model.metadata_props)
         found.metadata_props.add(key="precision", value=precision)
@@ -43,7 +43,7 @@ def smaller(file: File, precision: str, pictures: Sequence[Image]) -> File:
         ) from error
 
 
-def _half(model: Any, kept: list[str]) -> Any:
+def _in_16_bits(model: Any, kept: list[str]) -> Any:
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     found = convert_float_to_float16(model, keep_io_types=True, node_block_list=kept)
@@ -51,7 +51,7 @@ def _half(model: Any, kept: list[str]) -> Any:
     return found
 
 
-def _whole(model: Any, kept: list[str], pictures: Sequence[Image]) -> Any:
+def _in_8_bits(model: Any, kept: list[str], pictures: Sequence[Image]) -> Any:
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 

@@ -29,7 +29,7 @@ HEADS = {  # what people call it -> how it is typed
 FALSE_ALARMS = 0.05  # share of known pictures that may be taken for strangers
 
 
-class Given(Backbone):
+class GivenFeatures(Backbone):
     """Features as they come in."""
 
     norm = "none"
@@ -64,7 +64,7 @@ class Tried(NamedTuple):
 def head(words: tuple[str, ...], width: int) -> Algorithm:
     """The head that these words choose, on features of this width."""
     settings = demand_fit(compose(["norm=running", "steps=0", "trainer=cpu", *words]).values)
-    built: Algorithm = build(settings.algo, backbone=Given(width), train_classes=1, teacher=None)
+    built: Algorithm = build(settings.algo, backbone=GivenFeatures(width), train_classes=1, teacher=None)
     return built.eval()
 
 

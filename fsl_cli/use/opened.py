@@ -48,10 +48,10 @@ def open_run(given: dict[str, str], picture: str, user_dir: str | None) -> Finis
     the protocol. Raises UserError when the run cannot be tested so.
     """
     from fsl_cli.experiment.assemble import assemble
-    from fsl_cli.experiment.retest import settings_of_a_test, test_name
     from fsl_cli.experiment.testing import refuse_seen_classes
     from fsl_cli.files import demand_writable
     from fsl_cli.runs.checkpoints import load_weights
+    from fsl_cli.runs.retest import settings_of_a_test, test_name
 
     run, part, out = Run(given.pop("run")), given.pop("split", "test"), given.pop("out", None)
     if part not in PARTS:

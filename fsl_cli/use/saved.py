@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fsl_cli.backbones.weights import write_torch
+from fsl_cli.backbones.weights import demand_stored
 from fsl_cli.data.decode import Classes, File
 from fsl_cli.data.places import disk_file
 from fsl_cli.data.text_files import Text, as_file
 from fsl_cli.data.texts import cleaned
 from fsl_cli.errors import UserError
-from fsl_cli.files import demand_stored, make_folder, read_text, replacing, write_json
+from fsl_cli.files import make_folder, read_text, replacing, write_json
+from fsl_cli.runs.checkpoints import write_torch
 from fsl_cli.runs.environment import environment
 from fsl_cli.runs.run import Run
 from fsl_cli.use.predictor import Predictor

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fsl_cli.use.opened import Finished, demand_index, number, open_run, protocol, save, words_of_a_run
 from fsl_cli.use.show_fit import draw_fits
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fsl_cli.data.store import DataSet
+    from fsl_cli.episodes import Examples
 
 
 def show(words: Sequence[str], user_dir: str | None) -> None:
@@ -31,7 +37,7 @@ def _predictions(run: Finished, index: int) -> tuple[Any, str]:  # a figure of M
     from fsl_cli.data.tasks import Batch
     from fsl_cli.experiment.datamodule import EVALUATION_SEED
     from fsl_cli.pictures.episodes import class_names
-    from fsl_cli.pictures.marked_episode import draw, shown_images
+    from fsl_cli.pictures.marked_episode import draw
     from fsl_cli.pictures.text_lines import marked_lines, text_lines
 
     tasks: Any = run.experiment.episodes.tasks
@@ -43,5 +49,13 @@ def _predictions(run: Finished, index: int) -> tuple[Any, str]:  # a figure of M
     names = class_names(tasks.data, run.part, episode.classes[0].tolist())
     if tasks.data.items == "texts":
         return text_lines(marked_lines(episode, logits.softmax(-1), names, title)), title
-    support, query = (shown_images(part, tasks.data) for part in (episode.support, episode.query))
+    support, query = (_images(part, tasks.data) for part in (episode.support, episode.query))
     return draw(support, query, logits.softmax(-1), names, title), title
+
+
+def _images(examples: Examples, data: DataSet) -> list[tuple[Tensor, int]]:
+    """The images of one task as the backbone sees them, their pixels 0..1 again, and their labels."""
+    import torch
+
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (data.mean, data.std))
+    return [*zip((examples.x[0] * std + mean).clamp(0, 1), examples.y[0].tolist(), strict=True)]

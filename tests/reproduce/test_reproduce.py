@@ -10,13 +10,13 @@ import yaml
 
 from fsl_cli.cli import run
 from fsl_cli.errors import UserError
-from fsl_cli.experiment.retest import changed
 from fsl_cli.reproduce.recorded import recorded
 from fsl_cli.reproduce.rows import Row, RowTest, rows
 from fsl_cli.reproduce.running import reproduce, take_in
 from fsl_cli.reproduce.state import state
 from fsl_cli.reproduce.table import PAGES, filled, lines, verdict
 from fsl_cli.runs.published import reported
+from fsl_cli.runs.retest import changed
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.binding import demand_fit
 from fsl_cli.settings.compose import compose

@@ -13,13 +13,12 @@ import torch
 import yaml
 from PIL import UnidentifiedImageError
 
-from fsl_cli.backbones.weights import write_torch
 from fsl_cli.cli import run
 from fsl_cli.data.photos import photo
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.tracking import own_id
-from fsl_cli.files import disk
-from fsl_cli.runs.checkpoints import read_checkpoint
+from fsl_cli.files import disk_errors
+from fsl_cli.runs.checkpoints import read_checkpoint, write_torch
 from fsl_cli.runs.places import are_trackers_own, sign_trackers
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.schema import Part
@@ -87,7 +86,7 @@ def test_what_the_disk_refuses_of_a_checkpoint_is_an_error_of_the_disk(tmp_path:
     try:
         with (
             pytest.raises(UserError, match="last.ckpt cannot be written: File too large"),
-            disk(tmp_path / "last.ckpt"),
+            disk_errors(tmp_path / "last.ckpt"),
         ):
             write_torch(tmp_path / "last.ckpt", {"a": torch.zeros(1 << 16)})
     finally:

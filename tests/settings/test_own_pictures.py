@@ -11,7 +11,7 @@ from PIL import Image
 
 from fsl_cli.cli import run
 from fsl_cli.data.look import look
-from fsl_cli.files import own_name
+from fsl_cli.data.names import own_name
 from fsl_cli.settings.binding import problems
 from fsl_cli.settings.compose import compose
 from fsl_cli.settings.own_pictures import fit_to_pictures

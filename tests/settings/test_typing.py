@@ -14,8 +14,8 @@ import yaml
 
 from fsl_cli.cli import run
 from fsl_cli.errors import UserError, command
-from fsl_cli.experiment.retest import changed
-from fsl_cli.settings import neighbours
+from fsl_cli.runs.retest import changed
+from fsl_cli.settings import other_tools
 from fsl_cli.settings.compose import compose
 from fsl_cli.settings.explain import demand_readable
 from fsl_cli.settings.hints import edit_distance, nearest
@@ -108,7 +108,7 @@ def _is_text(kind: Any) -> bool:
 # ---- other tools' words ---------------------------------------------------------------------------------------------
 
 OWNER = {"algo.hidden": "mann", "algo.smoothing": "metaoptnet"}
-WORDS = [(word, meant) for meant, words in neighbours.SETTINGS.items() for word in words.split()]
+WORDS = [(word, meant) for meant, words in other_tools.SETTINGS.items() for word in words.split()]
 
 
 def refusal(*words: str) -> str:
@@ -171,9 +171,9 @@ def test_what_was_meant(typed: str, meant: str) -> None:
 
 def test_what_is_advised_is_accepted() -> None:
     """Each command that the tables name composes, with a folder for FOLDER."""
-    lines = [line for table in neighbours.CHOICES.values() for line in table]
-    lines += [typed for text in neighbours.SENTENCES for typed in re.findall(r"Type ([\w.=/ -]+[\w])", text)]
-    lines += [f"{key}=1" for key in neighbours.SETTINGS if key not in ("algo", "data", "backbone", "optim", "time")]
+    lines = [line for table in other_tools.CHOICES.values() for line in table]
+    lines += [typed for text in other_tools.SENTENCES for typed in re.findall(r"Type ([\w.=/ -]+[\w])", text)]
+    lines += [f"{key}=1" for key in other_tools.SETTINGS if key not in ("algo", "data", "backbone", "optim", "time")]
     for line in lines:
         words = line.partition(",")[0] if "trust" in line else line
         words = shlex.split(re.split(r" or | of ", words)[0].replace("{}", "resnet50").replace("FOLDER", "."))

@@ -23,7 +23,7 @@ from fsl_cli.data.photos import from_image
 from fsl_cli.errors import UserError
 from fsl_cli.use import export_files
 from fsl_cli.use.export import Exported, Graph, classifier, demand_layers, embedding, exported
-from fsl_cli.use.export_check import Difference, answers, compared, lost
+from fsl_cli.use.export_check import Difference, answers, compared, disagreement
 from fsl_cli.use.pictures_in_graph import Squared
 from fsl_cli.use.predictor import FewShotClassifier
 
@@ -177,7 +177,7 @@ def test_a_smaller_file_says_what_it_costs(precision: str, tmp_path: Path) -> No
     classify = adapted(tmp_path / "run", "algo=protonet", "backbone=conv4", "way=3", "data.size=16")
     pictures = [Image.fromarray(image.numpy()) for image in colours(NEW)]
     made = exported(classifier(classify), "onnx", precision, pictures, pictures)
-    told = lost(made.wanted, made.found, [0, 1, 2, None, None])
+    told = disagreement(made.wanted, made.found, [0, 1, 2, None, None])
     assert 0 < told["log_probability_mean"] < (0.1 if precision == "fp16" else 1)
     assert told["same_label"] >= 4 and told["labelled"] == 3
     weights = sum(value.nbytes for value in classify.predictor.algorithm.state_dict().values())

@@ -36,7 +36,8 @@ def demand_way(support: Examples, way: int) -> None:
     found = by_class.way(support)
     if found != way:
         raise UserError(
-            f"This model reads labels of {way} classes, and the episodes have {found}. {by_class.other_way(way, found)}"
+            f"This model reads labels of {way} classes, and the episodes have {found}. "
+            f"{by_class.way_advice(way, found)}"
         )
 
 

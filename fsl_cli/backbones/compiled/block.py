@@ -49,7 +49,7 @@ def usable(weight: Tensor) -> bool:
         and weight.shape[2:] == (3, 3)
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
-        and kernel.at_hand()
+        and kernel.preferred()
     )
 
 

@@ -73,7 +73,7 @@ def _processor() -> tuple[str, ...]:
     return platform.platform(), *sorted({line for line in lines if line.startswith(marks)})
 
 
-def at_hand() -> bool:
+def preferred() -> bool:
     """Whether there are kernels, and they are the faster way: without OpenMP they use one core, torch all."""
     compiled = library()
     return compiled is not None and (torch.get_num_threads() == 1 or bool(compiled.parallel()))
@@ -81,7 +81,7 @@ def at_hand() -> bool:
 
 def fits(x: Tensor) -> bool:
     """Whether the kernels take x (n, C, H, W)."""
-    return x.dtype in NAMES and x.permute(0, 2, 3, 1).is_contiguous() and at_hand()
+    return x.dtype in NAMES and x.permute(0, 2, 3, 1).is_contiguous() and preferred()
 
 
 def forward(x: Tensor, w: Tensor, b: Tensor, k: int, eps: float, pool: bool) -> tuple[Tensor, Tensor]:

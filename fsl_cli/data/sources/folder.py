@@ -17,10 +17,10 @@ from fsl_cli.data.decode import decode
 from fsl_cli.data.layouts import find, refuse
 from fsl_cli.data.left_out import some
 from fsl_cli.data.listed import Chosen
+from fsl_cli.data.names import own_name
 from fsl_cli.data.photos import photo
 from fsl_cli.data.store import DataSet, Images, cache_folder, open_store
 from fsl_cli.errors import UserError, command
-from fsl_cli.files import own_name
 from fsl_cli.ranges import Natural, PartOf
 
 

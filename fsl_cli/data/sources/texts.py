@@ -15,12 +15,12 @@ import numpy as np
 
 from fsl_cli.data.copies import divided
 from fsl_cli.data.layouts import refuse
+from fsl_cli.data.names import own_name
 from fsl_cli.data.sources.folder import divide, without_single
 from fsl_cli.data.store import DataSet, Images, cache_folder, open_store
 from fsl_cli.data.text_files import Chosen, Text, find_texts
 from fsl_cli.data.texts import as_items
 from fsl_cli.errors import command
-from fsl_cli.files import own_name
 from fsl_cli.ranges import Count, Natural, PartOf
 
 

@@ -10,16 +10,16 @@ from fsl_cli.errors import UserError
 from fsl_cli.experiment.allocator import keep_memory
 from fsl_cli.experiment.assemble import Experiment, assemble
 from fsl_cli.experiment.calibrating import needs_fit
-from fsl_cli.experiment.retest import settings_of_a_test, test_name
 from fsl_cli.experiment.similarity import demand_inner_loop
 from fsl_cli.experiment.testing import run_test
 from fsl_cli.experiment.trainer import one_process, quiet
 from fsl_cli.runs.records import Result
+from fsl_cli.runs.retest import settings_of_a_test, test_name
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.schema import Settings
 
 
-class Again(NamedTuple):
+class AnotherTest(NamedTuple):
     result: Result
     folder: Path  # of the test: result.json and episodes.csv
     experiment: Experiment
@@ -27,7 +27,7 @@ class Again(NamedTuple):
 
 def another_test(
     run: Run, given: dict[str, str], user_dir: str | None = None, opened: bool = False, compared: bool = False
-) -> Again:
+) -> AnotherTest:
     """Test a run's best checkpoint with what is `given` in place of its settings; writes tests/NAME in its folder.
 
     `opened` as `open` of `run_test`; `compared`: only methods whose layers can be compared before and after they adapt.
@@ -46,7 +46,7 @@ def another_test(
             demand_inner_loop(experiment.learner.algorithm, settings.choices["algo"])
         result = run_test(run, settings, experiment, trainer, destination, changes, opened)
     assert result  # of the only process
-    return Again(result, destination, experiment)
+    return AnotherTest(result, destination, experiment)
 
 
 def _assembled(settings: Settings, fits: bool) -> Experiment:

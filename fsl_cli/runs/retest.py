@@ -11,7 +11,7 @@ from fsl_cli.errors import UserError, command
 from fsl_cli.runs.run import Run
 from fsl_cli.runs.trust import trusted
 from fsl_cli.runs.wording import task_name
-from fsl_cli.settings import neighbours
+from fsl_cli.settings import other_tools
 from fsl_cli.settings.binding import demand_fit, demand_root, without_weights
 from fsl_cli.settings.compose import compose
 from fsl_cli.settings.hints import did_you_mean
@@ -73,7 +73,7 @@ def _meant(key: str, values: dict[str, Any]) -> str:
     """What was probably meant, of what a test of this run takes."""
     parts = {part: node for part, node in values.items() if isinstance(node, dict) and part not in ("choices", "image")}
     known = [*OF_A_TEST, "data", "trainer", *_leaves(parts)]
-    setting = neighbours.setting(key)
+    setting = other_tools.setting(key)
     return f" Here it is {setting}." if setting in known else did_you_mean(key, known)
 
 

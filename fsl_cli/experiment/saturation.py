@@ -18,7 +18,7 @@ FIRST = 5  # meta-iterations
 FAR = 8.0  # times the loss of guessing: above what a 64-filter Conv4 begins with at the recipes' temperature
 
 
-class Beginning(Callback):
+class WarnOfSaturation(Callback):
     """Says so when the first losses are far above those of guessing: the softmax is saturated and hardly learns."""
 
     def __init__(self, settings: Settings, experiment: Experiment) -> None:

@@ -24,7 +24,7 @@ NOTICE = 2.0  # seconds after which the system has told of a process that it has
 TRANSPORTS = ("gloo", "nccl")  # who tells of a connection that is lost
 
 
-class Several(DDPStrategy):
+class FslDDP(DDPStrategy):
     """Lightning's, which sends no running statistics, as the learner averages them, and says what it waits for."""
 
     def __init__(self) -> None:
