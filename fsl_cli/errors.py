@@ -32,19 +32,20 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Diverged(UserError):
-    """Training met a loss or a meta-gradient that is no finite number; the run's folder is kept."""
+    """A loss or a meta-gradient became infinite or NaN in training; the run's folder is kept."""
 
 
 def shown(text: str) -> str:
-    """One line as it is: what moves the cursor, turns the direction of writing or cannot be seen stands as its code.
+    """One line with nothing hidden in it.
 
+    Characters that move the cursor, reverse the direction of writing or cannot be seen are replaced by their codes.
     Bytes of a file's name that are no text stand as <0xFF>, other characters as <U+202E>.
     """
     return "".join(_code(letter) if _hidden(letter) else letter for letter in text)
 
 
 def lines(text: str) -> str:
-    """The same for text of several lines, which stay lines."""
+    """`shown` for text of several lines."""
     return "\n".join(map(shown, text.split("\n")))
 
 
@@ -70,5 +71,5 @@ def typed(value: Any) -> str:
 
 
 def command(*words: object) -> str:
-    """A command line that is shown and can be pasted: what a shell would take apart stands in quotes."""
+    """A command line to show, which can be pasted into a shell: words are quoted where needed."""
     return shlex.join(map(str, words))

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and read through one door; what the disk refuses is the user's to mend."""
+"""Files are written whole or not at all, and read through one door. What the disk refuses becomes a UserError."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ import yaml
 from fsl_cli.errors import UserError, shown
 
 LARGEST = 64 * 1024 * 1024  # bytes of a text that is read whole
-LARGEST_YAML = 1024 * 1024  # which takes a thousand times as long to read
-VALUES, DEPTH = 100_000, 50  # of a YAML
+LARGEST_YAML = 1024 * 1024  # bytes: a YAML takes a thousand times as long to read
+VALUES, DEPTH = 100_000, 50  # the most values of a YAML, and the deepest nesting
 
-# by a disk: full, over quota, read-only, another's, a file where a folder is meant, larger than files may be, broken
+# errors of a disk: full, over quota, read-only, no permission, a file in place of a folder, file too large, broken
 REFUSED = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES),
     *(errno.EPERM, errno.ENOTDIR, errno.EFBIG, errno.EIO),
@@ -32,7 +32,7 @@ FORMULA = tuple("=+-@\t\r＝＋－＠")  # a cell that begins so is computed by 
 
 
 def first_process() -> bool:
-    """Whether this is the only process of its run, or the one of several, on whatever machine, that writes."""
+    """Whether this process writes: it is the only one of its run, or the first of several on one or more machines."""
     ranks = ("RANK", "SLURM_PROCID", "NODE_RANK", "LOCAL_RANK")  # torchrun's, Slurm's, and Lightning's own two
     return all(os.environ.get(rank, "0") == "0" for rank in ranks)
 
@@ -58,7 +58,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def demand_writable(path: Path, advice: str) -> None:
-    """Before work that takes time: raises UserError, which ends in `advice`, where `path` can be no file."""
+    """To be called before long work. Raises UserError, which ends in `advice`, if `path` cannot be written."""
     top = next(parent for parent in path.absolute().parents if parent.exists())
     if path.is_dir() or not top.is_dir() or not os.access(top, os.W_OK):
         reason = "it is a folder" if path.is_dir() else f"{top} is no folder that can be written to"
@@ -67,7 +67,7 @@ def demand_writable(path: Path, advice: str) -> None:
 
 @contextmanager
 def writing(place: object, advice: str) -> Iterator[None]:
-    """While inside, what cannot be written is the user's to mend: UserError that names `place` and ends in `advice`."""
+    """While inside, an OSError becomes a UserError that names `place` and ends in `advice`."""
     try:
         yield
     except OSError as error:
@@ -85,7 +85,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_text(path: Path, largest: int = LARGEST) -> str:
-    """A text of ours. Raises UserError where it is missing, no regular file, too large, or no UTF-8."""
+    """The text of a file. Raises UserError if it is missing, not a regular file, too large, or not UTF-8."""
     try:
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):
@@ -98,7 +98,7 @@ def read_text(path: Path, largest: int = LARGEST) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Raises UserError when the file is missing or no JSON."""
+    """The object in a JSON file. Raises UserError if the file is missing or not JSON."""
     text = read_text(path)
     try:
         content = json.loads(text)
@@ -110,7 +110,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV by its header. Raises UserError when it is missing, no CSV, or has rows of other lengths."""
+    """The rows of a CSV, by the names in its header. Raises UserError if it is missing or damaged."""
     try:
         reader = csv.DictReader(io.StringIO(read_text(path).removeprefix("\ufeff"), newline=""), strict=True)
         rows = list(reader)
@@ -122,7 +122,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def read_yaml(path: Path) -> Any:
-    """A YAML, of plain values. Raises UserError when it is missing, no YAML, or more than its length suggests."""
+    """The plain values of a YAML. Raises UserError if it is missing, not YAML, or unfolds far beyond its length."""
     text = read_text(path, LARGEST_YAML)
     try:
         content = yaml.load(text, _Plain)  # noqa: S506  # a SafeLoader
@@ -134,7 +134,7 @@ def read_yaml(path: Path) -> Any:
 
 
 class _Plain(yaml.SafeLoader):
-    """Without merge keys (<<), which copy what they name: a few lines of them would be millions of values."""
+    """Refuses merge keys (<<): they copy what they name, so a few lines could become millions of values."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
@@ -142,7 +142,7 @@ class _Plain(yaml.SafeLoader):
 
 
 def _is_expanding(content: Any) -> bool:
-    """Whether a few lines with anchors stand for millions of values, or values lie in each other without end."""
+    """Whether a few lines with anchors stand for millions of values, or values contain themselves."""
     waiting, seen = [(content, 0)], 0
     while waiting:
         value, depth = waiting.pop()
@@ -155,13 +155,13 @@ def _is_expanding(content: Any) -> bool:
 
 
 def write_table(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-    """A CSV file, whole or not at all; whoever chose its words, a spreadsheet shows them as they are."""
+    """Write a CSV file whole or not at all. A spreadsheet shows every cell as text or a number, never as a formula."""
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([csv_cell(cell) for cell in row] for row in (header, *rows))
 
 
 def csv_cell(value: object) -> object:
-    """A cell: text is one line, and never a formula (an apostrophe before it tells spreadsheets that it is text)."""
+    """A cell of a CSV: one line of text, and never a formula (an apostrophe in front tells a spreadsheet so)."""
     if not isinstance(value, str):
         return value
     plain = shown(value)
@@ -178,7 +178,7 @@ def _number(text: str) -> bool:
 
 @contextmanager
 def disk_errors(place: object) -> Iterator[None]:
-    """While inside, a full or read-only disk is the user's to mend."""
+    """While inside, a full or read-only disk becomes a UserError that says what to do."""
     try:
         yield
     except OSError as error:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 Column = Sequence[float]  # a run's metric, episode by episode
-DIGITS = 9  # of a difference that count: what is beyond is the rounding of float
+DIGITS = 9  # of a difference; further digits are rounding errors of float
 LEVEL = 0.05  # of every test; its complement is the intervals'
 POWER = 0.8
 MOST_EPISODES = 10_000_000
@@ -46,11 +46,11 @@ class Spread(NamedTuple):
         return self.variance() ** 2 / below if below else math.inf
 
     def with_episodes(self, count: int) -> Spread:
-        """As it would be with so many episodes."""
+        """The spread that would be seen with so many episodes."""
         return self._replace(episodes=self.episodes * self.met / count, met=count)
 
     def with_seeds(self, count: int) -> Spread:
-        """As it would be with so many seeds on each side that has several."""
+        """The spread that would be seen with so many seeds on each side that has several."""
         now = max(seeds for _, seeds in self.seeds)
         both = self.both * now / count
         parts = tuple((part * seeds / count, count) for part, seeds in self.seeds)
@@ -124,7 +124,7 @@ def compare(first: Sequence[Column], second: Sequence[Column]) -> Difference:
 
 
 def spread(first: Sequence[Column], second: Sequence[Column] = ()) -> Spread:
-    """What the mean of `first`, less that of `second` where there is one, varies by; at least two episodes."""
+    """How much the mean of `first`, minus that of `second` if given, varies; needs at least two episodes."""
     sides = [np.asarray(side, dtype=np.float64) for side in (first, second) if len(side)]  # (seeds, episodes)
     means = [side.mean(0) for side in sides]
     column = means[0] - means[1] if len(means) > 1 else means[0]

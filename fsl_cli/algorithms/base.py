@@ -15,11 +15,11 @@ from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
 class Algorithm(nn.Module, ABC):
     """The contract. Subclasses are final: a variant is a setting or a composition, not a sub-subclass."""
 
-    takes_features = False  # True: in evaluation all it asks of an image is what `self.backbone` makes of it alone
-    regresses = False  # True: tasks may be of numbers, not of classes
-    ordered = False  # True: the support set is read in its order, so episodes deal it in a random one
+    takes_features = False  # True: evaluation needs only features that `self.backbone` computes from each image alone
+    regresses = False  # True: can learn regression tasks too
+    ordered = False  # True: the order of the support set matters, so episodes give it in a random order
     compares_tasks = False  # True: its loss is of all tasks of a step together, which must have one shape
-    progress = 1.0  # share of the training that is done; before each of its steps the learner says how much
+    progress = 1.0  # share of the training that is done; the learner sets it before each step
 
     def prepare(self, episodes: Iterable[Episodes]) -> None:
         """Take in what evaluation needs of the training split; called before each validation, in evaluation mode.
@@ -38,7 +38,7 @@ class Algorithm(nn.Module, ABC):
     def embed(self, x: Tensor, support: Tensor | None = None) -> Tensor:
         """What the method compares images by: x (T, n, *item) -> (T, n, d), before anything adapts to a task.
 
-        By default what the backbone makes of them, with their `support` images as for `Backbone.forward`.
+        By default their features by the backbone; `support` as for `Backbone.forward`.
         """
         [backbone] = [module for module in self.modules() if isinstance(module, Backbone)][:1]
         return backbone(x, support)

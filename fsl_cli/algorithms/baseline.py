@@ -28,9 +28,9 @@ MINIBATCH = 4  # images of a step in the authors' code
 class Baseline(Algorithm):
     """A classifier of `train_classes`; then SGD goes through the support set `test_steps` times.
 
-    Its steps take `minibatch` images each, in an order that is always the same, a pass's last step those that are left
-    over: the authors take 4. Null takes all at once, their losses summed and divided by 4, from a linear head of zero;
-    this was so in 0.1.0, and with 5 images moves by 1.25 mean gradients where the authors' two steps move by 2.
+    Each step takes `minibatch` images (the authors: 4), in a fixed order; the last step of a pass takes those that are
+    left over. Null takes all images at once: their losses are summed and divided by 4, and a linear head starts from
+    zero. Version 0.1.0 did so; with 5 images it moves by 1.25 mean gradients, the authors' two steps by 2.
 
     `finetune` = "head" trains a new head on fixed features, "all" the backbone too. A head starts as torch's own, from
     the same numbers each time. `momentum` dampens too, as in the authors' code.
@@ -72,11 +72,11 @@ class Baseline(Algorithm):
         return lambda x: self._scores(head, self.backbone(x, support.x))
 
     def loss(self, episodes: Episodes) -> Tensor:
-        """Of the classifier of all training classes."""
+        """The loss of a classifier of all training classes."""
         return supervised_loss(self.backbone, self.head, episodes)
 
     def _all(self, support: Examples) -> Classifier:
-        """Of fast weights of backbone and head, task by task."""
+        """The classifier with fast weights of backbone and head, fine-tuned task by task."""
         head = self._new_head(support.x, 1, way(support))  # here, as vmap would draw another for each task
 
         steps = self._steps(support.x.shape[1])

@@ -152,7 +152,7 @@ def _rebuilt(function: Callable[..., Any], *inputs: Any) -> Any:
 
 
 class _Rebuilt(torch.autograd.Function):
-    """As torch.utils.checkpoint's reentrant form, which torch.autograd.grad refuses."""
+    """What torch.utils.checkpoint does in its reentrant form, which torch.autograd.grad refuses."""
 
     @staticmethod
     def forward(ctx: Any, function: Callable[..., Any], spec: Any, shape: list[Any], *leaves: Tensor) -> Any:

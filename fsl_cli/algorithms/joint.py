@@ -2,7 +2,7 @@
 
 https://arxiv.org/abs/1703.03400
 One network is trained on the points of all tasks together, and fine-tuned on a new task's support set. Tasks that
-contradict each other, as sinusoids of all phases do, leave it with their mean: what meta-learning is there to mend.
+contradict each other, as sinusoids of all phases do, leave it with their mean; meta-learning avoids this.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Joint(Algorithm):
         return classifier(self.net, self._fine_tuned, support)
 
     def loss(self, episodes: Episodes) -> Tensor:
-        """Of the network as it is, without adapting, on the support and query sets of all tasks."""
+        """The loss of the network without adaptation, on the support and query sets of all tasks."""
 
         def one(net: nn.Module, parameters: Parameters, support: Examples, query: Examples) -> Tensor:
             on_support = task_loss(functional_call(net, parameters, (support.x,)), support.y)

@@ -23,7 +23,7 @@ from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
 from fsl_cli.errors import UserError
 from fsl_cli.ranges import Natural, Rate, Share
 
-LEAST = 0.03  # of an equal share is what an early step's loss counts at least while it counts (the authors' code)
+LEAST = 0.03  # of an equal share: the least weight of an early step's loss while it counts (the authors' code)
 
 
 class MAMLpp(Algorithm):

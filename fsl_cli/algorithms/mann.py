@@ -82,14 +82,14 @@ class MANN(Algorithm):
         return classify
 
     def loss(self, episodes: Episodes) -> Tensor:
-        """Of each image of a task before its label is shown; support and query are one sequence (section 2)."""
+        """The loss for each image before its label is shown; support and query are one sequence (section 2)."""
         examples = shuffled(episodes)
         codes = self._codes(examples, episodes.index.tolist())
         found, _ = self._run(self.backbone(examples.x), codes.read(examples.y))
         return codes.loss(found, examples.y)
 
     def sequence(self, examples: Examples) -> Tensor:
-        """What is said of each image before its label is shown: (T, L, *item) -> logits (T, L, way), or more columns.
+        """Logits for each image before its label is shown: (T, L, *item) -> (T, L, way), or more columns.
 
         With letters the last column is of strings that no class has.
         """

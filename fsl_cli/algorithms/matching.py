@@ -85,7 +85,7 @@ class _Context(nn.Module):
 
 
 def order(x: Tensor) -> Tensor:
-    """In which order the LSTM reads each support set: (T, n, *item) -> (T, n) positions.
+    """The order in which the LSTM reads each support set: (T, n, *item) -> (T, n) positions.
 
     A set has none, so any will do. This one is as good as random, but a function of the images alone: the classifier
     is the same whatever order images and labels come in.

@@ -1,4 +1,4 @@
-"""What inner loops adapt: a backbone with a linear head; and what is made of the fast weights that come out."""
+"""What inner loops adapt: a backbone with a linear head; and the classifiers and losses made of its fast weights."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _head(features: int, way: int, start: HeadInit) -> nn.Linear:
 
 
 class _TaskHead(nn.Module):
-    """A linear head without weights of its own: `functional_call` lends it those of a task."""
+    """A linear head without weights of its own: `functional_call` gives it the weights of a task."""
 
     weight: Tensor
     bias: Tensor

@@ -27,12 +27,12 @@ LEAST = 0.1  # of the predicted deviation, and of the latent's
 
 
 class NeuralProcess(Algorithm):
-    """Layers of `hidden` units. `path` is the deterministic one: a mean of the points, attention to them, or none.
+    """Layers of `hidden` units. `path` is the deterministic path: the mean of the points, attention to them, or none.
 
-    `latent`: a latent variable, too; in training it is drawn from what the queries say of it, in evaluation it is the
-    mean of what the support set says (the second paper's conditional prior, and its code's loss). One path at least.
-    In classification, where the first paper alone goes, the means of the classes' features stand side by side, and the
-    decoder tells which of them a query's is like; `regression` is for fsl to say.
+    `latent` adds a latent variable. In training it is drawn from its distribution given the queries; in evaluation it
+    is the mean of its distribution given the support set (the second paper's conditional prior, and its code's loss). At
+    least one of the two is needed. Only the first paper classifies: the means of the classes' features stand side by
+    side, and the decoder says which of them a query belongs to. fsl itself sets `regression`.
     """
 
     regresses = True
@@ -95,7 +95,7 @@ class NeuralProcess(Algorithm):
         return (posterior.divergence(prior).sum(-1) / y.shape[1] - likely.mean(-1)).mean()
 
     def _decoded(self, x: Tensor, points: Tensor, y: Tensor, z: Tensor | None) -> Normal:
-        """Of targets (T, m, d), from support points (T, n, d) with their y, and a latent (T, hidden)."""
+        """The prediction at targets (T, m, d), from support points (T, n, d) with their y and a latent (T, hidden)."""
         known = []
         if self.encoder is not None:
             encoded = self.encoder(torch.cat([points, y], -1))

@@ -47,7 +47,7 @@ class ProtoNet(Algorithm):
         return lambda x: self._logits(self.backbone(x, support.x), centres)
 
     def loss(self, episodes: Episodes) -> Tensor:
-        """As the authors' code: support and query pass together, so that both see the same batch statistics."""
+        """Cross-entropy. As in the authors' code, support and query pass together and share batch statistics."""
         support, query = episodes.support, episodes.query
         supports, queries = self.backbone.joint(support.x, query.x)
         return task_loss(self._logits(queries, prototypes(supports, support.y)), query.y)
@@ -59,7 +59,7 @@ class ProtoNet(Algorithm):
 
 
 def usual_temperature(features: int) -> float:
-    """What squared distances of so many features are divided by where nobody says it: 64 for Conv4's 1600 at 84 pixels.
+    """The default temperature for squared distances of so many features: 64 for Conv4's 1600 at 84 pixels.
 
     They grow with the number of features: of 1600 they begin in the hundreds, the softmax saturates, and hardly
     anything is learned. 64 is the temperature of FEAT's authors on 640 features.

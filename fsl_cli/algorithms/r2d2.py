@@ -40,7 +40,7 @@ class R2D2(Algorithm):
         return lambda x: self._logits(self.backbone(x, support.x), weights)
 
     def loss(self, episodes: Episodes) -> Tensor:
-        """As the authors' code: support and query pass together, so that both see the same batch statistics."""
+        """Cross-entropy. As in the authors' code, support and query pass together and share batch statistics."""
         supports, queries = self.backbone.joint(episodes.support.x, episodes.query.x)
         return task_loss(self._logits(queries, self._fit(supports, episodes.support.y)), episodes.query.y)
 

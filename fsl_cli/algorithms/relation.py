@@ -1,7 +1,7 @@
 """Relation networks (Sung et al., CVPR 2018), https://arxiv.org/abs/1711.06025
 
 The measure of similarity is learned too: a small network looks at the feature maps of a query and of a class, one on
-top of the other, and says how much they have to do with each other, 0 to 1 (equations 1 and 2).
+top of the other, and says how similar they are, 0 to 1 (equations 1 and 2).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class RelationNet(Algorithm):
 
 
 def _sums(features: Tensor, y: Tensor) -> Tensor:
-    """Of the features of each class: (T, n, d), (T, n) -> (T, way, d)."""
+    """The sum of the features of each class: (T, n, d), (T, n) -> (T, way, d)."""
     return F.one_hot(y).to(features.dtype).mT @ features
 
 

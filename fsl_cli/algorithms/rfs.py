@@ -23,7 +23,7 @@ from fsl_cli.ranges import Rate, Share
 class RFS(Algorithm):
     """`penalty` is C of the logistic regression, as scikit-learn's: higher trusts the support set more.
 
-    With a `teacher`, `distilled` is the share of its say in the loss, and `temperature` softens both sides.
+    With a `teacher`, `distilled` is the weight of its answers in the loss, and `temperature` softens both sides.
     """
 
     takes_features = True
@@ -52,7 +52,7 @@ class RFS(Algorithm):
         return lambda x: classify(self.embed(x, support.x))
 
     def loss(self, episodes: Episodes) -> Tensor:
-        """Of the classifier of all training classes; with a teacher, and of the distance to what that one says."""
+        """The loss of a classifier of all training classes; with a teacher, also the distance to its answers."""
         if not self.teacher:
             return supervised_loss(self.backbone, self.head, episodes)
         x, y = all_images(episodes)

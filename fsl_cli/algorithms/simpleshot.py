@@ -46,7 +46,7 @@ class SimpleShot(Algorithm):
         return lambda x: logits(self.embed(x, support.x), centroids)
 
     def loss(self, episodes: Episodes) -> Tensor:
-        """Of the classifier of all training classes."""
+        """The loss of a classifier of all training classes."""
         return supervised_loss(self.backbone, self.head, episodes)
 
     def embed(self, x: Tensor, support: Tensor | None = None) -> Tensor:

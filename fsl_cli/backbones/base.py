@@ -37,7 +37,7 @@ class Backbone(nn.Module, ABC):
     compiled = False  # whether tasks that each have weights of their own go through it side by side, in compiled blocks
     origin = ""  # what its first weights have seen: ImageNet, or a file's name where that is not known; "": nothing
     drops = False  # whether training drops something at random
-    progress = 1.0  # share of the training that is done; before each of its steps the learner says how much
+    progress = 1.0  # share of the training that is done; the learner sets it before each step
     pixels: tuple[Sequence[float], Sequence[float]] | None = None  # mean and std that images were scaled by, if known
 
     @abstractmethod

@@ -20,7 +20,7 @@ IMAGENET = "ImageNet"
 
 
 class Trained(NamedTuple):
-    """What a network's images were in its own training."""
+    """How images were prepared in a network's own training."""
 
     size: int
     mean: Sequence[float]  # pixels of 0..1, less the mean, over the deviation
@@ -108,14 +108,14 @@ def demand_running(norm: Mode) -> None:
 
 
 def unknown(name: str, library: str, names: Iterable[str], page: str) -> UserError:
-    """That a library has no model of this name, with those that are near."""
+    """The error that a library has no model of this name, with similar names."""
     near = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     return UserError(f"backbone.name={name}: {library} has no such model.{hint} It has those of {page}.")
 
 
 def no_weights(name: str, error: Exception, places: str) -> UserError:
-    """That trained weights could not be had, where they were looked for and what to do by hand."""
+    """The error that trained weights could not be loaded: where they were looked for, and what to do by hand."""
     reason = " ".join(str(error).split()) or type(error).__name__
     return UserError(
         f"The weights of {name} cannot be had: {reason[:300]}. {places}, take them "

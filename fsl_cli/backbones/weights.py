@@ -69,7 +69,7 @@ def misfits(own: State, theirs: State, classifier: Sequence[str] = (), only: boo
 
 
 def part_for(state: State, net: nn.Module) -> dict[str, Tensor]:
-    """That part of a state dict which is this network's: module.encoder.conv1.weight -> conv1.weight."""
+    """The part of a state dict that belongs to this network: module.encoder.conv1.weight -> conv1.weight."""
     own = net.state_dict()
     first = next(iter(own), "")
     places = [name.removesuffix(first) for name in state if name == first or name.endswith(f".{first}")]
@@ -108,7 +108,7 @@ def read_torch(path: Path, advice: str) -> Any:
 
 
 def demand_stored(path: Path) -> None:
-    """Raises ValueError for a zip whose parts are larger than itself; torch.save and np.savez make none such."""
+    """Raises ValueError for a zip whose parts are larger than itself. torch.save and np.savez write no such zips."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as parts:
             if sum(part.file_size for part in parts.infolist()) > path.stat().st_size:

@@ -22,7 +22,7 @@ class Memory(nn.Module):
     """`slots` of `width` numbers; each of `heads` heads has a key, which it reads by and writes, or writes another.
 
     Before a step writes, each head's least used slot is emptied: the least used is the first head's, the next the
-    second's. The paper says R least used slots of R heads, and one that is emptied; of how they are shared, nothing.
+    second's. The paper has R least used slots for R heads, and empties one; it does not say how heads share them.
     """
 
     def __init__(

@@ -216,7 +216,7 @@ def _wide(channels: Tensor, x: Tensor) -> Tensor:
 
 
 def _sizes(x: Tensor, w: Tensor, options: Options) -> Tensor:
-    """As block.c's struct Block has them."""
+    """The sizes, as block.c's struct Block has them."""
     k, stride, pool, *_ = options
     shared = len(w) < len(x)
     threads = min(torch.get_num_threads(), len(x))

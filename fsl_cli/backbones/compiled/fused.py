@@ -127,7 +127,7 @@ def _second(
     v: Tensor, a: Tensor, c: Tensor, g: Tensor, x: Tensor, w: Tensor, y: Tensor, stats: Tensor, dw: Tensor, db: Tensor,
     k: int,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """For L = sum(v dx) + sum(a dw) + sum(c db): its derivatives with respect to g, x and w."""
+    """The derivatives of L = sum(v dx) + sum(a dw) + sum(c db) with respect to g, x and w."""
     mean, r, scale, _ = stats
     n = x[:k].numel() / len(w)
     h, u = torch.ops.aten.threshold_backward(g, y, 0), _normal(x, mean, r)

@@ -48,7 +48,7 @@ def library() -> ctypes.CDLL | None:
 
 
 def _build(compiler: str, target: Path) -> None:
-    """Under a name of its own, renamed when whole: other processes may be building it too."""
+    """Compile under a temporary name, renamed when whole: other processes may be compiling too."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         fresh = Path(folder) / target.name
@@ -64,7 +64,7 @@ def _build(compiler: str, target: Path) -> None:
 
 
 def _processor() -> tuple[str, ...]:
-    """What code for this very processor depends on; a home directory may be shared with others."""
+    """What tells this processor from others: a home directory may be shared by several machines."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -74,7 +74,7 @@ def _processor() -> tuple[str, ...]:
 
 
 def preferred() -> bool:
-    """Whether there are kernels, and they are the faster way: without OpenMP they use one core, torch all."""
+    """Whether there are kernels, and they are faster than torch: without OpenMP they use one core, torch uses all."""
     compiled = library()
     return compiled is not None and (torch.get_num_threads() == 1 or bool(compiled.parallel()))
 
