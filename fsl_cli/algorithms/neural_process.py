@@ -30,8 +30,8 @@ class NeuralProcess(Algorithm):
     """Layers of `hidden` units. `path` is the deterministic path: the mean of the points, attention to them, or none.
 
     `latent` adds a latent variable. In training it is drawn from its distribution given the queries; in evaluation it
-    is the mean of its distribution given the support set (the second paper's conditional prior, and its code's loss). At
-    least one of the two is needed. Only the first paper classifies: the means of the classes' features stand side by
+    is the mean of its distribution given the support set (the second paper's conditional prior, and its code's loss).
+    At least one of the two is needed. Only the first paper classifies: the means of the classes' features stand side by
     side, and the decoder says which of them a query belongs to. fsl itself sets `regression`.
     """
 

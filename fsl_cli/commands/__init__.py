@@ -25,7 +25,7 @@ def call(verb: str, words: list[str]) -> None:
 
 @contextmanager
 def _impossible_paths() -> Iterator[None]:
-    """While inside, a path that no file can have, wherever it was typed or listed, is told as the user's mistake."""
+    """While inside, a path that no file can have becomes a UserError, wherever it was typed or listed."""
     try:
         yield
     except OSError as error:

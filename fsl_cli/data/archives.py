@@ -128,7 +128,7 @@ class _Bytes:
 
 
 def _unpack(packed: IO[bytes], top: Path) -> IO[bytes]:
-    """Its content in a temporary file that goes with this process."""
+    """Its content in a temporary file, which is removed when this process ends."""
     most = _most(size := top.stat().st_size)
     file = tempfile.TemporaryFile()  # noqa: SIM115
     with packed, ExitStack() as failed:
@@ -151,7 +151,7 @@ def _unpack(packed: IO[bytes], top: Path) -> IO[bytes]:
 
 
 def _most(packed: int) -> int:
-    """To how many bytes an archive of so many may unpack."""
+    """The most bytes that an archive of so many bytes may unpack to."""
     return max(LEAST, SWELLS * packed)
 
 

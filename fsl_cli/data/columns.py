@@ -36,7 +36,7 @@ class Columns(NamedTuple):
     rows: list[tuple[int, list[str]]]  # those below the header
 
     def told(self) -> str:
-        """How people are told: columns id and breed."""
+        """In words, such as: columns id and breed."""
         chosen = [self.names[each] for each in (self.file, self.label, self.split) if each >= 0]
         told = ", ".join(chosen[:-1]) + f" and {chosen[-1]}" if len(chosen) > 1 else chosen[0]
         return f"column{'s' * (len(chosen) > 1)} {told}"

@@ -47,11 +47,11 @@ def open_copy(
 ) -> ImageStore:
     """The store made from the copy at `root`: a folder, an archive, or a folder with one archive and little else.
 
-    A `root` is believed only where the store was made from what is there now, or from the same bytes elsewhere; another
-    copy is another store. Without `root`, it is the one that was prepared last from any copy, which may be gone since;
-    or from what `fetch` downloads, or from the copy in the cache's folder downloads/`name`. `get_it` says where people
-    get a copy and what will be checked; {folder} in it is that default place. `counts` tells which files of a folder
-    are part of the copy. Raises UserError.
+    With `root`, a prepared store is used only if it was made from what lies there now, or from the same bytes
+    elsewhere; another copy makes another store. Without `root`, the store that was prepared last is used, even if its
+    copy is gone; else it is made from what `fetch` downloads, or from the copy in the cache's folder downloads/`name`.
+    `get_it` tells people where to get a copy and what will be checked; {folder} in it is that default place. `counts`
+    tells which files of a folder are part of the copy. Raises UserError.
     """
     place = Path(root).expanduser() if root else cache / "downloads" / name
     get_it = get_it.format(folder=cache / "downloads" / name)
@@ -91,7 +91,7 @@ def _within(place: Path) -> Path:
 
 
 def find_files(place: Path) -> dict[str, File]:
-    """Every file of a folder, a zip or a tar by its path in there, sorted; what is nobody's data left out."""
+    """Every file of a folder, a zip or a tar by its path in there, sorted; without files that systems leave behind."""
     try:
         found = Folder(place) if place.is_dir() else archive_of(place)
     except BROKEN as error:
@@ -103,7 +103,7 @@ def find_files(place: Path) -> dict[str, File]:
 
 
 def zipped_files(file: File) -> dict[str, File]:
-    """The same of a zip that is itself a file of a copy, perhaps in another archive."""
+    """Every file of a zip that is itself a file of a copy, perhaps in another archive."""
     try:
         inner = Zip(Path(file.name), file.read())
     except BROKEN as error:
@@ -121,7 +121,7 @@ def by_folder(files: dict[str, File], depth: int = 1) -> Classes:
 
 
 def what_is_there(files: Iterable[str]) -> str:
-    """What a copy that was refused holds: how many files of which endings, and in which folders."""
+    """What a refused copy holds: how many files of which endings, and in which folders."""
     files = list(files)
     endings = Counter(ending(path) or "without an ending" for path in files)
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in endings.most_common(4)) or "no files"

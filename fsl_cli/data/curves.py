@@ -31,7 +31,7 @@ class CurveTasks(Tasks, Protocol):
         """The curves of `batch` at x (n, inputs): (T, n, 1)."""
 
     def best(self, batch: Batch, device: torch.device) -> list[float]:
-        """The mean negative log-likelihood of each task's queries to who knows how curves are drawn; [] if unknown."""
+        """Each task's mean negative log-likelihood, by the process that draws the curves; [] if unknown."""
 
 
 class Curves(Protocol):
@@ -52,7 +52,7 @@ class Curves(Protocol):
         """What must stand beside every number."""
 
     def fingerprints(self, part: str) -> dict[str, str]:
-        """Of classes, of which there are none."""
+        """None: there are no classes."""
 
     def tasks(self, shapes: dict[str, Shape]) -> CurveTasks:
         """Episodes of these shapes."""

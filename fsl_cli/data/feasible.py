@@ -67,7 +67,7 @@ def groups_of(data: DataSet, part: str) -> list[Numbers] | None:
 
 
 def _prefix(part: str) -> str:
-    """Of the settings that say an episode's shape."""
+    """The prefix of the settings that give an episode's shape."""
     return "train_" if part == "train" else ""
 
 

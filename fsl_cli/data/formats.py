@@ -47,7 +47,7 @@ KNOWN = [name for name in FORMATS if Image.OPEN[name][1]]  # those that a file's
 
 
 def ending(path: str) -> str:
-    """As lower-case text, such as .jpg; "" if there is none."""
+    """The ending of a file's name in lower case, such as .jpg; "" if it has none."""
     return PurePosixPath(path).suffix.lower()
 
 

@@ -99,7 +99,7 @@ def _unwrap(place: Place) -> bool:
 
 
 def _by_tables(place: Place, tables: list[str], finder: Finder, chosen: Chosen, others: bool) -> Found:
-    """By one table, or one for each split; `others` tells whether all else in the place is to be accounted for."""
+    """Images listed by one table, or one for each split; with `others`, all else in the place must be accounted for."""
     problems: list[str] = []
     read = [by_table(place, table, finder, chosen, problems) for table in tables]
     groups = read[0][0]
@@ -133,7 +133,7 @@ def counted(groups: Mapping[str, Mapping[str, object]]) -> str:
 
 
 def _by_name(place: Place, root: str, setting: str) -> Found:
-    """By folders. Only those with a name of a split are splits, and only if there are several: a class may be called
+    """Images by folders. Folders named as splits are splits only if there are several: a class may be called
     train."""
     full = divided(place, "")
     parts = split_folders(full)

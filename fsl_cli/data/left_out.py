@@ -1,4 +1,4 @@
-"""What of a place was not taken, in words: nothing is left out without one."""
+"""The files of a place that were not used, in words: nothing is left out silently."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class Place(ABC):
 
     @cached_property
     def _tree(self) -> tuple[dict[str, list[str]], dict[str, set[str]]]:
-        """Of each folder: all files below it, sorted; the folders in it."""
+        """For each folder: all files below it, sorted; and the folders in it."""
         below, within = defaultdict[str, list[str]](list), defaultdict[str, set[str]](set)
         for path in [*self.files, *self._folders]:
             above = ["", *(path[:i] for i, letter in enumerate(path) if letter == "/")]
@@ -122,7 +122,7 @@ class Place(ABC):
         return self.files.get(path)
 
     def enter(self, folder: str) -> None:
-        """Let a folder in here stand for the place: it is nothing but a wrapper."""
+        """Make a folder the root of the place: what surrounds it is only a wrapper."""
         inner = f"{folder}/"
         files, folders = self.files, self._folders
         self.outside += [self.name(path) for path in files if not path.startswith(inner)]

@@ -1,4 +1,4 @@
-"""How far something is that takes long: nothing is shown until somebody who can show it says so."""
+"""The progress of long work. Nothing is shown until `show_with` says how."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _bar: ContextVar[Bar] = ContextVar("bar", default=_silent)
 
 
 def show_with(bar: Bar) -> None:
-    """Let `bar` show all progress: a context of a name, the bytes that are there, and the bytes in all, if known."""
+    """Let `bar` show all progress; it is called with a name, the bytes done, and the bytes in all, if known."""
     _bar.set(bar)
 
 
 def progress(name: str, done: int, total: int | None) -> AbstractContextManager[Callable[[int], Any]]:
-    """While inside, what is yielded is to be called with each number of bytes that comes."""
+    """While inside, call what is yielded with the number of bytes that have just been done."""
     return _bar.get()(name, done, total)

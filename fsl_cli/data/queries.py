@@ -98,7 +98,7 @@ def _below(place: Place, classes: set[str], lost: list[str]) -> Iterator[Query]:
 
 
 def _listed(place: Place, path: str, classes: set[str]) -> Iterator[Query]:
-    """By a table of pictures, relative to where it lies, and perhaps of their labels."""
+    """Pictures that a table lists, by paths relative to it, and their labels where it has them."""
     find, table = Finder(place), read_table(place, path)
     columns = columns_of(table, find, labelled=False)
     found, missing = [], []

@@ -1,4 +1,4 @@
-"""Which prepared store was made from the copy at hand: a store tells its source, and another copy is another store.
+"""Which prepared store was made from this copy: a store records its source, and another copy makes another store.
 
 A copy is known by the names, sizes and times of its files. Where these are new but names and sizes are those of a
 store's source, its bytes tell: the same copy elsewhere is recognised, once, and remembered.
@@ -31,16 +31,16 @@ class Copy(NamedTuple):
 
     @property
     def quick(self) -> str:
-        """Of names, sizes and times; as version 0.1.0 had it."""
+        """A hash of names, sizes and times, as in version 0.1.0."""
         return _digest(self.files)
 
     @property
     def listing(self) -> str:
-        """Of names and sizes."""
+        """A hash of names and sizes."""
         return _digest([file[:2] for file in self.files])
 
     def content(self) -> str:
-        """Of all bytes, which are read."""
+        """A hash of all bytes; reads them."""
         found = blake2b(digest_size=16)
         for path, size, _ in self.files:
             found.update(f"{path}\0{size}\0".encode(errors="surrogateescape"))
@@ -50,7 +50,7 @@ class Copy(NamedTuple):
         return found.hexdigest()
 
     def source(self) -> dict[str, str]:
-        """What a store made from it tells of it."""
+        """What a store made from it records about it."""
         return {"listing": self.listing, "content": self.content()}
 
 

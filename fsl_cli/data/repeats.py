@@ -30,7 +30,7 @@ def same_files(classes: Mapping[str, Iterable[File]]) -> list[Places]:
 
 
 def _size(file: File) -> int:
-    """In bytes; -1 where only reading tells, as inside a zip."""
+    """The size in bytes; -1 where only reading tells it, as inside a zip."""
     with suppress(OSError):
         return Path(file.name).stat().st_size
     return -1

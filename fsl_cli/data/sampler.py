@@ -64,7 +64,7 @@ class Sampler(NamedTuple):
         return Episode(classes, support, [drawn[shot:] for drawn, shot in zip(images, shots, strict=True)])
 
     def outside(self, seed: int, split: str, index: int) -> tuple[list[int], list[int]]:
-        """For each query image of that episode one of a class that it does not have: classes and image numbers.
+        """Classes and image numbers of images whose classes the episode does not have, one for each of its queries.
 
         From a stream of its own, so the episode stays as it is. There are fewer where such classes lack images, and
         none where there is no such class.
@@ -84,7 +84,7 @@ class Sampler(NamedTuple):
 
     @staticmethod
     def support_order(seed: int, split: str, index: int, count: int) -> list[int]:
-        """In which order that episode's `count` support images are shown to who reads them one after the other.
+        """The order of the episode's `count` support images for methods that read them one after the other.
 
         From a stream of its own, so the episode stays as it is.
         """

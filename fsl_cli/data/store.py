@@ -84,7 +84,7 @@ class DataSet(NamedTuple):
 
     @property
     def hash(self) -> str:
-        """Of all images."""
+        """The hash of all images."""
         return self.store.hash
 
     def training_on_validation(self) -> DataSet:
@@ -174,7 +174,7 @@ def store_folder(cache: Path, recipe: dict[str, Any]) -> Path:
 
 @contextmanager
 def _not_empty(cache: Path) -> Iterator[None]:
-    """A cache in which nothing could be made does not stay behind."""
+    """Remove a cache folder in which nothing was made."""
     try:
         yield
     finally:

@@ -52,13 +52,13 @@ def read_table(place: Place, path: str, errors: str = "strict") -> Table:
 
 
 def is_too_large(place: Place, path: str) -> bool:
-    """Whether this is no list of pictures, but something else."""
+    """Whether the file is too large to be a list of pictures."""
     picture = place.picture(path)
     return picture is not None and int(picture.stamp[1]) > LARGEST
 
 
 def parse_table(content: bytes, path: str, name: str, errors: str = "strict") -> Table:
-    """The same of a file that was read."""
+    """The table in the content of a file."""
     if path.lower().endswith(".json"):
         return Table(path, name, _json_rows(content), "")
     text = decoded_text(content, name, errors)

@@ -70,7 +70,7 @@ class ImageTasks:
         return [self._side_by_side(batch, numbered, device, dtype) for numbered in alike.values()]
 
     def outside(self, batch: Batch, device: torch.device, dtype: torch.dtype | None = None) -> list[Tensor]:
-        """For each episode of `batch`, as many images (n, *item) of classes that it does not have as it has queries."""
+        """For each episode of `batch`, images (n, *item) of classes that it does not have, one for each query."""
         found = []
         for index in batch.index:
             classes, numbers = self.samplers[batch.split].outside(batch.seed, batch.split, index)
@@ -122,7 +122,7 @@ class ImageTasks:
         self, part: str, classes: Numbers, counts: Numbers, numbers: Numbers, device: Any, dtype: Any,
         random: Tensor | None,
     ) -> Tensor:  # fmt: skip
-        """As `_scaled`; where the split's features are known, these in place of images."""
+        """What `_scaled` gives; or the split's features in place of images, where they are known."""
         if part not in self.features:
             return self._scaled(part, classes, counts, numbers, device, dtype, random)
         first = np.cumsum([0, *self.samplers[part].sizes])[np.repeat(classes.reshape(-1), counts)]

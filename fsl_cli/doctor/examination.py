@@ -15,7 +15,7 @@ from fsl_cli.doctor.findings import problems
 
 
 def examine() -> dict[str, Any]:
-    """Everything that is looked at, ready for JSON; what cannot be found out is {"error": ...}."""
+    """Everything that fsl doctor finds out, ready for JSON; what cannot be found out is {"error": ...}."""
     found = {
         "fsl": __version__,
         "commit": found_or_error(_commit),
@@ -37,7 +37,7 @@ def examine() -> dict[str, Any]:
 
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
-    """The same as text; the user's own folder is written ~."""
+    """What `examine` found, as text; the user's home folder is written ~."""
     home = str(Path.home())
     yield from (line.replace(home, "~") if len(home) > 1 else line for line in _lines(found))
 

@@ -28,7 +28,7 @@ Step = Callable[[Any], None]  # takes Episodes
 
 
 def start_up(rounds: int) -> str:
-    """How long the words take that need no torch."""
+    """How long commands take that do not need torch."""
     taken = []
     for line in ("--help", "ls", "trian"):
         seconds = []
@@ -141,7 +141,7 @@ def _status(field: str) -> int:
 
 
 class Bench(NamedTuple):
-    """The same work in our way and as a plain loop, from the same weights, and what gives both their episodes."""
+    """The same work in fsl and in a plain loop, from the same weights; `gather` gives both their episodes."""
 
     modules: dict[str, Any]  # fsl, plain
     losses: dict[str, Callable[[Any], Any]]

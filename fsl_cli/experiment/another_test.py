@@ -1,4 +1,4 @@
-"""Testing a finished run once more, under a protocol of its own or another."""
+"""Testing a finished run once more, under its own protocol or another."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def another_test(
 
 
 def _assembled(settings: Settings, fits: bool) -> Experiment:
-    """With validation episodes too, if a temperature `fits` must be found, and there are such episodes."""
+    """The experiment of a test; with validation episodes too, if a temperature must be fitted and there are any."""
     if settings.calibrate and fits:
         with suppress(UserError):  # what is wrong with the test itself is said below
             return assemble(settings, ["val", "test"])

@@ -1,4 +1,4 @@
-"""What a test says of each class, where classes come again from episode to episode."""
+"""What a test says about each class, where the same classes are in many of its episodes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ByClass(NamedTuple):
     name: str
     queries: int
     right: int
-    taken: int  # queries, whose ever, that were taken for it
+    taken: int  # queries of any class that were taken for it
 
     @property
     def accuracy(self) -> float:
@@ -41,7 +41,7 @@ class ByClass(NamedTuple):
 
 
 def pairs(classes: Tensor, y: Tensor, predicted: Tensor) -> Pairs:
-    """Of episodes with classes (T, way), query labels y (T, m) and the labels they were given (T, m)."""
+    """Counts over episodes with classes (T, way), query labels y (T, m) and predicted labels (T, m)."""
     true, taken = (classes.gather(1, labels) for labels in (y, predicted))  # (T, m)
     found, counts = torch.stack([true.flatten(), taken.flatten()]).unique(dim=1, return_counts=True)  # (2, n), (n)
     return Counter({(int(a), int(b)): int(n) for (a, b), n in zip(found.T.tolist(), counts.tolist(), strict=True)})
@@ -54,13 +54,13 @@ def recurring(data: object, episodes: int, way: int | list[int]) -> dict[int, st
 
 
 def recurs(episodes: int, way: int | list[int], classes: int) -> bool:
-    """Do the classes of a test come again, each in ten of its episodes on average?"""
+    """Whether each class is in ten episodes of the test or more, on average."""
     ways = sum(way) / len(way) if isinstance(way, list) else way
     return episodes * ways >= RECURS * classes
 
 
 def by_class(tally: Pairs, names: dict[int, str]) -> list[ByClass]:
-    """Of each class that was asked for, in the order of their numbers."""
+    """A row for each class that queries had, in the order of their numbers."""
     queries, taken = Counter[int](), Counter[int]()
     for (true, guess), count in tally.items():
         queries[true] += count

@@ -27,7 +27,7 @@ class Judged(NamedTuple):
 
 
 class Bin(NamedTuple):
-    """Of the predictions that are about as sure."""
+    """Predictions of about the same confidence."""
 
     share: float  # of all predictions
     confidence: float  # mean probability of what was predicted

@@ -89,7 +89,7 @@ class Record(Callback):
 
 
 class Prune(Callback):
-    """In a search, stops a run that falls behind the others; comes after the record, which has just saved it."""
+    """In a search, stops a run that falls behind the others. Comes after the record, which has just saved it."""
 
     def __init__(self, record: Record, report: Report | None) -> None:
         self.record = record

@@ -88,7 +88,7 @@ def _backbone(learner: Learner) -> Backbone:
 
 
 def _features(backbone: Backbone, tasks: ImageTasks, part: str, trainer: lightning.Trainer, folder: Path) -> Tensor:
-    """Of all images of a split, (N, d) on the trainer's device, from the cache or computed now."""
+    """Features of all images of a split, (N, d) on the trainer's device, from the cache or computed now."""
     device = trainer.strategy.root_device
     path = folder / f"{tasks.data.name}-{part}-{_key(backbone, tasks, part, str(trainer.precision))}.npy"
     with suppress(OSError, ValueError):
@@ -128,7 +128,7 @@ def _key(backbone: Backbone, tasks: ImageTasks, part: str, precision: str) -> st
 
 
 def weights_digest(backbone: nn.Module, about: str) -> str:
-    """Of a network, its weights, and what else is to count."""
+    """A hash of a network, its weights, and the text `about`."""
     digest = hashlib.blake2b(f"{backbone}{about}".encode(), digest_size=8)
     for name, value in backbone.state_dict().items():
         digest.update(f"{name}{value.dtype}".encode() + value.detach().cpu().contiguous().numpy().tobytes())

@@ -1,4 +1,4 @@
-"""A composed configuration, made settings that mean the same from anywhere."""
+"""From a composed configuration to settings that mean the same from any folder."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def _judged(experiment: Experiment, part: str, index: int) -> Open:
 
 
 def _left_out(algorithm: Algorithm, episode: Episodes) -> OpenLogits:
-    """Where a split has no class besides the episode's: the last of these is left out of the support set.
+    """For splits without a class besides the episode's: the episode's last class is left out of the support set.
 
     Nothing where there are but two, or the method's head has one number of classes.
     """

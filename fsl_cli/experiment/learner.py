@@ -149,13 +149,13 @@ class Learner(LightningModule):
         return torch.stack(losses).sum()
 
     def _tell_progress(self) -> None:
-        """To whoever asks: the algorithm, and a backbone that drops more and more."""
+        """Tell the algorithm and the backbone which share of training is done: some drop more and more."""
         for module in self.algorithm.modules():
             if hasattr(module, "progress"):
                 module.progress = self.trainer.global_step / self.steps
 
     def _seed_noise(self) -> None:
-        """What a network draws in this step, for dropout say, depends on the run's seed, the step and the process."""
+        """Random numbers of this step, such as for dropout, depend on the run's seed, the step and the process."""
         stream = f"{self.seed}/noise/{self.trainer.global_step}/{self.trainer.global_rank}"
         torch.manual_seed(int.from_bytes(shake_128(stream.encode()).digest(8), "little"))
 

@@ -1,4 +1,4 @@
-"""A test with pictures of none of the classes: as many as there are queries, in each of the same test episodes."""
+"""A test with pictures of unknown classes: as many as there are queries, in each of the usual test episodes."""
 
 from __future__ import annotations
 

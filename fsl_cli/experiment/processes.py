@@ -1,4 +1,4 @@
-"""Several processes of one run: what they wait for in the beginning, and what is said where one of them ends."""
+"""Several processes of one run: how they wait for each other, and what is said when one of them ends."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from pytorch_lightning.strategies import DDPStrategy
 from fsl_cli.errors import UserError, command
 from fsl_cli.runs.run import Run
 
-PATIENCE = timedelta(minutes=30)  # for the others to come, and for one that computes alone
+PATIENCE = timedelta(minutes=30)  # how long processes wait for each other
 GRACE = 20.0  # seconds for the first process to notice by itself that another has ended
-NOTICE = 2.0  # seconds after which the system has told of a process that it has ended
-TRANSPORTS = ("gloo", "nccl")  # who tells of a connection that is lost
+NOTICE = 2.0  # seconds until the system reports that a process has ended
+TRANSPORTS = ("gloo", "nccl")  # libraries whose errors mean a lost connection
 
 
 class FslDDP(DDPStrategy):
-    """Lightning's, which sends no running statistics, as the learner averages them, and says what it waits for."""
+    """Lightning's DDP, without broadcasts of running statistics (the learner averages them); says what it waits for."""
 
     def __init__(self) -> None:
         super().__init__(broadcast_buffers=False, timeout=PATIENCE)
@@ -85,7 +85,7 @@ def together(trainer: lightning.Trainer, run: Run) -> Iterator[None]:
 
 
 def _ended(strategy: Any) -> str:
-    """Which process of this machine has ended, as far as is known here; "" where another tells it."""
+    """Which process of this machine has ended, as far as this one knows; "" if another process reports it."""
     children = getattr(strategy.launcher, "procs", [])
     until = time.monotonic() + NOTICE
     while time.monotonic() < until:

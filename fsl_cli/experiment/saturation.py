@@ -1,4 +1,4 @@
-"""Does training begin where it can learn?"""
+"""A warning when training begins with a saturated softmax, from which it hardly learns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FAR = 8.0  # times the loss of guessing: above what a 64-filter Conv4 begins wit
 
 
 class WarnOfSaturation(Callback):
-    """Says so when the first losses are far above those of guessing: the softmax is saturated and hardly learns."""
+    """Warns when the first losses are far above the loss of guessing: the softmax is saturated."""
 
     def __init__(self, settings: Settings, experiment: Experiment) -> None:
         self.settings, self.algorithm = settings, experiment.learner.algorithm

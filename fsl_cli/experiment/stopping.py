@@ -14,7 +14,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "
 
 
 def exit_code(number: int) -> int:
-    """As shells have it: 130 after Ctrl-C, 143 after SIGTERM."""
+    """The exit code that shells use: 130 after Ctrl-C, 143 after SIGTERM."""
     return 128 + number
 
 

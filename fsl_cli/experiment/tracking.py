@@ -29,7 +29,7 @@ AFTER = (
     "checkpoints/best.ckpt", "checkpoints/last.ckpt",
 )  # fmt: skip
 TEXT = (".yaml", ".txt", ".json", ".diff")
-ENVIRONMENT = {  # unless the user has set them
+ENVIRONMENT = {  # variables for trackers, unless the user has set them
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # a server that is away costs seconds, not minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -133,7 +133,7 @@ class Track(Callback):
 
     @contextmanager
     def _going_on(self, name: str) -> Iterator[None]:
-        """Whatever a tracker's library or server makes of itself inside is no reason to stop training."""
+        """While inside, no error of a tracker's library or server stops training."""
         try:
             yield
         except Exception as error:

@@ -1,4 +1,4 @@
-"""What every Trainer of ours has in common, and what Lightning is kept from."""
+"""The Trainer that every run uses, and what Lightning is kept from doing."""
 
 from __future__ import annotations
 

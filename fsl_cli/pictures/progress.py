@@ -1,4 +1,4 @@
-"""The progress of a training and of a download, where somebody looks on."""
+"""The progress of a training and of a download."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Row(NamedTuple):
 
 @contextmanager
 def watched(rows: Callable[[], Sequence[Row]]) -> Iterator[None]:
-    """On a terminal, show a live table of a sweep's runs while inside, and nothing else of theirs."""
+    """While inside, a terminal shows a live table of a sweep's runs, and nothing that the runs print."""
     screen = console()
     if not screen.is_terminal:
         yield

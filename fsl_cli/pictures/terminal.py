@@ -1,4 +1,4 @@
-"""Pictures in the terminal itself, where that is one that can."""
+"""Pictures shown in the terminal itself, if it can show them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 
 def inline(picture: Path) -> None:
-    """Show a PNG in the terminal, where that is one that can."""
+    """Show a PNG in the terminal, if it can show one."""
     if sys.stdout.isatty():
         sys.stdout.write(_escape(protocol(os.environ), picture.read_bytes()))
 
 
 def protocol(environment: Mapping[str, str]) -> str:
-    """By which protocol the terminal shows pictures: kitty, iterm, or "" if by none."""
+    """The protocol by which the terminal shows pictures: kitty, iterm, or "" for none."""
     if "TMUX" in environment or environment.get("TERM", "").startswith("screen"):
         return ""  # what lies between us and the terminal does not let pictures through
     program = environment.get("TERM_PROGRAM", "")

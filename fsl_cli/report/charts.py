@@ -56,7 +56,7 @@ def trained(test: Reported) -> dict[str, Any]:
 
 
 def learning_curves(tests: Sequence[Reported], names: Names) -> list[Chart]:
-    """For each task that runs were validated on: validation metric and training loss, a line for each run."""
+    """Two charts for each task that runs were validated on, metric and training loss, with a line for each run."""
     charts: dict[tuple[str, str], list[Series]] = {}
     for test in {test.outcome.run.folder.resolve(): test for test in tests}.values():
         rows = _validations(test.outcome.run)
@@ -95,7 +95,7 @@ def _validations(run: Run) -> list[dict[str, float]]:
 
 
 def by_axis(sections: Sequence[Section], axis: Literal["shot", "way"], names: Names) -> list[Chart]:
-    """For each protocol but for its shot (or way): a line for each method that was tested with several of it.
+    """A chart for each protocol, over its shot (or way): a line for each method that was tested with several.
 
     Solid: one and the same run (or runs, one for each seed). Dashed: runs that were each trained for its own shot.
     """
@@ -138,7 +138,7 @@ def _tested(row: Row, names: Names) -> str:
 
 
 def _own(row: Row) -> bool:
-    """Are all its tests those that training ended with?"""
+    """Whether all its tests are those made at the end of training."""
     return all(test.outcome.folder == test.outcome.run.folder for test in row.tests)
 
 

@@ -1,4 +1,4 @@
-"""What tests say of each class, for the page: the hardest classes, and the best method's confusion matrix."""
+"""What tests say about each class, for the page: the hardest classes, and the best method's confusion matrix."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def by_class(section: Section) -> dict[str, Any] | None:
 
 
 def _accuracies(row: Row) -> dict[str, float]:
-    """Of each class, the mean over the method's seeds; nothing where it cannot be read."""
+    """The accuracy of each class, averaged over the method's seeds; nothing where it cannot be read."""
     found: dict[str, list[float]] = {}
     for test in row.tests:
         for name, value in _table(test.outcome.folder / "classes.csv"):

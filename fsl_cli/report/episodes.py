@@ -24,7 +24,7 @@ QUERIES = 5  # of a class, in a picture
 
 
 def hardest_and_easiest(sections: Sequence[Section]) -> list[HardestAndEasiest]:
-    """For each section its hardest and easiest episodes; where the data set is not at hand, what to type for it."""
+    """Each section's hardest and easiest episodes; if its data set is not on this machine, what to type to get it."""
     opened: dict[str, Any] = {}  # data sets by their settings, and the reasons of those that cannot be opened
     found = []
     for section in sections:
@@ -48,7 +48,7 @@ def hardest_and_easiest(sections: Sequence[Section]) -> list[HardestAndEasiest]:
 
 
 def _scores(section: Section) -> dict[int, float]:
-    """Of each episode, the mean of all rows."""
+    """The metric of each episode, averaged over all rows."""
     columns = [column for row in section.rows for column in row.columns(section.episodes)]
     return dict(zip(section.episodes, map(fmean, zip(*columns, strict=True)), strict=True))
 

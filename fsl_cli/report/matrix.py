@@ -84,7 +84,7 @@ def _word(key: str, value: Any) -> str:
 
 
 def _row_names(sections: Sequence[Section], keys: Sequence[str]) -> list[list[str]]:
-    """Of each section's rows. A name that two rows of a section share is told apart, and wherever else it stands."""
+    """The names of each section's rows. If two rows of a section share a name, it gets more settings everywhere."""
     plain = [[" ".join(_setting(row, key) for key in keys) for row in section.rows] for section in sections]
     more: dict[str, list[str]] = {}
     for section, names in zip(sections, plain, strict=True):

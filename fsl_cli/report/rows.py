@@ -89,7 +89,7 @@ def _words(result: Result) -> tuple[str, str]:
 
 
 def _alike(rows: Sequence[Row]) -> list[str]:
-    """What is no part of a protocol, said once where all rows agree in it; a column of the table where they do not."""
+    """What is not part of the protocol but the same in all rows; where rows differ, the table has a column for it."""
     episodes, norms = ({getattr(row.result, key) for row in rows} for key in ("episodes", "norm"))
     said = [f"norm={min(norms)}"] if len(norms) == 1 else []
     return [*said, f"{min(episodes)} episodes"] if len(episodes) == 1 else said
@@ -124,7 +124,7 @@ def _rows(group: Sequence[Reported]) -> list[Row]:
 
 
 def _difference(first: Row, other: Row) -> Difference | None:
-    """On the episodes that both have met; None where these are fewer than two."""
+    """The difference of two rows, on the episodes that both have; None if fewer than two."""
     index = sorted(set(first.met) & set(other.met))
     return compare(first.columns(index), other.columns(index)) if len(index) > 1 else None
 

@@ -60,7 +60,7 @@ def sides(words: Sequence[str]) -> tuple[Side, Side]:
 
 
 def difference(a: Side, b: Side) -> Difference:
-    """On the episodes that all tests have met. Raises UserError where these are fewer than two."""
+    """The difference of two sides, on the episodes that all their tests have. Raises UserError if fewer than two."""
     index = sorted(a.shared & b.shared)
     if len(index) < 2:
         raise UserError(f"The tests share {len(index)} episodes. Test all with the same episodes=1000.")

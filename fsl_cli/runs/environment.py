@@ -27,7 +27,7 @@ def environment() -> dict[str, Any]:
 
 
 def _processor() -> str | None:
-    """As Linux calls it; None where it does not tell."""
+    """The processor's name on Linux; None elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -53,7 +53,7 @@ def changes() -> str:
 
 
 def _git(*words: str) -> str | None:
-    """What git says of the checkout that fsl runs from; None outside one."""
+    """The output of git for the checkout that fsl runs from; None outside one."""
     here = Path(__file__).resolve().parents[1]
     try:
         return subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""The runs of a sweep, as files: what each does, in whatever process; and finding runs of before."""
+"""The runs of a sweep as files, which say what each run is doing; and finding earlier runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fsl_cli.runs.run import Run
 from fsl_cli.runs.wording import task_name
 from fsl_cli.settings.schema import Settings
 
-# says nothing of what is learned
+# settings without effect on what is learned
 WITHOUT_EFFECT = {"out", "logger", "trust", "choices", "image", "train_classes", "pretrained", "calibrate"}
 IRRELEVANT = ("data.root", "data.cache", "data.download")  # where images come from, not which they are
 MACHINE = {"accelerator", "devices", "num_nodes", "strategy"}  # of a trainer

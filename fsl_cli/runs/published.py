@@ -111,7 +111,7 @@ def _of_task(entry: dict[str, Any], task: str) -> Published:
 
 
 def _known_task(result: Result) -> bool:
-    """Not of one alphabet, nor of Omniglot's lake or small splits, nor of another data set's images turned."""
+    """Whether papers report it: nothing within one alphabet, on Omniglot's lake or small splits, on turned photos."""
     if result.sampling != "uniform":
         return False
     return result.split == "vinyals" if result.data == "omniglot" else result.rotations == "none"
@@ -141,7 +141,7 @@ def beside(result: Result, settings: dict[str, Any]) -> Published | None:
 
 
 def _differences(entry: Published, result: Result) -> str:
-    """What is otherwise, or not known to be the same, in words."""
+    """What differs, or is not known to be the same, in words."""
     facts = {"inference": entry.inference, "network": entry.backbone}
     if result.data == "omniglot":
         facts |= {"split": entry.split, "rotations": entry.rotations}
@@ -152,7 +152,7 @@ def _differences(entry: Published, result: Result) -> str:
 
 
 def backbone_name(settings: dict[str, Any], result: Result | None = None) -> str:
-    """As papers write it, by what the network is: Conv4-64, ResNet-12, WRN-28-10; `result` tells the images' size."""
+    """A backbone's name as papers write it: Conv4-64, ResNet-12, WRN-28-10; `result` has the size of its images."""
     size = result.image.size if result else settings.get("data.size")
     for name, needs in _table()["networks"].items():
         if all({**UNLESS_SAID, **settings, "size": size}.get(key) == value for key, value in needs.items()):

@@ -30,7 +30,7 @@ class Training:
 
     @property
     def score(self) -> float | None:
-        """What runs of a search are compared by, higher is better: validation, never the test."""
+        """The score by which a search compares runs; higher is better. It is of validation, never of the test."""
         return self.best_value if self.best_value is None or self.metric == "accuracy" else -self.best_value
 
 

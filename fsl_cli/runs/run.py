@@ -39,12 +39,12 @@ class Run:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        """Nothing is read yet: what the folder lacks is said by what asks for it."""
+        """Reads nothing yet. What the folder lacks is reported when it is asked for."""
         self.folder = Path(folder).expanduser()
         self._records: dict[type, Any] = {}
 
     def begin(self, settings: Settings, overrides: list[str]) -> None:
-        """Note what was asked for, in a folder that is new."""
+        """Write its settings and the typed words into a new folder."""
         self.__dict__ |= {"settings": settings, "overrides": list(overrides)}
         write_text(self.folder / "config.yaml", yaml.safe_dump(settings.plain(), sort_keys=False))
         write_text(self.folder / "overrides.txt", "".join(f"{word}\n" for word in overrides))
@@ -92,7 +92,7 @@ class Run:
 
     @property
     def calibration(self) -> Calibration | None:
-        """What its logits are divided by; None where that was not found out, or not for its present best checkpoint."""
+        """The temperature of its logits; None if it was not fitted, or not for its present best checkpoint."""
         return self._record(Calibration, f"Delete it, or test again: {command('fsl', 'test', f'run={self.folder}')}")
 
     def _record(self, kind: type[Record], advice: str) -> Record | None:
@@ -127,7 +127,7 @@ class Run:
         return found
 
     def of_another_version(self) -> str:
-        """What may be the reason that it cannot be used, to end a message with; nothing where it is not."""
+        """The end of an error message if the run was made by another version of fsl; else nothing."""
         version = self.environment.get("fsl", __version__)
         return "" if version == __version__ else f"\nThe run was made by fsl {version}, and this is fsl {__version__}."
 
@@ -167,12 +167,12 @@ class Run:
         return (self.folder / Training.FILE).exists() and tested
 
     def end_training(self, training: Training) -> None:
-        """Note how training ended."""
+        """Write how training ended."""
         write(self.folder, training)
         self._records[Training] = training
 
     def take_calibration(self, calibration: Calibration) -> None:
-        """Note what its logits are divided by."""
+        """Write the temperature of its logits."""
         write(self.folder, calibration)
         self._records[Calibration] = calibration
 

@@ -1,4 +1,4 @@
-"""Whose code a run may name: what the user has typed once, as long as the files are those of then.
+"""Whose code a run may name: packages that the user has typed once, as long as their files have not changed.
 
 trust.json in the run's folder holds, for each class that is not fsl's own, a fingerprint of its module's files, signed
 with a key that lies outside of any run: a run from a stranger, or from another machine, asks again.

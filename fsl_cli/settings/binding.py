@@ -135,7 +135,7 @@ def build(part: Part, **later: Any) -> Any:
 
 
 def without_weights(settings: Settings) -> Settings:
-    """As a finished run's backbone is built, without the weights that it began with: its checkpoint has all."""
+    """The settings of a finished run, without the file of its first weights: its checkpoint has all weights."""
     first = {"weights": None, "pretrained": False}
     there = {key: value for key, value in first.items() if key in settings.backbone.values}
     return settings.having(backbone=settings.backbone.having(**there))

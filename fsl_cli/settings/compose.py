@@ -52,7 +52,7 @@ def config_files(overrides: Sequence[str], user_dir: str | None = None) -> list[
 
 
 def provenance(overrides: Sequence[str], user_dir: str | None = None) -> dict[str, str]:
-    """For each dotted key of what `compose` returns, the file that set it last, or that it was typed."""
+    """Where each dotted key of `compose` got its value: the file that set it last, or the command line."""
     from omegaconf import OmegaConf
 
     roots = config_folders(user_dir)

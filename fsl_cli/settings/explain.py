@@ -1,4 +1,4 @@
-"""What is wrong with typed words, and what to type instead: Hydra's errors in our words."""
+"""What is wrong with typed words, and what to type instead: Hydra's errors in plain words."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def explain(error: Exception, words: Sequence[str], user_dir: str | None = None)
 
 
 def no_such_choice(group: str, value: str, user_dir: str | None) -> str:
-    """What there is in place of a choice that there is not."""
+    """What to type in place of a choice that does not exist."""
     there = list(choices(group, user_dir))
     wrong = next((v for v in names(value) if v not in there), value)
     meant = other_tools.choice(group, wrong)
@@ -138,7 +138,7 @@ def _form(word: str) -> str:
 
 
 def _unknown(typed: Sequence[tuple[str, str]], words: Sequence[str], user_dir: str | None) -> list[str]:
-    """What to type for those of these settings that are none with the choices that `words` make."""
+    """What to type in place of settings that do not exist for the choices that `words` make."""
     chosen, known, targets = accepted(words, user_dir)
     return [_instead(key, value, chosen, known, targets, user_dir) for key, value in typed if key not in known]
 

@@ -1,4 +1,4 @@
-"""Which of the words that would be accepted was meant by one that is not."""
+"""Guesses which accepted word was meant by a mistyped one."""
 
 from __future__ import annotations
 

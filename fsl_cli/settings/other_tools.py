@@ -1,4 +1,4 @@
-"""What other tools call what can be typed here: one table for settings, one for what can be chosen."""
+"""Other tools' names for what can be typed here: a table for settings, and one for choices."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ class _Choice:
             self.set(key, most, reason)
 
     def _length(self) -> None:
-        """As many passes over the pictures as the recipe makes, the schedule in proportion."""
+        """Set steps to as many passes over the pictures as the recipe makes, and the schedule in proportion."""
         values, before = self.values, self.values.get("steps")
         if not isinstance(before, int) or self._of_the_user("steps") or before <= LEAST_STEPS:
             return

@@ -46,7 +46,7 @@ def take_user_dir(words: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def own_folder(user_dir: str | None) -> list[str]:
-    """The words that `take_user_dir` took."""
+    """The option that `take_user_dir` has split off, as words again."""
     return ["--config-dir", user_dir] if user_dir else []
 
 

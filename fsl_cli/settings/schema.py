@@ -34,7 +34,7 @@ class Part:
         return Part(self.target, {**self.values, **values})
 
     def plain(self) -> dict[str, Any]:
-        """As YAML has it."""
+        """The part as a YAML writes it."""
         return {"_target_": self.target, **self.values}
 
 
@@ -99,7 +99,7 @@ class Settings:
     pretrained: Annotated[str, "what the backbone's first weights had seen; found out at the start"] = ""
 
     def plain(self) -> dict[str, Any]:
-        """As YAML has it; what was not found out yet is left out."""
+        """The settings as a YAML writes them, without those that a run finds out and has not found out yet."""
         found = {name: _plain(getattr(self, name)) for name in NAMES}
         return {name: value for name, value in found.items() if value is not None or name not in FOUND_AT_START}
 

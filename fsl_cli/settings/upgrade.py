@@ -1,4 +1,4 @@
-"""The configuration of a run that an earlier fsl made, as the present one writes it."""
+"""The configuration of a run that an earlier fsl made, in the form of the present one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MOVED = {  # what stood elsewhere in 0.1.0
 
 
 def upgraded(values: dict[str, Any]) -> dict[str, Any]:
-    """A run's configuration, changed where its fsl wrote it otherwise."""
+    """A run's configuration, changed where an earlier fsl wrote it differently."""
     trainer = values.get("trainer")
     if isinstance(trainer, dict):
         values = {**values, "trainer": {"_target_": "fsl_cli.experiment.trainer.new_trainer", **trainer}}

@@ -1,4 +1,4 @@
-"""Reading the words after a verb that Hydra does not read."""
+"""Reading those words after a verb that Hydra does not read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far the runs of a sweep are, what it came to, and what to type next."""
+"""How far the runs of a sweep are, what they reached, and what to type next."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _progress(folder: str | None) -> tuple[str, str, str]:
 
 
 def show_sweep(jobs: Sequence[Job]) -> None:
-    """What a sweep came to: its table, and where each run lies."""
+    """Print what the runs of a sweep reached, and the folder of each."""
     if jobs:
         show_table(rows(jobs))
     for job in jobs:
@@ -48,7 +48,7 @@ def show_sweep(jobs: Sequence[Job]) -> None:
 
 
 def show_search(found: dict[str, Any]) -> None:
-    """What a search came to, and what to type next."""
+    """Print what a search found, and what to type next."""
     lines = [f"study {found['study']}, {found['trials']} trials, in {found['storage']}"]
     if best := found["best"]:
         settings = " ".join(_short(f"{key}={value}") for key, value in best["params"].items())

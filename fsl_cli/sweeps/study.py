@@ -1,4 +1,4 @@
-"""Optuna's study of a search: where its trials are kept, what it is told of a run, and which runs it stops."""
+"""Optuna's study of a search: where its trials are stored, what is reported to it, and which runs it stops."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def open_study(storage: str, name: str, prune_after: int | None, seed: int, at_a
 
 
 def reporter(storage: str, name: str, number: int, prune_after: int | None) -> Report:
-    """For the run of a trial, in whatever process: tell the study of a validation, and ask whether to stop."""
+    """A function for the run of a trial: it reports a validation to the study, and asks whether to stop."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -66,7 +66,7 @@ def _for(settings: Settings, way: int, shots: Sequence[int]) -> Settings:
 
 
 def _norm(settings: Settings) -> Mode:
-    """Whose statistics normalise in use, where no prediction depends on the other new pictures."""
+    """The norm in use: as trained, but support for transductive, as predictions must not depend on each other."""
     return "support" if settings.norm == "transductive" else settings.norm
 
 

@@ -143,7 +143,7 @@ def classifier(classify: FewShotClassifier) -> Graph:
 
 
 def _unknown(kept: Calibration, logits: Tensor) -> Tensor:
-    """As `FewShotClassifier.judged` has it: logits (1, n, way) -> (1, n)."""
+    """The probability of no class, as in `FewShotClassifier.judged`: logits (1, n, way) -> (1, n)."""
     assert kept.score
     return (kept.slope * SCORES[kept.score](logits / kept.temperature) + kept.intercept).sigmoid()
 

@@ -1,4 +1,4 @@
-"""Whether an exported graph says what its run says."""
+"""Checks that an exported graph gives the answers of its run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SIDES = ((61, 97), (97, 61), (150, 40), (30, 31))  # of random pictures, beside 
 
 
 class Difference(NamedTuple):
-    """Of logits, or features, from the run's: the largest."""
+    """The largest difference of logits, or features, from those of the run."""
 
     absolute: float
     relative: float  # to their range
@@ -108,7 +108,7 @@ def compared(wanted: Sequence[Sequence[Tensor]], found: Sequence[Sequence[Tensor
 def disagreement(
     wanted: Sequence[Sequence[Tensor]], found: Sequence[Sequence[Tensor]], true: Sequence[int | None]
 ) -> dict[str, Any]:
-    """How the answers of a graph, of a classifier or an embedding, are apart from the run's on pictures, for people."""
+    """How the answers of a graph, a classifier or an embedding, differ from the run's, by name for JSON and people."""
     want, got = ([torch.cat(parts) for parts in zip(*each, strict=True)] for each in (wanted, found))
     told: dict[str, Any] = {"pictures": len(want[0])}
     if len(want) == 1:

@@ -20,7 +20,7 @@ from fsl_cli.use.export_files import INPUT, File, onnx_file, quiet
 
 
 def smaller(file: File, precision: str, pictures: Sequence[Image]) -> File:
-    """The same graph, `fp16` or `int8`; what its numbers range over, for the latter, is read off `pictures`.
+    """The graph in `fp16` or `int8`; for `int8`, the ranges of its numbers are measured on `pictures`.
 
     Raises UserError where onnxruntime cannot make or run it.
     """

@@ -59,7 +59,7 @@ def calibration_of(algorithm: Algorithm, features: Tensor, y: Tensor) -> Calibra
 
 
 def _gain(algorithm: Algorithm, features: Tensor, y: Tensor, found: rounds.Judged, temperature: float) -> float:
-    """By how much a score rises where each class is known by all of its pictures, not by those that a round leaves.
+    """How much a score rises when each class is learned from all of its pictures, not only from those of a round.
 
     Told by the best of the other classes, in which the picture that is judged has no part.
     """

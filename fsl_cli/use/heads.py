@@ -1,4 +1,4 @@
-"""Every head that runs on frozen features, tried on a support set alone: what each is worth, and which to take."""
+"""Every head that runs on frozen features, tried on a support set: how good each is, and which to take."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FALSE_ALARMS = 0.05  # share of known pictures that may be taken for strangers
 
 
 class GivenFeatures(Backbone):
-    """Features as they come in."""
+    """A backbone for features that are known already: it returns them unchanged."""
 
     norm = "none"
     precomputed = True
@@ -54,8 +54,8 @@ class Tried(NamedTuple):
     high: float
     calibration_error: float  # of probabilities by a temperature that other pictures set
     temperature: float
-    caught: float  # share of the pictures of unknown classes that are told, where 5% of the known are taken for such
-    auroc: float  # of telling them
+    caught: float  # share of the pictures of unknown classes called unknown, when 5% of the known ones are
+    auroc: float  # of telling known and unknown classes apart
     seconds: float
     right: Tensor  # (n,) whether each picture that was judged
     confusion: Any  # (way, way) how many pictures of each class (rows) were given to each (columns)
@@ -82,7 +82,7 @@ def try_heads(features: Tensor, y: Tensor) -> list[Tried]:
 
 
 def recommended(tried: list[Tried]) -> Tried:
-    """Of those that are no worse than the best, as far as so many pictures can tell, the best calibrated."""
+    """The best calibrated head of those that are no worse than the best, as far as so many pictures can tell."""
     best, near = tried[0], []
     for each in tried:
         mean, interval = mean_interval((best.right.double() - each.right.double()).tolist())

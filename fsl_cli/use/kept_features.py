@@ -81,7 +81,7 @@ class Kept:
             self.base = base
 
     def read(self, digests: Iterable[str]) -> dict[str, Tensor]:
-        """Those that are there."""
+        """The kept features of these pictures, as far as there are any."""
         found = {}
         with suppress(sqlite3.Error):
             for digest in digests if self.base else ():
@@ -91,7 +91,7 @@ class Kept:
         return found
 
     def write(self, features: dict[str, Tensor]) -> None:
-        """Keep these too; the oldest go where there are too many."""
+        """Keep these features too; the oldest are removed if there are too many."""
         if not self.base:
             return
         with suppress(sqlite3.Error), self.base:
@@ -101,7 +101,7 @@ class Kept:
 
 
 def _digest(file: File) -> str:
-    """Of a file's bytes; of its name where these cannot be read, which decoding will tell."""
+    """A hash of a file's bytes; of its name if they cannot be read, which decoding will report."""
     try:
         content = bytes(file.read())
     except Exception:  # what a folder or an archive may raise

@@ -26,11 +26,11 @@ class Trained(NamedTuple):
     trained_interval: float
     frozen: float
     frozen_interval: float
-    ahead: float  # of the frozen network, episode by episode
+    ahead: float  # accuracy of the frozen network minus that of the trained one, episode by episode
     ahead_interval: float
 
     def lines(self) -> list[str]:
-        """In words."""
+        """The result in words."""
         better = abs(self.ahead) > self.ahead_interval
         verdict = (
             "no difference that so many episodes show" if not better

@@ -1,4 +1,4 @@
-"""A run as the pictures of `fsl show` need it: its weights, its test or validation episodes, its folder."""
+"""Opening a run for `fsl show`: its weights, its test or validation episodes, its folder."""
 
 from __future__ import annotations
 

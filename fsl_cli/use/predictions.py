@@ -12,7 +12,7 @@ CLOSE = 3  # the next class is close where it is at least one part in so many as
 
 
 class Prediction(NamedTuple):
-    """Of one picture."""
+    """What was predicted for one picture."""
 
     file: str
     probabilities: list[float]  # of each class
@@ -25,7 +25,7 @@ class Prediction(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """Of all pictures."""
+    """What was predicted for all pictures."""
 
     run: str
     algorithm: str
@@ -95,7 +95,7 @@ class Predictions(NamedTuple):
 
 
 def per_class(found: Predictions) -> dict[str, tuple[int, int]]:
-    """Of each class with known pictures: how many were right, and how many there are."""
+    """For each class with known pictures: how many were predicted right, and how many there are."""
     counts = found.confusion()
     rows = zip(found.classes, counts.diagonal().tolist(), counts.sum(1).tolist(), strict=True)
     return {name: (right, total) for name, right, total in rows if total}
@@ -128,7 +128,7 @@ def unknown_line(found: Predictions) -> str:
 
 
 def as_json(found: Predictions) -> dict[str, Any]:
-    """The same for a script."""
+    """All predictions as JSON, for a script."""
     scores = per_class(found)
     right, total = (sum(part) for part in zip(*scores.values(), strict=True)) if scores else (0, 0)
     predictions = [

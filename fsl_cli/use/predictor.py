@@ -78,7 +78,7 @@ class Predictor:
 
     @cached_property
     def key(self) -> str:
-        """What the features of a picture depend on besides the picture."""
+        """A key for kept features: everything that they depend on besides the picture."""
         assert self.backbone
         return weights_digest(self.backbone, f"{self.image}, columns first")
 
@@ -98,7 +98,7 @@ class Predictor:
         return self.adapt_pixels(self.pixels(images), list(labels))
 
     def adapt_pixels(self, pixels: Tensor, labels: Sequence[Hashable]) -> FewShotClassifier:
-        """As `adapt`, of images as `pixels` makes them, or of features (n, d) as `embedded` does."""
+        """`adapt` for images as `pixels` makes them, or features (n, d) as `embedded` does."""
         classes = sorted(set(labels), key=str)
         if len(pixels) != len(labels):
             raise UserError(f"{len(pixels)} support images have {len(labels)} labels: give one for each.")
@@ -189,7 +189,7 @@ class FewShotClassifier:
 
     @torch.no_grad()
     def judged(self, pixels: Tensor, rate: float | None = None) -> tuple[Tensor, list[tuple[float | None, bool]]]:
-        """For images as `Predictor.pixels` makes them, or features, the probability of each class if it is one.
+        """The probability of each class, for images as `Predictor.pixels` makes them, or features.
 
         And for each image the probability that it is of none of them, where half the images are, and whether that is
         the answer, for a `rate` of known images that are called unknown; (None, False) where nobody asked or can tell.
@@ -205,7 +205,7 @@ class FewShotClassifier:
 
     @torch.no_grad()
     def nearest(self, pixels: Tensor, classes: Sequence[int]) -> list[tuple[int, int]]:
-        """For each image the number of the support image whose embedding is the nearest, and of the nearest of a class.
+        """For each image the numbers of two support images by embedding: the nearest of all, and of a class.
 
         `classes` has the number of the class for each image. Nothing is adapted in the embedding.
         """
@@ -222,7 +222,7 @@ class FewShotClassifier:
 
 @contextmanager
 def taking_features(backbone: Backbone | None, features: bool) -> Iterator[None]:
-    """While inside, the backbone takes what comes in for features, if it is, and hands it on."""
+    """While inside, features pass through the backbone unchanged; with `features` false nothing changes."""
     if not backbone:
         yield
         return

@@ -38,7 +38,7 @@ def on_one_core(y: Tensor) -> Iterator[None]:
 
 
 class Judged(NamedTuple):
-    """What a head said of pictures that it had not seen."""
+    """A head's logits for pictures that it had not seen."""
 
     logits: Tensor  # (n, way)
     y: Tensor  # (n,)
@@ -46,7 +46,7 @@ class Judged(NamedTuple):
 
 
 def rounds(y: Tensor) -> Tensor:
-    """In which round each picture of these labels (n,) is judged; -1: in none, as it is its class's only one."""
+    """The round in which each picture of these labels (n,) is judged; -1: none, as it is the only one of its class."""
     counts, turn = y.bincount(), torch.zeros_like(y)
     for label in range(len(counts)):
         own = (y == label).nonzero().squeeze(1)
@@ -56,7 +56,7 @@ def rounds(y: Tensor) -> Tensor:
 
 @torch.no_grad()
 def judged(algorithm: Algorithm, features: Tensor, y: Tensor) -> Judged:
-    """Each picture, features (n, d) and labels (n,), by the head that the others teach in its round; all classes known.
+    """Each picture, features (n, d) and labels (n,), judged by a head that learned from others; all classes known.
 
     Empty where no class has two pictures.
     """
@@ -72,7 +72,7 @@ def judged(algorithm: Algorithm, features: Tensor, y: Tensor) -> Judged:
 
 @torch.no_grad()
 def strangers(algorithm: Algorithm, features: Tensor, y: Tensor) -> list[OpenLogits]:
-    """What heads say of pictures that they have not seen, of their classes and of others, round by round.
+    """Logits for unseen pictures, of the classes that a head has learned and of others, round by round.
 
     In each round a share of the classes is left out whole, and a picture in five, or one, of each of the others. Of
     two classes none can be left out: what is said of the other class alone stands for it.
@@ -97,6 +97,6 @@ def strangers(algorithm: Algorithm, features: Tensor, y: Tensor) -> list[OpenLog
 
 @torch.no_grad()
 def said(algorithm: Algorithm, support: Tensor, y: Tensor, queries: Tensor) -> Tensor:
-    """Logits (m, way) of features (m, d) by a head that features (n, d) of labels (n,) teach."""
+    """Logits (m, way) of features (m, d), by a head that learns from features (n, d) with labels (n,)."""
     classify = algorithm.adapt(Examples(support.unsqueeze(0), y.unsqueeze(0)))
     return classify(queries.unsqueeze(0)).squeeze(0)

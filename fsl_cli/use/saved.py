@@ -46,7 +46,7 @@ class Support(NamedTuple):
     sources: dict[str, File]  # of those that were just read, by name
 
     def having(self, other: Support) -> Support:
-        """With other pictures too; one that is there already takes the label of the other."""
+        """The support set with more pictures; one that is there already takes its new label."""
         new = set(other.digests)
         stay = [i for i, digest in enumerate(self.digests) if digest not in new]
 

@@ -67,7 +67,7 @@ def write(out: Path, trial: Trial) -> list[Path]:
 
 
 def as_json(trial: Trial) -> dict[str, Any]:
-    """For a script."""
+    """The trial as JSON, for a script."""
     columns = ("head", "accuracy", "low", "high", "calibration_error", "temperature", "caught", "auroc", "seconds")
     return {
         "about": trial.about,

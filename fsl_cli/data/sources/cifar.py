@@ -87,7 +87,7 @@ def _store(root: str | None, size: int, download: bool, cache: Path) -> ImageSto
 
 
 def _superclass() -> dict[str, str]:
-    """Of each class; CIFAR-FS' lists have them all."""
+    """The superclass of each class; CIFAR-FS' lists have them all."""
     return {name: above for pairs in shipped_split("cifar_fs").values() for above, name in pairs}
 
 

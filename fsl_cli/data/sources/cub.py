@@ -76,7 +76,7 @@ def _draw(place: Path, size: int, crop: bool) -> Iterable[tuple[str, Images]]:
 
 
 def _cropped(top: Path, files: dict[str, File], classes: Classes) -> Classes:
-    """The same images with their boxes, from lines such as "1 60.0 27.0 325.0 304.0": left, top, width, height."""
+    """The images with their bounding boxes, from lines such as "1 60.0 27.0 325.0 304.0": left, top, width, height."""
     try:
         texts = {path.rpartition("/")[2]: file for path, file in files.items() if ending(path) == ".txt"}
         names, corners = (texts[name].read().decode() for name in ("images.txt", "bounding_boxes.txt"))
