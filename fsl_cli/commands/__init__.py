@@ -35,7 +35,9 @@ def _impossible_paths() -> Iterator[None]:
     except RuntimeError as error:
         if "home directory" not in str(error):  # as pathlib says of ~nobody/x
             raise
-        raise UserError("a path begins with ~ and the name of nobody here. Type it from / on.") from error
+        raise UserError(
+            "a path begins with ~NAME, and there is no such user here. Type the whole path, from / on."
+        ) from error
 
 
 def _download_bar(name: str, have: int, length: int | None) -> AbstractContextManager[Callable[[int], Any]]:

@@ -24,8 +24,8 @@ HELP = """Try every head that runs on a frozen network on a few pictures of each
   fsl try … out=FOLDER on_error=skip --json
 
 Each picture is judged by a head that has not seen it, among all classes at once. Accuracy with its 95% interval; the
-calibration error, by how much probabilities are off; strangers, the share of pictures of unknown classes that are told
-when 5% of the known are taken for such.
+calibration error, by how much probabilities are off; strangers, the share of pictures of unknown classes that are
+called unknown when 5% of the known ones are.
 
 Prints, for example:
   head          accuracy              calibration  strangers  seconds

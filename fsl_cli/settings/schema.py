@@ -60,13 +60,15 @@ class Settings:
     train_way: Annotated[Counts, "classes of a training episode"]
     train_shot: Annotated[Counts, "support images of each class of a training episode"]
     train_query: Annotated[Count | Literal["all"], "query images of each class of a training episode"]
-    seed: Annotated[Natural, "of weights and training episodes; validation and test episodes are always the same"]
+    seed: Annotated[
+        Natural, "random seed of weights and training episodes; validation and test episodes are always the same"
+    ]
     steps: Annotated[Natural, "meta-iterations; 0: no training"]
     meta_batch: Annotated[Count, "episodes a meta-iteration, over all processes"]
     norm: Annotated[Mode, "whose statistics normalise"]
     classes: Annotated[
         Literal["drawn", "all"],
-        "of test episodes; all: those of the split are one task, of a folder without a split and training, too",
+        "drawn for each test episode; all: one task of all test classes (a whole folder, if undivided and untrained)",
     ]
     val_every: Annotated[Count, "meta-iterations between two validations"]
     val_episodes: Annotated[int, Range(least=2), "episodes of a validation"]
@@ -81,13 +83,13 @@ class Settings:
     algo: Annotated[Part, "the algorithm"]
     backbone: Annotated[Part, "the network from images to features"]
     optim: Annotated[Part, "the outer optimizer"]
-    schedule: Annotated[Part, "of the outer learning rate"]
+    schedule: Annotated[Part, "how the outer learning rate falls"]
     augment: Annotated[Part | None, "changes of training images"]
     trainer: Annotated[Part, "the machine: devices, processes, precision, clipping"]
-    logger: Annotated[dict[str, Part], "trackers that are told about the run"]
-    time: Annotated[str | None, "a budget such as 2h: at most as many steps as train, validate and test within it"] = (
-        None
-    )
+    logger: Annotated[dict[str, Part], "trackers that the run reports to"]
+    time: Annotated[
+        str | None, "time budget such as 2h: takes only as many steps as fit in, with validation and test"
+    ] = None
     train_on: Annotated[
         Literal["train", "trainval"],
         "classes that are trained on; trainval: those of validation too, so the last step is kept in place of the best",
