@@ -9,11 +9,12 @@ from pathlib import Path
 # Settings that are paths, and others that are text. A test holds them against the annotations of all that conf/ names.
 PATHS = {"out", "init", "teacher", "data.root", "data.cache", "backbone.weights", "backbone.file"}
 TEXTS = {
-    "time", "backbone.name", "data.name", "data.file_column", "data.label_column", "algo.frozen",
+    "time", "backbone.name", "data.name", "data.file_column", "data.label_column", "data.text_column",
+    "algo.frozen",
     "hydra.sweeper.study_name", "hydra.sweeper.storage", "logger.tensorboard.name", "logger.tensorboard.version",
     "logger.mlflow.experiment_name", "logger.mlflow.tracking_uri", "logger.wandb.project", "logger.comet.project",
 }  # fmt: skip
-COLUMNS = {"data.file_column", "data.label_column"}  # of these too, whose commas part nothing without -m
+COLUMNS = {"data.file_column", "data.label_column", "data.text_column"}  # commas in these part nothing without -m
 SWEEPS = re.compile(r"(choice|glob|shuffle|sort|range|interval|tag)\(.*\)", re.DOTALL)
 
 
