@@ -23,6 +23,7 @@ USE = (
     "settings",
     "own-images",
     "own-texts",
+    "own-features",
     "predict",
     "report",
     "python",

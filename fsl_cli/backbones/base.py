@@ -27,7 +27,9 @@ class Backbone(nn.Module, ABC):
     `backbones.norm`.
     """
 
-    takes: tuple[str, ...] = ("images",)  # what an item may be: images, texts (code points), points of curves
+    takes: tuple[str, ...] = (
+        "images",
+    )  # what an item may be: images, texts (code points), points of curves, embeddings (numbers, 1, 1)
     precomputed = False  # True: what comes in are features already, of shape (T, n, out_features), and goes out again
     norm: Mode
     out_features: int

@@ -21,7 +21,7 @@ class MLP(Backbone):
     the other: with weights of 0.01 and biases of up to 1, a unit is on or off for every x of a sinusoid.
     """
 
-    takes = ("images", "points")
+    takes = ("images", "points", "embeddings")
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""No network: an image's own numbers, for methods that read images as they are."""
+"""No network: an image's own numbers, for methods that read images as they are; features that were made before."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fsl_cli.backbones.mode import Mode
 class Pixels(Backbone):
     """The image as a vector of channels * size * size numbers. Raises ValueError for a norm, which it has not."""
 
-    takes = ("images", "points")
+    takes = ("images", "points", "embeddings")
     norms = ("none",)  # that it can be built with
 
     def __init__(self, channels: int, size: int, norm: Mode = "none") -> None:

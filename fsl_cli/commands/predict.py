@@ -85,6 +85,11 @@ def main(words: Sequence[str]) -> None:
     skipped: list[str] = []
     with redirect_stdout(sys.stderr):  # a script reads standard output
         run = load_run(typed["run"], names(typed["trust"])) if typed["run"] else frozen_predictor(chosen)
+        if run.image.items == "embeddings":
+            raise UserError(
+                f"{run.run} sees embeddings: fsl predict makes none of its own. From Python: load_run({str(run.run)!r})"
+                ".adapt(vectors, labels)(others)."
+            )
         if run.changed:
             print("norm=transductive: used with norm=support, as no prediction may depend on the other new pictures.")
         if not typed["run"]:

@@ -35,7 +35,7 @@ def without_small(data: DataSet, shapes: Shapes) -> DataSet:
         small = [f"{data.store.names[c]} ({n})" for c, n in zip(split.classes[~good], counts[~good], strict=True)]
         if small and good.sum() * split.turns >= largest(shape.way):  # else the shape is what does not fit
             some = ", ".join(small[:5]) + (f" and {len(small) - 5} more" if len(small) > 5 else "")
-            what = "texts" if data.items == "texts" else "pictures"
+            what = "pictures" if data.items == "images" else data.items
             lines.append(f"classes of {part} with fewer than {needed(shape)} {what}: {some}")
             groups = None if split.groups is None else split.groups[good]
             splits[part] = split._replace(classes=split.classes[good], groups=groups)

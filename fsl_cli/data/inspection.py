@@ -52,7 +52,9 @@ def store_line(folder: Path) -> str:
 
 
 def shape_words(items: str, channels: int, height: int, width: int) -> str:
-    """images of 84 x 84 x 3, or texts of up to 128 characters"""
+    """images of 84 x 84 x 3, texts of up to 128 characters, or embeddings of 512 numbers"""
+    if items == "embeddings":
+        return f"embeddings of {width // 4:,} numbers"  # float32
     return f"images of {height} x {width} x {channels}" if items == "images" else f"texts of up to {width} characters"
 
 

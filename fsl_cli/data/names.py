@@ -21,6 +21,7 @@ JUNK = {  # folders and files that systems and programs leave, in lower case; so
 }  # fmt: skip
 TABLES = {".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet"}
 ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz"}
+EMBEDDINGS = {".npz", ".npy", ".safetensors"}
 
 
 def own_name(root: str | None, name: str | None = None) -> str:
@@ -31,7 +32,7 @@ def own_name(root: str | None, name: str | None = None) -> str:
     path = Path(root or "folder").expanduser().resolve()
     if path.suffix.lower() in TABLES:
         path = path.parent
-    while path.suffix.lower() in ARCHIVES:
+    while path.suffix.lower() in ARCHIVES | EMBEDDINGS:
         path = path.with_suffix("")
     return re.sub(r"[^\w.-]+", "_", name or path.name).strip("._") or "folder"
 

@@ -1,4 +1,4 @@
-"""Every data set in one shape: a memory-mapped array of uint8 images, sorted by class; texts are kept so, too.
+"""Every data set in one shape: a memory-mapped array of uint8 images, sorted by class; so are texts and embeddings.
 
 A store is drawn or decoded once, kept in the user's cache folder and opened in microseconds afterwards.
 It is written under a temporary name and renamed when whole, so a killed process leaves nothing behind
@@ -80,7 +80,9 @@ class DataSet(NamedTuple):
     left_out: list[str] = []  # kinds of files that were not taken, and why
     on_small: str | None = None  # classes too small for an episode: stop | skip; None where there is no such setting
     part_of: str = ""  # a larger collection of which its classes are some, such as ImageNet
-    items: Literal["images", "texts"] = "images"  # texts as `data.texts` puts them into a store
+    items: Literal["images", "texts", "embeddings"] = (
+        "images"  # as `data.texts`, `data.embeddings` put them into a store
+    )
 
     @property
     def hash(self) -> str:
@@ -105,7 +107,7 @@ class DataSet(NamedTuple):
 
         def telling(c: int) -> bytes:
             own = store.images[store.starts[c] : store.starts[c + 1]]
-            if self.items == "images":
+            if self.items != "texts":
                 return own[0].tobytes()
             lengths = own.any(1).sum((1, 2)).tolist()
             return max(zip(lengths, (item.tobytes() for item in own), strict=True))[1]

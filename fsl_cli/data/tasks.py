@@ -12,6 +12,7 @@ from torchvision.transforms.v2.functional import grayscale_to_rgb, rgb_to_graysc
 
 from fsl_cli.data import augment
 from fsl_cli.data.augment import Augment
+from fsl_cli.data.embeddings import features
 from fsl_cli.data.feasible import groups_of, shape_problems, sizes_of
 from fsl_cli.data.sampler import Episode, Numbers, Sampler, Shape
 from fsl_cli.data.store import DataSet
@@ -42,9 +43,9 @@ class Tasks(Protocol):
 
 
 class ImageTasks:
-    """Episodes of one data set's images, as its constants scale them and a backbone for `channels` sees them; or texts.
+    """Episodes of one data set's images, as its constants scale them and a backbone for `channels` sees them.
 
-    Training images are changed by `augmentation`, validation and test images never.
+    Or of its texts, or embeddings. Training images are changed by `augmentation`, validation and test images never.
     Raises UserError when a split cannot give episodes of its shape.
     """
 
@@ -81,7 +82,7 @@ class ImageTasks:
 
     def images(self, part: str, device: torch.device, dtype: torch.dtype | None = None) -> Iterator[Tensor]:
         """All images of a split, class by class, each (n, C, H, W): the order in which `features` are kept."""
-        for number, size in enumerate(self.samplers[part].sizes.tolist()):
+        for number, size in enumerate(sizes_of(self.data, part).tolist()):
             yield self._scaled(part, np.array([number]), np.array([size]), np.arange(size), device, dtype, None)
 
     def _side_by_side(self, batch: Batch, numbered: list[tuple[int, Episode]], device: Any, dtype: Any) -> Episodes:
@@ -139,6 +140,8 @@ class ImageTasks:
         dtype = dtype or torch.get_default_dtype()
         if self.data.items == "texts":
             return code_points(raw, dtype)  # (T * n, 1, 1, size)
+        if self.data.items == "embeddings":
+            return features(raw, dtype)  # (T * n, d, 1, 1)
         if raw.shape[1] != self.channels:
             raw = grayscale_to_rgb(raw) if self.channels == 3 else rgb_to_grayscale(raw)
         pixels = raw.to(dtype).div_(255)  # (T * n, C, H, W)

@@ -14,6 +14,7 @@ from fsl_cli.backbones.base import Backbone
 from fsl_cli.backbones.mode import Mode
 from fsl_cli.data.augment import Augment
 from fsl_cli.data.curves import Curves
+from fsl_cli.data.embeddings import BYTES
 from fsl_cli.data.feasible import shape_problems, without_small
 from fsl_cli.data.sampler import Shape
 from fsl_cli.data.store import DataSet
@@ -32,7 +33,13 @@ Data = DataSet | Curves
 
 
 POINT = Image(channels=1, size=1, mean=[0.0], std=[1.0], items="points")  # of a curve over one number
-ITEMS = {"images": "backbone=conv4", "texts": "backbone=chars", "points": "backbone=mlp"}  # what takes them
+# What takes them
+ITEMS = {
+    "images": "backbone=conv4",
+    "texts": "backbone=chars",
+    "points": "backbone=mlp",
+    "embeddings": "backbone=identity",
+}
 
 
 class Experiment(NamedTuple):
@@ -63,7 +70,7 @@ def assemble(
     if isinstance(data, DataSet):
         data = without_small(data, shapes)
     tasks, image = (
-        _image_tasks(settings, data, shapes)
+        image_tasks(settings, data, shapes)
         if isinstance(data, DataSet)
         else (data.tasks(shapes), replace(POINT, channels=data.inputs))
     )
@@ -115,23 +122,30 @@ def trained(run: Run, trust: Sequence[str] = (), norm: Mode | None = None) -> Al
     return built.algorithm.eval()
 
 
-def _image_tasks(settings: Settings, data: DataSet, shapes: dict[str, Shape]) -> tuple[ImageTasks, Image]:
+def image_tasks(settings: Settings, data: DataSet, shapes: dict[str, Shape]) -> tuple[ImageTasks, Image]:
     """The episodes of a data set of images, and what the backbone sees of them."""
     if found := shape_problems(data, shapes):
         raise UserError("\n".join(found))
     channels, size = data.store.images.shape[1:3]
     if data.items == "texts":
         channels, size = 1, data.store.images.shape[3]
+    elif data.items == "embeddings":
+        channels, size = data.store.images.shape[3] // BYTES, 1
     image = settings.image or Image(channels, size, list(data.mean), list(data.std), data.ink, data.items)
     if image.items != data.items:
         raise UserError(f"{data.name} has {data.items}, and this run sees {image.items}. Choose another data set.")
+    if data.items == "embeddings" and image.channels != channels:
+        raise UserError(
+            f"{data.name} has embeddings of {channels:,} numbers, and this run sees {image.channels:,}. "
+            "Choose those that the same network has made."
+        )
     mean, std = tuple(image.mean), tuple(image.std)
     if image.ink != data.ink:  # 1 - pixel takes the place of pixel
         mean, std = tuple(1 - value for value in mean), tuple(-value for value in std)
     scaled = data._replace(mean=mean, std=std)
     augmentation = build(settings.augment) if settings.augment else Augment()
-    if data.items == "texts" and augmentation != Augment():
-        raise UserError("augment changes images, and these are texts. Type augment=null.")
+    if data.items != "images" and augmentation != Augment():
+        raise UserError(f"augment changes images, and these are {data.items}. Type augment=null.")
     if (augmentation.padding or 0) > size:
         raise UserError(
             f"augment.padding={augmentation.padding}: images have {size} pixels a side. Type less, such as 8."
@@ -167,8 +181,9 @@ def learner(
     )
     if settings.steps and not any(parameter.requires_grad for parameter in algorithm.parameters()):
         raise UserError(
-            "There is nothing to train: with backbone.frozen=true, this algorithm has no weights left to learn. "
-            "Type steps=0 to test it as it is, backbone.frozen=false, or an algorithm with weights of its own."
+            "There is nothing to train: the backbone has no weights or keeps them, and this algorithm has none of its "
+            "own. Type steps=0 to test it as it is, backbone.frozen=false where it says true, backbone=mlp on "
+            "embeddings, or an algorithm with weights of its own."
         )
     if backbone.drops and getattr(algorithm, "checkpoint_inner", False):
         raise UserError(

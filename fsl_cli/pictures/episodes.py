@@ -32,6 +32,8 @@ def draw(data: DataSet, out: Path, *, episodes: int, split: str, way: int, shot:
         draws = sampler(data, split, Shape(way, shot, query))
     except UserError as error:  # fsl train has settings for training episodes, fsl data show for all
         raise UserError(re.sub(r"\btrain_(?=(way|shot|query)=)", "", str(error))) from error
+    if data.items == "embeddings":
+        raise UserError(f"{data.name} has embeddings, of which there is no picture. Type fsl data info embeddings.")
     drawn = [draws.episode(seed, split, index) for index in range(episodes)]
     if data.items == "texts":
         figure = text_episodes(data, split, drawn, f"{data.name} {split}, seed {seed}")

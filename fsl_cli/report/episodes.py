@@ -90,6 +90,8 @@ def _build(source: Part, choice: str, result: Result) -> DataSet:
         raise UserError(f"these images are not on this machine. Type {prepare}, and report again.")
     with redirect_stdout(sys.stderr):
         data = build(source.having(download=False) if "download" in source.values else source)
+    if isinstance(data, DataSet) and data.items != "images":
+        raise UserError(f"they are of {data.items}.")
     if not isinstance(data, DataSet) or data.hash != result.images or data.protocol["split_hash"] != result.split_hash:
         raise UserError(f"{result.data} on this machine is not the one that was tested.")
     return data

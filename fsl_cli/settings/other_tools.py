@@ -96,6 +96,7 @@ CHOICES = {  # of a group: what to type, and others' names for it; {} is the nam
         "data=sinusoid": "sine sin sinusoids",
         "data=folder data.root=FOLDER": "custom imagefolder images own csv",
         "data=texts data.root=FILE.csv": "text nlp sentences jsonl intents",
+        "data=embeddings data.root=FILE.npz": "features embedding npz vectors precomputed",
     },
     "backbone": {
         "backbone=conv4": "convnet conv_4 convnet4 cnn cnn4 4conv conv64 conv4_64",
@@ -103,6 +104,7 @@ CHOICES = {  # of a group: what to type, and others' names for it; {} is the nam
         "backbone=timm backbone.name=vit_base_patch16_clip_224.openai data.size=224": "clip clip_vit",
         "backbone=resnet18 backbone.blocks=[1,1,1,1]": "resnet10",
         "backbone=resnet18 backbone.blocks=[3,4,6,3]": "resnet34",
+        "backbone=identity": "none no_backbone nothing",
         "backbone=chars": "char characters charcnn char_cnn lstm bilstm",
         "backbone=sentences backbone.name=FOLDER": "bert sbert minilm sentence_transformers transformers",
         "backbone=wrn28_10": "wrn wideresnet wrn_28_10 wide_resnet",

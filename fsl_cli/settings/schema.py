@@ -42,12 +42,12 @@ class Part:
 class Image:
     """What a run's backbone sees of an image; of a text, code points; of a point of a curve, where it is."""
 
-    channels: Count
+    channels: Count  # of an embedding, its numbers
     size: Count  # pixels; of a text, characters
     mean: Annotated[list[float], Range()]  # that pixels of 0..1 are scaled by
     std: Annotated[list[float], Range()]
     ink: bool = False  # whether 1 - pixel is seen, as for dark ink on white paper
-    items: Literal["images", "texts", "points"] = "images"
+    items: Literal["images", "texts", "points", "embeddings"] = "images"
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Settings:
         return replace(self, **values)
 
 
-OWN = (".folder.folder", ".texts.texts")  # data sets of the user's own files
+OWN = (".folder.folder", ".texts.texts", ".embeddings.embeddings")  # data sets of the user's own files
 FOUND_AT_START = {"image", "train_classes", "pretrained"}  # by a run itself
 NAMES = tuple(each.name for each in fields(Settings))
 KINDS: dict[str, Any] = get_type_hints(Settings, include_extras=True)

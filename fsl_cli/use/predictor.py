@@ -92,7 +92,8 @@ class Predictor:
         """Learn classes from support images and their labels, any number of either that the method allows.
 
         An image is a path, a PIL image, an array (H, W) or (H, W, channels), or a tensor (channels, H, W); of numbers
-        0 to 255 if whole, else 0 to 1; of any size. A text is a string. Raises UserError when there are fewer than two
+        0 to 255 if whole, else 0 to 1; of any size. A text is a string; an
+        embedding an array of numbers. Raises UserError when there are fewer than two
         classes, or the method has a learned head for another number of them.
         """
         return self.adapt_pixels(self.pixels(images), list(labels))
@@ -113,13 +114,16 @@ class Predictor:
     def pixels(self, images: Iterable[Any]) -> Tensor:
         """Images, as `adapt` takes them, upright and cut to the run's size: (n, channels, size, size) uint8.
 
-        Of a run of texts, strings, as a store has them. Raises UserError for one without a letter.
+        Of a run of texts, strings, as a store has them; of embeddings, vectors: (n, d, 1, 1). Raises UserError for a
+        text without a letter, and for vectors of another width.
         """
         if self.image.items == "texts":
             texts = [cleaned(text) for text in images]
             if not all(texts):
                 raise UserError(f"text {texts.index('') + 1} is empty: give each a letter or more.")
             return torch.from_numpy(as_items(texts, self.image.size))
+        if self.image.items == "embeddings":
+            return self._vectors(images)
         size, channels = self.image.size, self.image.channels
         found = []
         for image in images:
@@ -130,6 +134,18 @@ class Predictor:
                 found.append(from_image(ImageOps.exif_transpose(opened), size, channels))
         return torch.from_numpy(np.stack(found)) if found else torch.zeros(0, channels, size, size, dtype=torch.uint8)
 
+    def _vectors(self, vectors: Iterable[Any]) -> Tensor:
+        """Embeddings (n, d, 1, 1). Raises UserError for those of another width, or that are not finite."""
+        found = [torch.as_tensor(vector, dtype=torch.float32).flatten() for vector in vectors]
+        width = self.image.channels
+        for number, vector in enumerate(found, 1):
+            if len(vector) != width or not vector.isfinite().all():
+                raise UserError(
+                    f"embedding {number} has {len(vector):,} numbers: give {width:,}, all of them finite, of the "
+                    "network that made those which this run was trained on."
+                )
+        return torch.stack(found)[:, :, None, None] if found else torch.zeros(0, width, 1, 1)
+
     def seen(self, items: Tensor) -> Tensor:
         """Images as `scaled` makes them; features as they are, on the run's device."""
         return items.to(self.device) if items.ndim == 2 else self.scaled(items)
@@ -138,6 +154,8 @@ class Predictor:
         """Images (n, channels, size, size) of 0 to 255, as the backbone sees them, on the run's device; or texts."""
         if self.image.items == "texts":
             return code_points(pixels.to(self.device), torch.get_default_dtype())
+        if self.image.items == "embeddings":
+            return pixels.to(self.device, torch.get_default_dtype())
         return self.standard(pixels.to(self.device, torch.get_default_dtype()) / 255)
 
     def standard(self, x: Tensor) -> Tensor:

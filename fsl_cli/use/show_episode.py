@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fsl_cli.errors import UserError
 from fsl_cli.use.opened import Finished, demand_index, number, open_run, protocol, save, words_of_a_run
 from fsl_cli.use.show_fit import draw_fits
 
@@ -47,6 +48,10 @@ def _predictions(run: Finished, index: int) -> tuple[Any, str]:  # a figure of M
     right = int((logits.argmax(-1) == episode.query.y[0]).sum())
     title = f"{protocol(run)} episode {index}: {right} of {len(logits)} right ({right / len(logits):.2%})"
     names = class_names(tasks.data, run.part, episode.classes[0].tolist())
+    if tasks.data.items == "embeddings":
+        raise UserError(
+            f"{tasks.data.name} has embeddings, of which there is no picture. Type fsl show embedding run=RUN."
+        )
     if tasks.data.items == "texts":
         return text_lines(marked_lines(episode, logits.softmax(-1), names, title)), title
     support, query = (_images(part, tasks.data) for part in (episode.support, episode.query))

@@ -90,6 +90,7 @@ def test_every_backbone_has_a_row() -> None:
         "photos",
         "onnx",
         "pixels",
+        "identity",
         "sentences",
     }  # which come trained: test_photos.py, test_sentences.py; and no network
 

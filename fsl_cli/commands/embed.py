@@ -1,0 +1,58 @@
+"""fsl embed: what a network makes of a data set, in a file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+
+from fsl_cli.errors import UserError, command, shown
+from fsl_cli.settings.registry import take_user_dir
+from fsl_cli.settings.words import split_word
+
+HELP = """Write the features that a network makes of a whole data set, with labels and splits: for data=embeddings.
+
+  fsl embed run=outputs/RUN out=omniglot.npz                           with a run's backbone, on its own data set
+  fsl embed run=outputs/RUN data=miniimagenet data.root=DIR out=mini.npz   on another one
+  fsl embed backbone=photos data=folder data.root=DIR out=photos.npz   with a network that came trained, without a run
+  fsl embed backbone=sentences data=texts data.root=FILE.csv out=texts.npz
+
+The file has the arrays features (n, d), labels (n) and split (n), and about, what made it. A class that quarter turns
+add is called NAME turned 90. Prints, for example:
+  omniglot.npz   32,460 embeddings of 64 numbers, of 1,623 classes   8.3 MB
+  fsl test algo=simpleshot data=embeddings data.root=omniglot.npz"""
+
+
+def main(words: Sequence[str]) -> None:
+    """Run the command line after `fsl embed`. Raises UserError."""
+    user_dir, words = take_user_dir(words)
+    given = dict(split_word(word, "out=FILE.npz") for word in words)
+    if "out" not in given or not ("run" in given or {"backbone", "data"} <= given.keys()):
+        raise UserError(
+            "What shall be embedded, by what? Type fsl embed run=RUN out=FILE.npz, or "
+            "fsl embed backbone=photos data=NAME out=FILE.npz."
+        )
+    out = Path(given.pop("out")).expanduser()
+    if out.suffix.lower() != ".npz":
+        npz = command(f"out={out.with_suffix('.npz')}")
+        raise UserError(f"out={out}: the file is an npz. Type {npz}.")
+
+    from fsl_cli.data.inspection import bytes_text
+    from fsl_cli.files import demand_writable, make_folder, writing
+    from fsl_cli.use.embed import embedded, of_backbone, of_run, write
+
+    advice = "Choose another with out=FILE.npz."
+    demand_writable(out, advice)
+    with redirect_stdout(sys.stderr):
+        made = of_run(given, user_dir) if "run" in given else of_backbone(given, user_dir)
+        found = embedded(made)
+    with writing(out, advice):
+        make_folder(out.parent)
+        write(out, found)
+    count, width = found.features.shape
+    size = bytes_text(out.stat().st_size)
+    print(
+        f"{shown(str(out))}   {count:,} embeddings of {width:,} numbers, of {len(set(found.labels)):,} classes   {size}"
+    )
+    print(command("fsl", "test", "algo=simpleshot", "data=embeddings", f"data.root={out}"))

@@ -1,0 +1,153 @@
+"""One file of features with their classes, in the forms in which people keep them: npz, safetensors, npy with a table.
+
+A npy stays where it is, mapped.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fsl_cli.data.columns import LABEL, SPLIT, label_column, named_columns, plain, split_column
+from fsl_cli.data.store import SPLITS
+from fsl_cli.data.tables import parse_table
+from fsl_cli.errors import UserError
+
+FORMS = (".npz", ".npy", ".safetensors")
+TABLES = (".csv", ".tsv")
+FEATURES = ("features", "embeddings", "feature", "embedding", "feats", "embs", "vectors", "x")
+LABELS = (*LABEL, "targets")
+NAMES = ("names", "classnames", "labelnames", "classes")
+MAPPED = 1 << 20  # bytes: smaller files are read, as there may be one for each item
+
+
+class Chosen(NamedTuple):
+    """What the user said of the files."""
+
+    labels: str | None = None  # a table for a file without labels
+    label_column: str | int | None = None
+    skip: bool = False  # leave out what is not finite, or all zeros
+
+
+class File(NamedTuple):
+    """A file's features, and the label and split of each row where it tells them."""
+
+    name: str
+    features: Any  # (n, d)
+    labels: list[str] | None
+    splits: list[str] | None
+
+
+def read_features(path: Path, chosen: Chosen) -> File:
+    """The features of a file, with the labels and splits that it or the table beside it has. Raises UserError."""
+    arrays = _arrays(path)
+    by_name = {plain(name): value for name, value in reversed(arrays.items())}
+    features = next((by_name[name] for name in FEATURES if name in by_name), None)
+    if features is None:
+        tables = [value for value in arrays.values() if value.ndim == 2 and value.dtype.kind == "f"]
+        several = path.suffix.lower() == ".npy"  # has but one
+        features = next(iter(arrays.values())) if several else tables[0] if len(tables) == 1 else None
+    if features is None:
+        there = ", ".join(f"{name} {'x'.join(map(str, value.shape))}" for name, value in arrays.items())
+        raise UserError(f"{path} has {there or 'no arrays'}: which are the features? Call them features.")
+    features = features[None] if features.ndim == 1 else features
+    if features.ndim != 2 or features.dtype.kind not in "fiu" or not features.shape[1]:
+        raise UserError(
+            f"{path} has features of shape {features.shape}, {features.dtype}: they must be numbers (n, d)."
+        )
+    n = len(features)
+    labels = _first(by_name, LABELS, n)
+    if labels is not None and labels.dtype.kind in "iu":
+        named = next((by_name[key] for key in NAMES if key in by_name and by_name[key] is not labels), None)
+        if named is not None and named.dtype.kind in "US" and named.ndim == 1 and labels.max(initial=-1) < len(named):
+            labels = named[labels]
+    splits = _first(by_name, SPLIT, n)
+    if splits is not None and splits.dtype.kind in "iu":
+        splits = np.array([SPLITS[value] if 0 <= value < 3 else str(value) for value in splits.tolist()])
+    beside = None if labels is not None else _table_of(path, chosen)
+    if beside:
+        told, parts = _listed(beside, n, path, chosen)
+        return File(str(path), features, told, parts)
+    return File(
+        str(path),
+        features,
+        None if labels is None else _words(labels, path),
+        None if splits is None else _words(splits, path),
+    )
+
+
+def _arrays(path: Path) -> dict[str, Any]:
+    try:
+        if path.suffix.lower() == ".npy":
+            large = path.stat().st_size > MAPPED
+            return {"features": np.load(path, mmap_mode="r" if large else None, allow_pickle=False)}
+        if path.suffix.lower() == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        return _safetensors(path)
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}). Write it again, with numpy.savez, numpy.save or safetensors, without "
+            "Python objects in it."
+        ) from error
+
+
+def _safetensors(path: Path) -> dict[str, Any]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise UserError(f"{path} needs safetensors. Type pip install safetensors.") from error
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(error) from error
+    return {
+        name: (value.float() if value.is_floating_point() else value).numpy() for name, value in tensors.items()
+    }  # NumPy has no bfloat16
+
+
+def _first(arrays: dict[str, Any], names: tuple[str, ...], count: int) -> Any:
+    """The first of these arrays that says something of each row."""
+    return next((arrays[key] for key in names if key in arrays and arrays[key].shape in ((count,), (count, 1))), None)
+
+
+def _words(values: Any, path: Path) -> list[str]:
+    values = values.reshape(-1)
+    if values.dtype.kind == "S":
+        values = np.char.decode(values, "utf-8")
+    if values.dtype.kind not in "USiub":
+        raise UserError(f"{path} has labels or splits of type {values.dtype}: they must be whole numbers or words.")
+    return list(map(str, values.tolist()))
+
+
+def _table_of(path: Path, chosen: Chosen) -> Path | None:
+    """The table with a file's labels: as it was typed, or of the same name, or the one that is called labels."""
+    if chosen.labels:
+        return Path(chosen.labels).expanduser()
+    near = [path.with_suffix(ending) for ending in TABLES]
+    near += [path.with_name(f"{name}{ending}") for name in ("labels", "metadata") for ending in TABLES]
+    return next((each for each in near if each.is_file()), None)
+
+
+def _listed(table: Path, count: int, path: Path, chosen: Chosen) -> tuple[list[str], list[str] | None]:
+    """The labels and splits that a table gives the rows of a file."""
+    read = parse_table(table.read_bytes(), table.name, str(table))
+    if not read.rows:
+        raise UserError(f"{table} is empty: it has no labels for {path}.")
+    first = read.rows[0][1]
+    header = bool({plain(cell) for cell in first} & {*LABELS, *SPLIT} or chosen.label_column in first)
+    names = first if header else [str(i + 1) for i in range(len(first))]
+    below = read._replace(rows=read.rows[1:] if header else read.rows)
+    split = split_column(below, names, header)
+    taken = {split, *(named_columns(names, ("index", "row", "id")) if header else ())}
+    label = label_column(below, names, header, chosen.label_column, taken, True, LABELS)
+    if len(below.rows) != count or read.broken:
+        raise UserError(
+            f"{table} has {len(below.rows):,} rows{' below its header' if header else ''}, and {path} {count:,}: "
+            f"each row of features needs a line, in the same order.{' ' + read.broken if read.broken else ''}"
+        )
+    return below.cells(label), below.cells(split) if split >= 0 else None
