@@ -93,7 +93,7 @@ def main(words: Sequence[str]) -> None:
         if run.changed:
             print("norm=transductive: used with norm=support, as no prediction may depend on the other new pictures.")
         if not typed["run"]:
-            print(f"{described(run)}; head algo={run.run.settings.choices['algo']}")
+            print(f"{described(run)}; head algo={run.run.settings.algo_name}")
         support = support_of(run, typed, skipped)
         classify = learn(run, support, names(typed["trust"])) if typed["query"] else None  # or else nothing is kept
         place = typed["save"] or (typed["run"] if typed["add"] or typed["correct"] else "")

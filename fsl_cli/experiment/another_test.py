@@ -43,7 +43,7 @@ def another_test(
         experiment = _assembled(settings, needs_fit(run, changes))
         settings = settings.having(**experiment.tested._asdict())
         if compared:
-            demand_inner_loop(experiment.learner.algorithm, settings.choices["algo"])
+            demand_inner_loop(experiment.learner.algorithm, settings.algo_name)
         result = run_test(run, settings, experiment, trainer, destination, changes, opened)
     assert result  # of the only process
     return AnotherTest(result, destination, experiment)

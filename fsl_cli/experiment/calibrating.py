@@ -28,7 +28,7 @@ def calibrate(run: Run, settings: Settings, experiment: Experiment, trainer: lig
     """Fit to validation episodes of `settings`, with the weights of the run's best checkpoint. Writes nothing."""
     step = load_weights(run.best, experiment.learner)
     count = min(MOST, experiment.episodes.episodes["val"])
-    cache = cache_folder(settings.data.get("cache"))
+    cache = cache_folder(settings.data_cache)
     episodes = judge(experiment, "val", count, trainer, cache)
     judged = [each.known for each in episodes]
     temperature = fit_temperature(judged)

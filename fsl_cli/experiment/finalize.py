@@ -24,14 +24,14 @@ def finalize(config: Config) -> Settings:
     demand_root(settings.data)
     if settings.time:
         seconds(settings.time)
-        if settings.trainer.get("devices", 1) * settings.trainer.get("num_nodes", 1) > 1:
+        if settings.processes > 1:
             raise UserError(f"time={settings.time}: is for one process. Type steps=… for several.")
     if settings.train_on == "trainval" and (settings.calibrate or settings.patience):
         raise UserError(
             "train_on=trainval: no class is held out by which a temperature could be fitted or training ended early. "
             "Type calibrate=false patience=null too."
         )
-    if root := settings.data.get("root"):
+    if root := settings.data_root:
         settings = settings.having(data=settings.data.having(root=_absolute(root)))
     if places := {key: _absolute(path) for key in ("weights", "file") if (path := settings.backbone.get(key))}:
         settings = settings.having(backbone=settings.backbone.having(**places))

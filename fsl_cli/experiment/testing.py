@@ -59,7 +59,7 @@ def run_test(
     step = load_weights(run.best, experiment.learner)
     opened = _open(settings, experiment, trainer, calibration) if open else None
     started = time.monotonic()
-    cache = cache_folder(settings.data.get("cache"))
+    cache = cache_folder(settings.data_cache)
     with features_where_worth_it(experiment.learner, experiment.episodes, "test", trainer, cache):
         trainer.test(experiment.learner, datamodule=experiment.episodes, verbose=False)
     if not trainer.is_global_zero:
@@ -127,7 +127,7 @@ def _result(run: Run, settings: Settings, experiment: Experiment, step: int, cha
     protocol: dict[str, Any] = {**data.protocol}
     mean, interval = mean_interval([score.value for score in scores])
     return Result(
-        algorithm=settings.choices["algo"],
+        algorithm=settings.algo_name,
         data=data.name,
         images=data.hash,
         part="test",
@@ -163,7 +163,7 @@ def _open(
     """The test episodes again, with pictures of other classes. Raises UserError where there are none."""
     if experiment.learner.metric != "accuracy":
         raise UserError("open=true: a regression has no classes. Leave it out.")
-    cache, count = cache_folder(settings.data.get("cache")), experiment.episodes.episodes["test"]
+    cache, count = cache_folder(settings.data_cache), experiment.episodes.episodes["test"]
     return open_results(judge(experiment, "test", count, trainer, cache), calibration)
 
 

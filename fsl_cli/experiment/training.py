@@ -112,7 +112,7 @@ def _keep_as_it_is(trainer: lightning.Trainer, settings: Settings, experiment: E
     """Where nothing is trained: let the method take in what it needs of training images, and keep what there is."""
     learner, episodes = experiment.learner.eval(), experiment.episodes
     if isinstance(episodes.tasks, ImageTasks) and "train" in episodes.tasks.samplers:
-        cache = cache_folder(settings.data.get("cache"))
+        cache = cache_folder(settings.data_cache)
         with torch.no_grad(), features_where_worth_it(learner, episodes, "train", trainer, cache):
             learner.algorithm.prepare(episodes.sample(learner.device, learner.dtype))
     if first_process():
@@ -128,7 +128,7 @@ def _fit(trainer: lightning.Trainer, settings: Settings, experiment: Experiment,
             if possible(learner) and backbone_is_frozen(learner) and not augmented(episodes):
                 if checkpoint:
                     load_weights(checkpoint, learner)
-                cache = cache_folder(settings.data.get("cache"))
+                cache = cache_folder(settings.data_cache)
                 stack.enter_context(features_for_images(learner, episodes, ["train", "val"], trainer, cache))
             trainer.fit(learner, datamodule=episodes, ckpt_path=checkpoint, weights_only=True)
     except Stopped as stopped:

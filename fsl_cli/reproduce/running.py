@@ -28,7 +28,7 @@ def demand_rows(wanted: Sequence[Row], typed: Sequence[str]) -> None:
                 f"{', '.join(found)}: makes another training of {row.name} than the published one. Type it behind "
                 f"{command('fsl', 'train', *row.words)}"
             )
-        if here.trainer.get("devices", 1) != 1 or here.trainer.get("num_nodes", 1) != 1:
+        if here.processes != 1:
             raise UserError("fsl reproduce trains in one process. Leave out what asks for several.")
     if any(word.startswith("data.root=") for word in typed) and len({row.data for row in wanted}) > 1:
         named = ", ".join(sorted({row.data for row in wanted}))
@@ -87,7 +87,7 @@ def _tested(run: Run, test: RowTest, typed: dict[str, str]) -> Entry:
     """The test, as it lies in the run's folder, or done now."""
     if not test.words and run.result and UNFINISHED not in run.result.changes:
         return entry(run, run.folder, run.result)
-    own = run.settings.data.get("root")
+    own = run.settings.data_root
     root = typed.get("data.root")
     moved = {"data.root": root} if root and str(Path(root).expanduser().resolve()) != own else {}
     result, folder, _ = another_test(run, {**dict(map(split_word, test.words.split())), **moved})

@@ -52,7 +52,7 @@ def read_search(place: Path) -> dict[str, Any] | None:
 
 def run_name(settings: Settings) -> str:
     """The folder of all runs of an algorithm, data set and task: maml-omniglot-5w1s."""
-    name = f"{settings.choices['algo']}-{settings.data_name}-{task_name(settings.way, settings.shot)}"
+    name = f"{settings.algo_name}-{settings.data_name}-{task_name(settings.way, settings.shot)}"
     return re.sub(r"[^\w.=+-]+", "-", name).strip(".-")  # a choice may be typed as a path
 
 

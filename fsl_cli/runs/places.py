@@ -24,7 +24,7 @@ TRACKERS = "logger"  # the name of their sign, which no Python of a package has
 
 def with_own_cache(settings: Settings) -> Settings:
     """With the user's own cache in place of one that holds nothing of fsl's: no other folder is written to."""
-    cache = settings.data.get("cache")
+    cache = settings.data_cache
     if not cache or _holds_stores(cache):
         return settings
     return settings.having(data=settings.data.having(cache=None))

@@ -106,10 +106,33 @@ class Settings:
         return {name: value for name, value in found.items() if value is not None or name not in FOUND_AT_START}
 
     @property
+    def algo_name(self) -> str:
+        """Which file of conf/algo was chosen."""
+        return self.choices["algo"]
+
+    @property
+    def data_root(self) -> str | None:
+        """Where the user's copy of the data set lies, for those that take one."""
+        return self.data.get("root")
+
+    @property
+    def data_cache(self) -> str | None:
+        """The cache folder of the user's choice; None: fsl's own."""
+        return self.data.get("cache")
+
+    @property
+    def processes(self) -> int:
+        """How many processes train; 1 where the trainer is to find out how many devices there are."""
+        devices, nodes = self.trainer.get("devices", 1), self.trainer.get("num_nodes", 1)
+        if isinstance(devices, list):
+            devices = len(devices)
+        return devices * nodes if isinstance(devices, int) and devices > 0 else nodes
+
+    @property
     def data_name(self) -> str:
         """What the data set is called: a collection of one's own has a name of its own."""
         if self.data.target.endswith(OWN):
-            return own_name(self.data.get("root"), self.data.get("name"))
+            return own_name(self.data_root, self.data.get("name"))
         return self.choices["data"]
 
     def having(self, **values: Any) -> Settings:

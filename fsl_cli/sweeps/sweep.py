@@ -114,7 +114,7 @@ def _go(config: Config, again: bool, sweeper: Any, begun: Callable[[Run], Any]) 
         state = "there"
     else:
         report = None
-        if number is not None and settings.trainer.get("devices", 1) * settings.trainer.get("num_nodes", 1) == 1:
+        if number is not None and settings.processes == 1:
             from fsl_cli.sweeps.study import reporter
 
             prune_after = sweeper.prune_after if sweeper.prune else None

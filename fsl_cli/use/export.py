@@ -62,7 +62,7 @@ def _origin(run: Predictor) -> dict[str, Any]:
         "run": "/".join(folder.resolve().parts[-2:]) if kept else f"backbone={settings.choices['backbone']}",
         "weights": weights_digest(run.algorithm, ""),
         "trained_on": settings.pretrained or settings.data.get("name") or settings.choices["data"],
-        "algorithm": settings.choices["algo"],
+        "algorithm": settings.algo_name,
     }
 
 
@@ -100,9 +100,7 @@ def embedding(run: Predictor) -> Graph:
     """
     backbone = getattr(run.algorithm, "backbone", None)
     if not isinstance(backbone, Backbone):
-        why = (
-            f"{run.run.settings.choices['algo']} adapts its network to each task, and has no embedding for all of them"
-        )
+        why = f"{run.run.settings.algo_name} adapts its network to each task, and has no embedding for all of them"
     elif backbone.norm == "support":
         why = "With norm=support an embedding depends on the support set"
     else:

@@ -102,4 +102,4 @@ def protocol(run: Finished) -> str:
     from fsl_cli.runs.wording import task_words
 
     words = task_words(run.settings.way, run.settings.shot, run.experiment.learner.metric)
-    return f"{run.settings.choices['algo']} on {run.experiment.data.name}, {words}, {run.part}"
+    return f"{run.settings.algo_name} on {run.experiment.data.name}, {words}, {run.part}"

@@ -47,7 +47,7 @@ def predicted(
             name = picture.file.name
             rows.append(Prediction(name, row, asked[name].label, asked[name].told, *places, *judged))
     of_support = dict(zip(support.files, classify.support.y[0].tolist(), strict=True))
-    algorithm, how = run.run.settings.choices["algo"], (classify.temperature, classify.calibrated, rate)
+    algorithm, how = run.run.settings.algo_name, (classify.temperature, classify.calibrated, rate)
     used = typed["run"] or described(run)
     predictions = Predictions(used, algorithm, classify.classes, of_support, rows, skipped, {}, *how)
     read = {**support.sources, **{name: query.file for name, query in asked.items()}}

@@ -21,7 +21,7 @@ def show(words: Sequence[str], user_dir: str | None) -> None:
     from fsl_cli.pictures import lettering
 
     run = open_run(given, f"embedding-{method}-{index}", user_dir)
-    name, algorithm = run.settings.choices["algo"], run.experiment.learner.algorithm
+    name, algorithm = run.settings.algo_name, run.experiment.learner.algorithm
     if not hasattr(algorithm, "backbone"):
         raise UserError(
             f"algo={name} has no embedding that all tasks share: its network adapts to each. fsl show embedding is for "

@@ -20,7 +20,7 @@ def show(words: Sequence[str], user_dir: str | None) -> None:
     upto = number(given, "upto", 0, 0)
     run = open_run(given, "steps", user_dir)
     learner = run.experiment.learner
-    trained = steps_of(learner, run.settings.choices["algo"])
+    trained = steps_of(learner, run.settings.algo_name)
     keep_memory()
     rows = []
     for row in after_each(run, ladder(upto or max(LEAST, 2 * max(trained.values())))):
