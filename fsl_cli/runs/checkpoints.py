@@ -19,7 +19,7 @@ from fsl_cli.files import make_folder, replacing
 def load_weights(path: Path, learner: nn.Module) -> int:
     """Put a checkpoint's weights into `learner` and return its step.
 
-    Raises UserError when it cannot be read, or is of another algorithm or network.
+    Raises UserError when it cannot be read, is of another algorithm or network, or has a weight that is no number.
     """
     checkpoint = read_checkpoint(path)
     try:
@@ -27,6 +27,9 @@ def load_weights(path: Path, learner: nn.Module) -> int:
     except (RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} does not fit this algorithm and backbone: {reason[:300]}") from error
+    for name, value in learner.state_dict().items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise UserError(f"{path} is damaged: {name} is not finite (NaN). Copy it again, or train again.")
     return int(checkpoint["global_step"])
 
 
@@ -71,7 +74,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         )
     checkpoint = read_torch(path, "Copy it again, or train again")
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
-    tensors = isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())
+    tensors = isinstance(state, dict) and all(
+        isinstance(name, str) and isinstance(value, Tensor) and not value.is_complex() for name, value in state.items()
+    )
     if not tensors or type(checkpoint.get("global_step")) is not int:
         raise UserError(f"{path} is not a checkpoint of fsl. Copy it again, or train again.")
     return checkpoint

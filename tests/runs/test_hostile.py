@@ -18,7 +18,7 @@ from fsl_cli.data.photos import photo
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.tracking import own_id
 from fsl_cli.files import disk_errors
-from fsl_cli.runs.checkpoints import read_checkpoint, write_torch
+from fsl_cli.runs.checkpoints import load_weights, read_checkpoint, write_torch, write_weights
 from fsl_cli.runs.places import are_trackers_own, sign_trackers
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.schema import Part
@@ -64,6 +64,16 @@ CASES = {
     "classes that are a list": ("classes.json", '{"train": []}', "damaged"),
     "no tensors": ("checkpoints/best.ckpt", {"state_dict": {"a": "b"}, "global_step": 3}, "is not a checkpoint of fsl"),
     "no state": ("checkpoints/best.ckpt", {"state_dict": [1], "global_step": 3}, "is not a checkpoint of fsl"),
+    "names that are numbers": (
+        "checkpoints/best.ckpt",
+        {"state_dict": {1: torch.zeros(1)}, "global_step": 3},
+        "is not a checkpoint of fsl",
+    ),
+    "complex weights": (
+        "checkpoints/best.ckpt",
+        {"state_dict": {"a": torch.zeros(1, dtype=torch.complex64)}, "global_step": 3},
+        "is not a checkpoint of fsl",
+    ),
     "no step": ("checkpoints/best.ckpt", {"state_dict": {}, "global_step": "x"}, "is not a checkpoint of fsl"),
 }
 
@@ -110,6 +120,16 @@ def test_it_is_one_message(tmp_path: Path, case: str, verb: str) -> None:
     with pytest.raises(UserError) as refused:
         run(["test", f"run={folder}"] if verb == "test" else ["report", str(folder)])
     assert says in str(refused.value), refused.value
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    learner = torch.nn.Linear(1, 1)
+    write_weights(tmp_path / "best.ckpt", learner)
+    assert load_weights(tmp_path / "best.ckpt", learner) == 0
+    learner.bias.data.fill_(float("nan"))
+    write_weights(tmp_path / "best.ckpt", learner)
+    with pytest.raises(UserError, match="bias is not finite"):
+        load_weights(tmp_path / "best.ckpt", learner)
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "result.json", "episodes.csv", "metrics.csv", "overrides.txt"])
