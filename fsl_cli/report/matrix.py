@@ -66,7 +66,8 @@ def _heads(sections: Sequence[Section], columns: Sequence[str]) -> list[tuple[st
     flat = [dict(protocol(section.result)) for section in sections]
     heads = []
     for own in flat:
-        rest = [_word(key, own[key]) for key in columns if key != "data"]
+        regresses = own["metric"] == "mse"  # one curve, which has no classes
+        rest = [_word(key, own[key]) for key in columns if key != "data" and not (key == "way" and regresses)]
         heads.append((str(own["data"]) if "data" in columns else "", " ".join(rest)))
     told = []
     for head, own in zip(heads, flat, strict=True):
@@ -112,4 +113,4 @@ def _setting(row: Row, key: str) -> str:
 
 
 def _norms(cells: Sequence[Row | None]) -> str:
-    return "/".join(dict.fromkeys(str(row.result.norm) for row in cells if row))
+    return ", ".join(dict.fromkeys(str(row.result.norm) for row in cells if row))

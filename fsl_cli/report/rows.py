@@ -73,6 +73,8 @@ def sections(tests: Sequence[Reported]) -> list[Section]:
             name: value for other in alike for (name, value), that in zip(key, other, strict=True) if that[1] != value
         }
         line = ", ".join([line, *(f"{name}={typed(value)}" for name, value in apart.items())])
+        titled = [dict(other)["inference"] for other, same in zip(groups, words, strict=True) if same[0] == title]
+        title += f", {dict(key)['inference']}" if len(set(titled)) > 1 else ""  # what most often tells two apart
         rows = _rows(group)
         common = sorted(set.intersection(*(set(row.met) for row in rows)))
         found.append(Section(title, ", ".join([line, *_alike(rows)]), group[0].outcome.result.metric, common, rows))

@@ -111,7 +111,8 @@ def test_inductive_methods_of_any_norm_share_a_table_with_the_norm_beside_the_ro
     run(["report", str(tmp_path), "format=markdown"])
     out = capsys.readouterr().out
     assert "| method | norm | seeds |" in out and "| anil | support | 1 |" in out and "| maml | running | 1 |" in out
-    assert out.count("## omniglot 5-way 1-shot") == 2 and "transductive, norm=transductive" in out
+    assert "## omniglot 5-way 1-shot, inductive" in out and "## omniglot 5-way 1-shot, transductive" in out
+    assert "transductive, norm=transductive" in out
 
 
 def test_tests_of_more_and_fewer_episodes_share_a_table_each_with_all_of_its_own(tmp_path: Path) -> None:
@@ -198,6 +199,10 @@ def test_what_rows_and_columns_do_not_tell_apart_stays_apart(tmp_path: Path) -> 
     assert {line.name: [bool(cell) for cell in line.cells] for line in found.lines} == {
         "maml algo.inner_lr=0.4": [True, True, True], "maml algo.inner_lr=0.1": [True, False, False],
     }  # fmt: skip
+    a_run(tmp_path / "e", LOW, data="sinusoid", metric="mse", way=1, norm="none")
+    of_all = matrix(sections(gather([tmp_path]).tests), ["algo"], ["data", "way", "shot"])
+    assert of_all.heads[-1] == ("sinusoid", "1-shot")  # a curve has no classes
+    assert "running, transductive, none" in [line.norms for line in of_all.lines]
     with pytest.raises(UserError, match="columns=wya: .* Did you mean way"):
         matrix(found.sections, ["algo"], ["wya"])
     with pytest.raises(UserError, match="rows=algorithm"):
