@@ -9,7 +9,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fsl_cli.errors import UserError
+from fsl_cli.errors import UserError, command
 from fsl_cli.settings.registry import names
 from fsl_cli.settings.words import chosen_words, demand_no_choice, one_of, settings
 
@@ -67,9 +67,8 @@ def main(words: Sequence[str]) -> None:
     with redirect_stdout(sys.stderr):  # a script reads standard output
         run = load_run(typed["run"], names(typed["trust"]), device="cpu") if typed["run"] else frozen_predictor(chosen)
         if run.image.items != "images":
-            raise UserError(
-                f"{run.run} sees {run.image.items}: graphs are made for pictures. Use fsl predict run={run.run}."
-            )
+            predict = command("fsl", "predict", f"run={run.run}", "support=FILE", "query=FILE")
+            raise UserError(f"{run.run} sees {run.image.items}: graphs are made for pictures. Type {predict}.")
         demand_layers(run.algorithm)
         if run.changed:
             print("norm=transductive: exported with norm=support, as no prediction may depend on other pictures.")

@@ -59,7 +59,7 @@ class Shell:
         said = ""
         try:
             run(list(words))
-        except (UserError, Interrupted) as told:
+        except (UserError, Interrupted, SystemExit) as told:
             said = str(told)
         out, err = self.capsys.readouterr()
         return [line for text in (out, err, said) for line in commands(text)]
@@ -119,6 +119,19 @@ def test_each_command_that_leads_on_from_a_run(place: Path, typed: Shell, monkey
     [again] = typed(["compare", first, f"{second}/tests/{next((place / second / 'tests').iterdir()).name}"])
     assert again[0] == "test"
     good(again)
+
+
+@pytest.mark.slow
+def test_a_search_a_doctor_and_an_export(place: Path, typed: Shell) -> None:
+    pytest.importorskip("optuna")
+    words = ["algo=protonet", "data=folder", f"data.root={ROOT}", *SMALL, "optim.lr=interval(0.001,0.01)"]
+    found = typed(["train", "-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=1", *words, "out=s, (1)"])
+    test = next(line for line in found if line[0] == "test")
+    assert test[1].startswith("run=s, (1)/")
+    good(test)
+    for words in (["doctor"], ["export", test[1], "format=torch", "out=o (2).pt2"]):
+        assert typed(words) == [], "a new command: run it"
+    assert (place / "o (2).pt2").exists()
 
 
 def test_settings_written_into_a_file_of_any_name(place: Path, typed: Shell) -> None:
