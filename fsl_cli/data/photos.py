@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from io import BytesIO
 from itertools import islice
 from threading import Lock
@@ -23,7 +23,7 @@ def photo(file: File, size: int, channels: int) -> Images:
     """One image, (channels, size, size): upright, on white where it is transparent, the middle cut out."""
     with Image.open(BytesIO(file.read()), formats=FORMATS) as image:
         image.draft(None, (2 * size, 2 * size))  # a large JPEG is decoded at a half, a quarter or an eighth: faster
-        with _alone if image.width * image.height > LARGE else nullcontext():
+        with _alone if image.width * image.height > LARGE else nullcontext(), closing(image):  # freed before the next
             ImageOps.exif_transpose(image, in_place=True)  # a copy of a large one costs half a gigabyte
             return from_image(image, size, channels)
 
