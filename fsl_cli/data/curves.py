@@ -7,6 +7,7 @@ every run.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from hashlib import shake_128
 from typing import Any, Protocol
 
@@ -15,8 +16,9 @@ import torch
 from torch import Tensor
 
 from fsl_cli.data.linear import Linear
-from fsl_cli.data.sampler import Shape
+from fsl_cli.data.sampler import Shape, largest, smallest
 from fsl_cli.data.tasks import Batch, Tasks
+from fsl_cli.errors import UserError
 
 Uniform = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -56,6 +58,26 @@ class Curves(Protocol):
 
     def tasks(self, shapes: dict[str, Shape]) -> CurveTasks:
         """Episodes of these shapes."""
+
+
+def demand_points(name: str, shapes: Mapping[str, Shape], most: int, drawn: bool = False) -> None:
+    """Raises UserError where episodes ask for points that tasks of `name` do not have: more than `most`, all that are
+    left of infinitely many, or, unless theirs can be `drawn`, a range of shots.
+    """
+    for part, shape in shapes.items():
+        prefix = "train_" if part == "train" else ""
+        if shape.query == "all":
+            raise UserError(f"{prefix}query=all: a curve of data={name} has no last point. Type {prefix}query=10.")
+        if smallest(shape.shot) != largest(shape.shot) and not drawn:
+            raise UserError(
+                f"{prefix}shot={shape.shot}: the tasks of data={name} have all as many points. "
+                f"Type {prefix}shot={largest(shape.shot)}, or data=gp, whose shots may be a range."
+            )
+        if (points := largest(shape.shot) + int(shape.query)) > most:
+            raise UserError(
+                f"{prefix}shot={shape.shot} and {prefix}query={shape.query} are {points:,} points; a task of "
+                f"data={name} has {most:,} at most. Type {prefix}shot=10 {prefix}query=10."
+            )
 
 
 def uniform(name: str, seed: int, split: str, index: int, count: int) -> Uniform:

@@ -61,10 +61,12 @@ def problems(config: Mapping[str, Any], trust: list[str] | None = None) -> list[
     word, as for one that the user has just typed.
     """
     trusted = _names(config.get("trust")) if trust is None else trust
+    root = list(root_problems(config))
+    parts = (line for part in PARTS for line in part_problems(part, config.get(part), trusted))
     return [
-        *root_problems(config),
+        *root,
         *shape_problems(config),
-        *(line for part in PARTS for line in part_problems(part, config.get(part), trusted)),
+        *(line for line in parts if line.partition(".")[2] not in root),  # one that a part has from the root
         *_logger_problems(config.get("logger"), trusted),
         *_machine_problems(config),
     ]

@@ -116,7 +116,9 @@ def explain(error: Exception, words: Sequence[str], user_dir: str | None = None)
     if unknown:
         problems += _unknown(unknown, words, user_dir)
     if not problems:
-        problems = [" ".join(str(error).split("\n    full_key")[0].split())]
+        said = " ".join(str(error).split("\n    full_key")[0].split())
+        one = re.match("Could not override '([^']+)'", said)  # by a table with other keys
+        problems = [f"{one[1]}: its settings are typed one by one, {one[1]}.NAME=VALUE. See fsl show." if one else said]
     return UserError("\n".join(dict.fromkeys(problems)))
 
 

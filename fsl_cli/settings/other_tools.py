@@ -129,10 +129,11 @@ CHOICES = {  # of a group: what to type, and others' names for it; {} is the nam
         "trainer=ddp trainer.devices=2": "multi_gpu distributed dp",
     },
     "schedule.kind": {
-        "schedule.kind=cosine": "cos cosineannealing cosine_annealing cosineannealinglr annealing",
-        "schedule.kind=step": "steplr exponential",
-        "schedule.kind=table '+schedule.table={0:1,5000:0.1}'": "multistep multisteplr milestones plateau",
-        "schedule.kind=none": "constant off false",
+        "schedule.kind=cosine": "cosine cos cosineannealing cosine_annealing cosineannealinglr annealing",
+        "schedule.kind=linear": "linear linearlr linear_decay",
+        "schedule.kind=step": "step steplr exponential",
+        "schedule.kind=table '+schedule.table={0:1,5000:0.1}'": "table multistep multisteplr milestones plateau",
+        "schedule.kind=none": "none constant off false",
     },
     "norm": {
         "norm=running": "batch batchnorm bn true",

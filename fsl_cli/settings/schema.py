@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 from fsl_cli.backbones.mode import Mode
 from fsl_cli.data.names import own_name
 from fsl_cli.ranges import Count, Natural, Range
+from fsl_cli.settings import other_tools
 from fsl_cli.settings.values import problem, words
 
 Counts = Annotated[int | list[int], Range(least=1)]  # a number, or the range [least, most] that it is drawn from
@@ -192,9 +193,16 @@ def shape_problems(values: Mapping[str, Any]) -> Iterator[str]:
     nodes |= {f"logger.{name}": ("logger", node) for name, node in loggers.items()}
     for called, (part, node) in nodes.items():
         if not (part == "augment" and node is None) and not is_part(node):
-            yield (
-                f"{called}: names no Python to build it with (_target_). Choose one of those that fsl ls {part} shows."
-            )
+            yield f"{called}: names no Python to build it with (_target_). {_choose(part, node)}"
+
+
+def _choose(part: str, node: Any) -> str:
+    """What to type in place of what is no part: `fsl ls` has a choice of most, and the settings of the others."""
+    if part == "schedule":
+        return f"Type {other_tools.choice('schedule.kind', str(node)) or 'schedule.kind=cosine'}."
+    if part == "augment":
+        return "Type augment.flip=true, augment.crop=0.5, augment.padding=8 or augment.jitter=0.4."
+    return f"Choose one of those that fsl ls {part} shows."
 
 
 def is_part(node: Any) -> bool:

@@ -110,10 +110,13 @@ def _type_names(options: list[Option]) -> str:
 
 def _name(kind: Any) -> str:
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+    several = {int: "whole numbers", float: "numbers", bool: "true or false", str: "texts"}
     if get_origin(kind) is Literal:
         return " | ".join(map(str, get_args(kind)))
     if get_origin(kind) in LISTS:
-        return "a list"
+        members = (each for one in get_args(kind) if one is not Ellipsis for each, _ in _options(one))
+        inner = dict.fromkeys(map(several.get, members))
+        return f"a list of {' or '.join(map(str, inner))}" if inner and None not in inner else "a list"
     if get_origin(kind) is dict:
         return "a table"
     return names.get(kind, str(kind))

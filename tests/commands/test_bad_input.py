@@ -119,7 +119,7 @@ def copied(trained: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
         (["data", "show", "sinusoid"], ["sinusoid is drawn as it is needed"]),
         (["test", "rn=x"], ["Which run?", "Did you mean run?"]),
         (["report", ".", "to=t.csv", "html=true"], ["the page's name must end in .html"]),
-        (["train", "data=null"], ["data=null: there is no such data.", "There are cifar_fs, cub,"]),
+        (["train", "data=null"], ["data=null: there is no such data.", "cifar_fs, cub,"]),
         (["train", "-m", "algo=maml,null"], ["algo=null: there is no such algo."]),
         (["check", "optim=3"], ["optim=3: there is no such optim.", "adam"]),
         (["show", "backbone=null"], ["backbone=null: there is no such backbone.", "conv4"]),
@@ -159,7 +159,16 @@ def copied(trained: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
         (["check", f"seed={2**64}"], ["seed=", "at most 19 digits"]),
         (["check", "backbone=resnet12", "backbone.drop_rate=1"], ["backbone.drop_rate=1: must be from 0 and below 1"]),
         (["check", "data=folder", "data.val_fraction=1.2"], ["data.val_fraction=1.2: must be from 0 and below 1"]),
-        (["check", "trust=[1,2]"], ["trust=[1, 2]: must be a list"]),
+        (["check", "trust=[1,2]"], ["trust=[1, 2]: must be a list of texts, not"]),
+        (["check", "schedule=cosine"], ["Type schedule.kind=cosine."]),
+        (["check", "schedule=LinearLR"], ["Type schedule.kind=linear."]),
+        (["check", "schedule={a:1}"], ["schedule.NAME=VALUE"]),
+        (["check", "augment=flip"], ["Type augment.flip=true"]),
+        (["check", "algo=maml", "data=sinusoid", "shot=[1,10]"], ["shot=[1, 10]: ", "Type shot=10"]),
+        (["check", "algo=maml", "data=quadratic2d", "train_shot=[1,10]"], ["train_shot=[1, 10]: ", "=10, or data=gp"]),
+        (["check", "algo=cnp", "data=gp", "shot=1000000"], ["1,000,0", "5,000 at most", "Type shot=10 query=10"]),
+        (["check", "algo=maml", "data=sinusoid", "train_query=all"], ["Type train_query=10"]),
+        (["check", "algo=cnp", "data=gp", "data.noise=1e-9"], ["type data.noise=1e-05 or more"]),
         (["train", "trainer.devices=1000", "meta_batch=1000"], ["trainer.devices=1000: this machine has"]),
         (["train", "trainer.accelerator=cpu", "trainer.precision=16-mixed"], ["needs a GPU", "precision=bf16-mixed"]),
         (["train", "hydra.run.dir=/proc/x"], ["hydra.run.dir=/proc/x", "Type out=FOLDER"]),
@@ -204,6 +213,10 @@ def test_all_problems_at_once(refused: Refused) -> None:
         "train", *SMALL, "algo=maml", "backbone.norm=none", "train_way=5", "train_shot=1", *says, says=says, lines=7
     )
     refused("train", *SMALL, "agol=maml", "wya=3", "backbone=conv5", says=["algo?", "way?", "conv4?"], lines=3)
+
+
+def test_what_a_part_has_from_the_root_is_told_once(refused: Refused) -> None:
+    refused("check", "norm=batch", "steps=-1", says=["norm=batch: must be", "steps=-1: must be"], lines=2)
 
 
 def test_more_classes_or_images_than_there_are(refused: Refused) -> None:

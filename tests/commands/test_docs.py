@@ -157,4 +157,4 @@ def test_the_table_of_settings_is_the_schemas() -> None:
     found = runpy.run_path(str(DOCS.parent / "scripts" / "settings_table.py"))
     text = (DOCS / "settings.md").read_text()
     assert text == found["filled"](text), "python scripts/settings_table.py writes it"
-    assert "| `way` | a whole number, at least 1 or a list |" in text
+    assert "| `way` | a whole number, at least 1 or a list of whole numbers |" in text

@@ -15,7 +15,7 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
-from fsl_cli.data.curves import Uniform, uniform
+from fsl_cli.data.curves import Uniform, demand_points, uniform
 from fsl_cli.data.sampler import Shape, largest, smallest
 from fsl_cli.data.tasks import Batch
 from fsl_cli.episodes import Episodes, Examples
@@ -23,6 +23,8 @@ from fsl_cli.errors import UserError
 from fsl_cli.ranges import Rate
 
 REACH = 2.0
+MOST = 5_000  # points of a task, whose covariances are then 200 MB
+LEAST_NOISE = 1e-5  # of the largest scale: with less, rounding decides what a curve is
 
 
 class Process(NamedTuple):
@@ -49,6 +51,7 @@ class Process(NamedTuple):
 
     def tasks(self, shapes: dict[str, Shape]) -> ProcessTasks:
         """Episodes with as many points as the shapes have shots, which may be a range, and queries."""
+        demand_points(self.name, shapes, MOST, drawn=True)
         return ProcessTasks(self, shapes)
 
 
@@ -139,7 +142,9 @@ class ProcessTasks:
 def gp(
     length_low: Rate = 0.4, length_high: Rate = 0.4, scale_low: Rate = 1.0, scale_high: Rate = 1.0, noise: Rate = 0.02
 ) -> Process:
-    """The curves of the neural process papers. Raises ValueError when a range is upside down."""
+    """The curves of the neural process papers. Raises ValueError when a range is upside down, or noise too small."""
     if length_low > length_high or scale_low > scale_high:
         raise ValueError("the low end of each range must not be above its high end")
+    if noise < LEAST_NOISE * scale_high:
+        raise ValueError(f"with so little noise rounding decides; type data.noise={LEAST_NOISE * scale_high:g} or more")
     return Process((length_low, length_high), (scale_low, scale_high), noise)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fsl_cli.data.curves import uniform
+from fsl_cli.data.curves import demand_points, uniform
 from fsl_cli.data.linear import Linear
 from fsl_cli.data.sampler import Shape, largest
 from fsl_cli.data.tasks import Batch
@@ -20,6 +20,7 @@ from fsl_cli.episodes import Episodes, Examples
 from fsl_cli.ranges import Rate
 
 COEFFICIENTS = 6
+MOST = 100_000  # points of a task
 
 
 class Quadratics(NamedTuple):
@@ -41,6 +42,7 @@ class Quadratics(NamedTuple):
 
     def tasks(self, shapes: dict[str, Shape]) -> QuadraticTasks:
         """Episodes with as many points as the shapes have shots and queries."""
+        demand_points(self.name, shapes, MOST)
         return QuadraticTasks(self, shapes)
 
 

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fsl_cli.data.curves import uniform
+from fsl_cli.data.curves import demand_points, uniform
 from fsl_cli.data.linear import Linear
 from fsl_cli.data.sampler import Shape, largest
 from fsl_cli.data.tasks import Batch
 from fsl_cli.episodes import Episodes, Examples
 
 REACH = 5.0  # x is in -REACH..REACH
+MOST = 100_000  # points of a task
 
 
 class Sinusoids(NamedTuple):
@@ -42,6 +43,7 @@ class Sinusoids(NamedTuple):
 
     def tasks(self, shapes: dict[str, Shape]) -> SinusoidTasks:
         """Episodes with as many points as the shapes have shots and queries."""
+        demand_points(self.name, shapes, MOST)
         return SinusoidTasks(self, shapes)
 
 
