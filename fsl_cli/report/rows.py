@@ -83,7 +83,11 @@ def sections(tests: Sequence[Reported]) -> list[Section]:
 
 def _words(result: Result) -> tuple[str, str]:
     image = result.image
-    size = f", {image.size} × {image.size} × {image.channels}" if result.metric == "accuracy" else ""
+    size = {
+        "images": f", {image.size} × {image.size} × {image.channels}",
+        "texts": f", {image.size} characters",
+        "embeddings": f", {image.channels} numbers",
+    }.get(image.items if result.metric == "accuracy" else "points", "")
     return (
         f"{result.data} {task_words(result.way, result.shot, result.metric)}",
         f"{episodes_line(result)}{size}, {result.inference}{weights_words(result)}",

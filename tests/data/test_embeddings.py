@@ -209,6 +209,11 @@ def test_fsl_embed_writes_what_the_backbone_makes_and_a_test_reads_it(
     assert "b.npz   36 embeddings of 7 numbers, of 6 classes" in capsys.readouterr().out
     first, again = opened(tmp_path, Path("a.npz")), opened(tmp_path, Path("b.npz"))
     assert first.hash == again.hash and first.protocol == again.protocol
+    run(
+        ["test", "algo=protonet", "data=embeddings", "data.root=b.npz", "way=2", "query=2", "episodes=9", "trainer=cpu"]
+    )
+    run(["report", "outputs"])
+    assert "2 queries a class, 7 numbers, inductive" in " ".join(capsys.readouterr().out.split())
     with pytest.raises(UserError, match="its weights are random"):
         run(["embed", "backbone=mlp", *data, "out=c.npz"])
     with pytest.raises(UserError, match="Type out=c.npz"):
