@@ -31,8 +31,8 @@ def finalize(config: Config) -> Settings:
             "train_on=trainval: no class is held out by which a temperature could be fitted or training ended early. "
             "Type calibrate=false patience=null too."
         )
-    if root := settings.data_root:
-        settings = settings.having(data=settings.data.having(root=_absolute(root)))
+    if places := {key: _absolute(path) for key in ("root", "labels") if (path := settings.data.get(key))}:
+        settings = settings.having(data=settings.data.having(**places))
     if places := {key: _absolute(path) for key in ("weights", "file") if (path := settings.backbone.get(key))}:
         settings = settings.having(backbone=settings.backbone.having(**places))
     if settings.teacher:

@@ -158,13 +158,13 @@ def test_adam_equals_torchs() -> None:
 
 def test_adam_goes_on_from_squares_that_it_is_given() -> None:
     start, gradients = torch.ones(3), torch.tensor([[1.0, 2.0, 3.0], [0.5, -1.0, 2.0]])
-    rule = adam(0.1, beta1=0.0)
+    rule, zero = adam(0.1, beta1=0.0), torch.zeros(())  # the loss, which Adam does not look at
     whole, state = {"w": start}, rule.init({"w": start})
     for step in range(2):
-        whole, state = rule.update(step, whole, {"w": gradients[step]}, state)
-    first, halfway = rule.update(0, {"w": start}, {"w": gradients[0]}, rule.init({"w": start}))
+        whole, state = rule.update(step, whole, {"w": gradients[step]}, zero, state)
+    first, halfway = rule.update(0, {"w": start}, {"w": gradients[0]}, zero, rule.init({"w": start}))
     again = adam(0.1, beta1=0.0, squares=halfway[1:])
-    second, _ = again.update(0, first, {"w": gradients[1]}, again.init(first))
+    second, _ = again.update(0, first, {"w": gradients[1]}, zero, again.init(first))
     torch.testing.assert_close(second["w"], whole["w"])
 
 

@@ -333,6 +333,8 @@ RUNS = [  # words -> accuracy beside it, and what was otherwise there
     ),
     ("algo=maml data=omniglot norm=support", "98.7 ± 0.4", "inference transductive (here inductive), split random"),
     ("algo=protonet data=omniglot way=20", "96.0", None),
+    ("algo=taml data=omniglot", "99.23 ± 0.35", "inference and network and split and rotations not known"),
+    ("algo=metalstm data=miniimagenet", "43.44 ± 0.77", "inference not known"),
     ("algo=protonet data=omniglot data.rotations=train", "98.8", "rotations all (here train)"),
     ("algo=reptile data=omniglot", "95.39", "split random 1200 / 423 (here vinyals), rotations train (here all)"),
     ("algo=reptile data=omniglot norm=transductive", "97.68", "split random 1200"),
