@@ -128,7 +128,8 @@ def test_a_search_a_doctor_and_an_export(place: Path, typed: Shell) -> None:
     found = typed(["train", "-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=1", *words, "out=s, (1)"])
     test = next(line for line in found if line[0] == "test")
     assert test[1].startswith("run=s, (1)/")
-    good(test)
+    for line in (test, next(line for line in found if line[0] == "show")):
+        good(line)
     for words in (["doctor"], ["export", test[1], "format=torch", "out=o (2).pt2"]):
         assert typed(words) == [], "a new command: run it"
     assert (place / "o (2).pt2").exists()
