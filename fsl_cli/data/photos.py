@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from io import BytesIO
 from itertools import islice
 from threading import Lock
@@ -23,9 +25,21 @@ def photo(file: File, size: int, channels: int) -> Images:
     """One image, (channels, size, size): upright, on white where it is transparent, the middle cut out."""
     with Image.open(BytesIO(file.read()), formats=FORMATS) as image:
         image.draft(None, (2 * size, 2 * size))  # a large JPEG is decoded at a half, a quarter or an eighth: faster
-        with _alone if image.width * image.height > LARGE else nullcontext(), closing(image):  # freed before the next
+        with _one_at_a_time() if image.width * image.height > LARGE else nullcontext(), closing(image):
             ImageOps.exif_transpose(image, in_place=True)  # a copy of a large one costs half a gigabyte
             return from_image(image, size, channels)
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Memory holds one large picture: glibc, which keeps what was freed for the same thread, returns it."""
+    with _alone:
+        try:
+            yield
+        finally:
+            trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+            if trim:
+                trim(0)
 
 
 def opened(file: File, size: int) -> Image.Image:
