@@ -188,7 +188,7 @@ def copied(trained: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
         (["train", "resume=nowhere"], ["nowhere: there is no such folder"]),
         (["train", "resume=nowhere", "way=3"], ["leave out way=3"]),
         (["check", "data=folder", f"data.root={'x' * 300}"], ["xxx…: File name too long. Type another path."]),
-        (["check", "data=glyphs", "data.cache=~nobody-of-this-name/x"], ["begins with ~ and the name of nobody"]),
+        (["check", "data=glyphs", "data.cache=~nobody-of-this-name/x"], ["begins with ~NAME, and there is no such"]),
         (["test", f"run={'x' * 300}"], ["xxx"]),
         (["test"], ["run=FOLDER"]),
         (["test", "outputs/RUN"], ["'outputs/RUN' is not of the form key=value"]),
