@@ -17,7 +17,7 @@ import pytest
 
 from fsl_cli.cli import run
 from fsl_cli.errors import UserError
-from fsl_cli.experiment import several
+from fsl_cli.experiment import processes
 
 pytestmark = pytest.mark.slow
 
@@ -86,7 +86,7 @@ def test_a_process_that_is_killed_is_named_by_those_that_are_left(tmp_path: Path
 def test_machines_that_do_not_come_are_awaited_for_a_stated_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(several, "PATIENCE", timedelta(seconds=3))
+    monkeypatch.setattr(processes, "PATIENCE", timedelta(seconds=3))
     with pytest.raises(UserError, match="1 other processes of this run did not all come to .* within 0.05 minutes"):
         run(["train", *SMALL, f"out={tmp_path}", "trainer=ddp", "trainer.devices=1", "trainer.num_nodes=2"])
     assert re.search(r"Waiting at \S+:\d+ for 2 machines, up to 0.05 minutes", capsys.readouterr().err)
