@@ -118,8 +118,8 @@ def _known_task(result: Result) -> bool:
 
 
 def _own(result: Result) -> bool:
-    """Whether the data set is a folder of the user's, which may have the name of a known one."""
-    return result.split.startswith("seeded-") or result.split in ("folders", "csv")
+    """Whether the data set is the user's, in a folder or files, which may have the name of a known one."""
+    return result.split.startswith("seeded-") or result.split in ("folders", "csv", "own")
 
 
 def beside(result: Result, settings: dict[str, Any]) -> Published | None:

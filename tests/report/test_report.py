@@ -432,6 +432,12 @@ def test_nothing_is_published_for_another_task(changed: dict[str, Any]) -> None:
     assert beside(replace(result, **changed), settings) is None
 
 
+@pytest.mark.parametrize("split", ["folders", "csv", "own", "seeded-0"])
+def test_nothing_is_published_for_the_users_own_collection_of_a_known_name(split: str) -> None:
+    result, _ = as_reported("algo=protonet", "data=miniimagenet")
+    assert published(result) and not published(replace(result, split=split))
+
+
 def test_a_run_of_a_time_without_a_setting_is_the_network_that_it_was() -> None:
     assert backbone_name({"backbone": "conv4", "backbone.filters": 64}) == "Conv4-64"
     assert backbone_name({"backbone": "conv4", "backbone.filters": 64, "backbone.slope": 0.2}) == "Conv4-64 slope=0.2"
