@@ -6,7 +6,6 @@ learns the gates, from gradient and loss: one small network for all weights of t
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.algorithms.inner_loop import Parameters, Rule, adapt
 from fsl_cli.algorithms.network import Network, Start, classifier, demand_way, query_loss, support_loss
+from fsl_cli.algorithms.size_and_sign import size_and_sign
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples
 from fsl_cli.ranges import Count, Natural
@@ -107,7 +107,9 @@ def by_gates(gates: Parameters) -> Rule:
 
     def update(step: int, fast: Parameters, gradients: Parameters, loss: Tensor, state: Any) -> tuple[Parameters, Any]:
         theta, gradient = _column(fast), _column(gradients)  # (P, 1)
-        seen = torch.cat([preprocess(loss.view(1, 1)).expand(len(theta), 2), preprocess(gradient)], 1)  # (P, 4)
+        seen = torch.cat(
+            [size_and_sign(loss.view(1), SMALLEST).expand(len(theta), 2), size_and_sign(gradient[:, 0], SMALLEST)], 1
+        )  # (P, 4)
         own = state.gates
         enter, forget, new, out = F.linear(torch.cat([seen, state.h], 1), own["into"], own["into_bias"]).chunk(4, 1)
         c = forget.sigmoid() * state.c + enter.sigmoid() * new.tanh()
@@ -120,14 +122,6 @@ def by_gates(gates: Parameters) -> Rule:
         return after, _State(h, c, keep, take, own)
 
     return Rule(init, update)
-
-
-def preprocess(x: Tensor) -> Tensor:
-    """Size and sign of numbers of all magnitudes, x (..., 1) -> (..., 2): (ln|x| / p, sign), or (-1, e^p x) near 0."""
-    size, tiny = x.abs(), torch.finfo(x.dtype).tiny
-    pair = torch.cat([size.clamp(min=tiny).log() / SMALLEST, x.sign()], -1)
-    near = torch.cat([torch.full_like(x, -1.0), math.exp(SMALLEST) * x], -1)
-    return torch.where(size >= math.exp(-SMALLEST), pair, near)
 
 
 def _column(parameters: Parameters) -> Tensor:

@@ -19,6 +19,7 @@ from fsl_cli.algorithms.inner_loop import Parameters
 from fsl_cli.algorithms.network import demand_way
 from fsl_cli.algorithms.over_tasks import for_each_task
 from fsl_cli.algorithms.protonet import cosines
+from fsl_cli.algorithms.size_and_sign import size_and_sign
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.backbones.mode import Mode
 from fsl_cli.backbones.norm import Norm
@@ -26,7 +27,7 @@ from fsl_cli.episodes import Classifier, Examples
 from fsl_cli.errors import UserError
 from fsl_cli.ranges import Count
 
-P = 7.0  # of `preprocessed`
+P = 7.0  # of `size_and_sign`
 
 
 class MetaNet(Algorithm):
@@ -114,7 +115,9 @@ class _MetaNet(nn.Module):
             if name != "head.weight"
         }  # logits are not asked of it again
         each = vmap(lambda x, y: _gradients(self.base, x[None], y[None]))(*support)
-        examples = {name: self.of_example[_kind(name)](preprocessed(value)).squeeze(-1) for name, value in each.items()}
+        examples = {
+            name: self.of_example[_kind(name)](size_and_sign(value, P)).squeeze(-1) for name, value in each.items()
+        }
         return _Memory(task, examples, self.key(support.x, task)[0])
 
     def answer(self, memory: _Memory, x: Tensor) -> Tensor:
@@ -184,18 +187,10 @@ class _Recurrent(nn.Module):
     def forward(self, gradients: list[Tensor]) -> Tensor:
         hidden = cell = gradients[0].new_zeros((*gradients[0].shape, self.leave.in_features))
         for step in gradients:
-            take, keep, new, out = self.gates(torch.cat([preprocessed(step), hidden], -1)).chunk(4, -1)
+            take, keep, new, out = self.gates(torch.cat([size_and_sign(step, P), hidden], -1)).chunk(4, -1)
             cell = keep.sigmoid() * cell + take.sigmoid() * new.tanh()
             hidden = out.sigmoid() * cell.tanh()
         return self.leave(hidden).squeeze(-1)
-
-
-def preprocessed(gradient: Tensor) -> Tensor:
-    """Size and sign of each number, of shape (..., 2): log|v| / P and its sign; below e^-P -1 and e^P v.
-
-    Andrychowicz et al. 2016, appendix A, https://arxiv.org/abs/1606.04474
-    """
-    return torch.stack([(gradient.abs().log() / P).clamp(min=-1), (gradient * torch.e**P).clamp(-1, 1)], -1)
 
 
 def _kind(name: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fsl_cli.data.feature_files import FORMS, TABLES, Chosen, File, read_features
-from fsl_cli.data.layouts import counted, in_two, refuse, split_folders
+from fsl_cli.data.layouts import counted, in_two, refuse, split_folders, split_problems
 from fsl_cli.data.left_out import some
 from fsl_cli.data.names import is_junk, part_of
 from fsl_cli.errors import UserError
@@ -112,12 +112,11 @@ def _gathered(root: str, files: list[File], places: list[tuple[str, str] | None]
                 problems.append(f"row {row} of {file.name}: split is {told!r}: write train, val or test.")
             else:
                 groups[split].setdefault(label, []).append((number, row))
-    if groups and "" not in groups:
-        absent = [part for part in ("train", "test") if not groups.get(part)]
-        problems += [f"There is no split {part}: train and test are needed, val is not." for part in absent]
-    elif len(groups) > 1:
+    if "" in groups and len(groups) > 1:
         problems.append(f"Some files have splits, and some have none: {len(groups.pop(''))} classes are in no split.")
-    problems += in_two(groups)
+        problems += in_two(groups)
+    else:
+        problems += split_problems(groups)
     if not groups and not problems:
         problems.append("There are no rows.")
     if problems:

@@ -225,3 +225,11 @@ def in_two(groups: Mapping[str, Mapping[str, object]]) -> list[str]:
             names = ", ".join(both[:5]) + (f" and {len(both) - 5} more" if len(both) > 5 else "")
             problems.append(f"{one} and {other} both have {names}: keep a class in one split only.")
     return problems
+
+
+def split_problems(groups: Mapping[str, Mapping[str, object]]) -> list[str]:
+    """Of splits that tell themselves: train and test are needed, and each class is in one of them."""
+    if "" in groups or not groups:
+        return []
+    absent = [part for part in ("train", "test") if not groups.get(part)]
+    return [*(f"There is no split {part}: train and test are needed, val is not." for part in absent), *in_two(groups)]

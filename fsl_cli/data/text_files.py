@@ -17,7 +17,7 @@ from fsl_cli.data.archives import BROKEN, archive_of
 from fsl_cli.data.columns import LABEL, Columns, label_column, named_columns, plain, split_column, typed_column
 from fsl_cli.data.decode import PIECE, Classes, File
 from fsl_cli.data.formats import ending
-from fsl_cli.data.layouts import counted, in_two, refuse, split_folders
+from fsl_cli.data.layouts import counted, refuse, split_folders, split_problems
 from fsl_cli.data.left_out import some
 from fsl_cli.data.names import part_of
 from fsl_cli.data.places import Folder, Picture, Place, disk_file
@@ -230,20 +230,12 @@ def _by_tables(place: Place, tables: list[str], chosen: Chosen) -> Found:
         problems += [table.broken] if table.broken else []
     if not groups and not problems:
         problems.append("It lists no texts.")
-    problems += _split_problems(groups)
+    problems += split_problems(groups)
     if problems:
         skip = " (data.on_error=skip leaves out what is empty)" if any("is empty" in line for line in problems) else ""
         refuse(f"{place.name(tables[0])} is no table of texts yet{skip}:", problems)
     lost = [some(empty, "row", "its text or label is empty")] if empty else []
     return Found(dict(groups), f"table {', '.join(tables)}, {told}; {counted(groups)}", lost, True)
-
-
-def _split_problems(groups: dict[str, dict[str, list[Text]]]) -> list[str]:
-    """Of splits that tell themselves: train and test are needed, and each class is in one of them."""
-    if "" in groups or not groups:
-        return []
-    absent = [part for part in ("train", "test") if not groups.get(part)]
-    return [*(f"There is no split {part}: train and test are needed, val is not." for part in absent), *in_two(groups)]
 
 
 def _by_folder(place: Place, root: str, setting: str, chosen: Chosen) -> Found:
@@ -264,7 +256,7 @@ def _by_folder(place: Place, root: str, setting: str, chosen: Chosen) -> Found:
             (unreadable if chosen.skip else problems).append(wrong)
         else:
             groups[part].setdefault(folders[1 if part else 0], []).append(Text(text, place.name(path)))
-    problems += _split_problems(groups)
+    problems += split_problems(groups)
     if not groups and not problems:
         problems.append(f"{place.name()} has no class folders with text files, and no table of texts. {LAYOUT}")
     if problems:

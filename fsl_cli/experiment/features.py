@@ -101,8 +101,7 @@ def _features(backbone: Backbone, tasks: ImageTasks, part: str, trainer: lightni
     backbone.eval()
     with torch.no_grad(), trainer.precision_plugin.forward_context():
         dtype = next((weight.dtype for weight in backbone.parameters()), torch.get_default_dtype())
-        pieces = (piece for images in tasks.images(part, device, dtype) for piece in images.split(AT_ONCE))
-        chunks = [backbone(piece.unsqueeze(0)).squeeze(0).to(dtype) for piece in pieces]
+        chunks = [in_pieces(backbone, images).to(dtype) for images in tasks.images(part, device, dtype)]
     backbone.train(training)
     found = torch.cat(chunks)
     with suppress(OSError):  # a full disk only costs the time to compute them again
@@ -112,6 +111,11 @@ def _features(backbone: Backbone, tasks: ImageTasks, part: str, trainer: lightni
         for old in sorted(folder.glob("*.npy"), key=lambda file: file.stat().st_mtime)[:-KEPT]:
             old.unlink()
     return found
+
+
+def in_pieces(backbone: Backbone, items: Tensor) -> Tensor:
+    """Features (n, d) of items (n, *item), so many at once that memory does not grow with a class's items."""
+    return torch.cat([backbone(piece.unsqueeze(0)).squeeze(0) for piece in items.split(AT_ONCE)])
 
 
 def _key(backbone: Backbone, tasks: ImageTasks, part: str, precision: str) -> str:

@@ -13,6 +13,7 @@ from fsl_cli.data.store import SPLITS, DataSet
 from fsl_cli.data.tasks import ImageTasks
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.assemble import image_tasks, learner
+from fsl_cli.experiment.features import in_pieces
 from fsl_cli.experiment.shapes import data_part
 from fsl_cli.files import replacing
 from fsl_cli.runs.checkpoints import load_weights
@@ -22,7 +23,6 @@ from fsl_cli.settings.binding import build, demand_fit, demand_root
 from fsl_cli.settings.compose import compose
 from fsl_cli.settings.schema import Settings
 
-AT_ONCE = 64  # items through the network
 ALONE = ("running", "group", "none")  # norms under which an item's features are its own
 
 
@@ -90,8 +90,7 @@ def embedded(made: Made) -> Embedded:
     for part in SPLITS:
         split = data.splits[part]
         for number, items in enumerate(made.tasks.images(part, device)):
-            pieces = [backbone(piece.unsqueeze(0)).squeeze(0).float().cpu().numpy() for piece in items.split(AT_ONCE)]
-            features += pieces
+            features.append(in_pieces(backbone, items).float().cpu().numpy())
             base, turn = divmod(number, split.turns)
             name = data.store.names[split.classes[base]] + (f" turned {90 * turn}" if turn else "")
             labels += [name] * len(items)

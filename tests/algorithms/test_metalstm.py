@@ -11,7 +11,8 @@ from test_algorithms import algorithm, episodes, flat
 from torch import Tensor
 
 from fsl_cli.algorithms.inner_loop import Parameters, adapt, sgd
-from fsl_cli.algorithms.metalstm import _Gates, _State, by_gates, preprocess
+from fsl_cli.algorithms.metalstm import _Gates, _State, by_gates
+from fsl_cli.algorithms.size_and_sign import size_and_sign
 
 Recorded = list[tuple[Parameters, Tensor]]  # of each step, gradients and loss
 
@@ -39,9 +40,9 @@ def test_without_weights_it_is_gradient_descent(float64: None) -> None:
 
 def test_numbers_of_all_sizes_are_seen_as_size_and_sign(float64: None) -> None:
     below = math.exp(-10) * (1 - 1e-12)
-    x = torch.tensor([math.exp(-5), -math.exp(-5), 1.0, math.exp(-10), below, -math.exp(-11), 0.0]).unsqueeze(1)
+    x = torch.tensor([math.exp(-5), -math.exp(-5), 1.0, math.exp(-10), below, -math.exp(-11), 0.0])
     wanted = [[-0.5, 1], [-0.5, -1], [0, 1], [-1, 1], [-1, 1], [-1, -math.exp(-1)], [-1, 0]]
-    torch.testing.assert_close(preprocess(x), torch.tensor(wanted))
+    torch.testing.assert_close(size_and_sign(x, 10), torch.tensor(wanted))
 
 
 def test_one_step_by_hand(float64: None) -> None:

@@ -11,7 +11,8 @@ from conftest import Pixels
 from test_algorithms import accuracy, episodes
 from torch import Tensor, nn
 
-from fsl_cli.algorithms.metanet import MetaNet, _gradients, _Net, preprocessed
+from fsl_cli.algorithms.metanet import MetaNet, _gradients, _Net
+from fsl_cli.algorithms.size_and_sign import size_and_sign
 from fsl_cli.backbones import pixels
 from fsl_cli.episodes import Examples, task_loss
 from fsl_cli.errors import UserError
@@ -75,7 +76,7 @@ def test_gradients_of_one_layer_by_hand_and_without_a_graph() -> None:
 
 def test_what_a_gradient_is_read_as() -> None:
     e = torch.e
-    found = preprocessed(torch.tensor([e**-3.5, -1.0, e**-7, -(e**-8), 0.0]))
+    found = size_and_sign(torch.tensor([e**-3.5, -1.0, e**-7, -(e**-8), 0.0]), 7)
     expected = torch.tensor([[-0.5, 1], [0, -1], [-1, 1], [-1, -1 / e], [-1, 0]])
     torch.testing.assert_close(found, expected)
 

@@ -15,7 +15,7 @@ from fsl_cli.data.embeddings import as_items
 from fsl_cli.data.feature_files import Chosen
 from fsl_cli.data.layouts import refuse
 from fsl_cli.data.names import own_name
-from fsl_cli.data.sources.folder import divide, without_single
+from fsl_cli.data.sources.folder import split_classes
 from fsl_cli.data.store import DataSet, Images, cache_folder, open_store
 from fsl_cli.ranges import Natural, PartOf
 
@@ -46,14 +46,7 @@ def embeddings(
     if sum(fractions.values()) >= 1 and fractions != {"val": 0, "test": 1}:
         refuse("These values cannot be:", ["data.val_fraction and data.test_fraction together leave no classes."])
     found = find_embeddings(root, Chosen(labels, label_column, on_error == "skip"))
-    groups, lost = found.groups, found.left_out
-    if on_small == "skip":
-        groups, alone = without_single(groups)
-        lost = [*lost, *alone]
-    lists = divide(groups, fractions, split_seed, str(root), lost, FEW)
-    classes = {label: own for group in groups.values() for label, own in group.items()}
-    for line in lost:
-        print(f"Left out: {line}.")
+    lists, classes, lost = split_classes(found.groups, found.left_out, fractions, split_seed, on_small, str(root), FEW)
 
     def drawn() -> Iterable[tuple[str, Images]]:
         print(f"Read as {found.reading}.")
@@ -62,6 +55,6 @@ def embeddings(
 
     recipe = {"items": "embeddings", "features": found.digest, "rows": sum(map(len, classes.values()))}
     store = open_store(cache_folder(cache), "embeddings", recipe, drawn)
-    split = f"seeded-{split_seed}" if "" in groups else "own"
+    split = f"seeded-{split_seed}" if "" in found.groups else "own"
     data = divided(own_name(root, name), store, split, lists, "none")
     return data._replace(reading=found.reading, left_out=lost, on_small=on_small, items="embeddings")

@@ -62,15 +62,9 @@ def folder(
     if not all(checks.values()):
         refuse("These values cannot be:", [message for message, good in checks.items() if not good])
     groups, table, reading, lost = find(root, chosen=Chosen(file_column, label_column, on_error == "skip"))
-    if on_small == "skip":
-        groups, alone = without_single(groups)
-        lost = [*lost, *alone]
-    classes = {name: pictures for group in groups.values() for name, pictures in group.items()}
+    lists, classes, lost = split_classes(groups, lost, fractions, split_seed, on_small, str(root))
     listing = [picture.stamp for name in sorted(classes) for picture in classes[name]]
     digest = blake2b(json.dumps(listing).encode(), digest_size=16).hexdigest()
-    lists = divide(groups, fractions, split_seed, str(root), lost)
-    for line in lost:
-        print(f"Left out: {line}.")
 
     recipe = {"size": size, "channels": channels, "resize": "bilinear antialias, centre", "files": digest}
     skipped: list[str] = []  # filled while the images are drawn, and then written with the recipe
@@ -91,6 +85,23 @@ def folder(
 
 
 Item = TypeVar("Item")
+
+
+def split_classes(
+    groups: dict[str, dict[str, list[Item]]], lost: list[str], fractions: dict[str, float], seed: int,
+    on_small: Literal["stop", "skip"], root: str, predict: str | None = None,
+) -> tuple[dict[str, list[str]], dict[str, list[Item]], list[str]]:  # fmt: skip
+    """The classes of each split, the items of each class, and what is left out, which is told.
+
+    `lost` was left out before; `on_small="skip"` leaves out classes of a single item. Raises UserError as `divide`.
+    """
+    if on_small == "skip":
+        groups, alone = without_single(groups)
+        lost = [*lost, *alone]
+    lists = divide(groups, fractions, seed, root, lost, predict)
+    for line in lost:
+        print(f"Left out: {line}.")
+    return lists, {name: own for group in groups.values() for name, own in group.items()}, lost
 
 
 def without_single(

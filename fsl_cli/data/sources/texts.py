@@ -16,7 +16,7 @@ import numpy as np
 from fsl_cli.data.copies import divided
 from fsl_cli.data.layouts import refuse
 from fsl_cli.data.names import own_name
-from fsl_cli.data.sources.folder import divide, without_single
+from fsl_cli.data.sources.folder import split_classes
 from fsl_cli.data.store import DataSet, Images, cache_folder, open_store
 from fsl_cli.data.text_files import Chosen, Text, find_texts
 from fsl_cli.data.texts import as_items
@@ -49,15 +49,11 @@ def texts(
     if sum(fractions.values()) >= 1 and fractions != {"val": 0, "test": 1}:
         refuse("These values cannot be:", ["data.val_fraction and data.test_fraction together leave no classes."])
     found = find_texts(root, chosen=Chosen(text_column, label_column, on_error == "skip"))
-    groups, lost = found.groups, found.left_out
-    if on_small == "skip":
-        groups, alone = without_single(groups)
-        lost = [*lost, *alone]
     predict = command("fsl", "predict", "run=RUN", f"support={root}", "query=FILE.csv")
-    lists = divide(groups, fractions, split_seed, str(root), lost, f"{predict} with a run that was trained on texts")
-    classes = {label: own for group in groups.values() for label, own in group.items()}
-    for line in lost:
-        print(f"Left out: {line}.")
+    predict = f"{predict} with a run that was trained on texts"
+    lists, classes, lost = split_classes(
+        found.groups, found.left_out, fractions, split_seed, on_small, str(root), predict
+    )
 
     digest = blake2b(digest_size=16)
     for label in sorted(classes):
@@ -71,7 +67,7 @@ def texts(
 
     recipe = {"size": size, "items": "texts", "texts": digest.hexdigest()}
     store = open_store(cache_folder(cache), "texts", recipe, drawn)
-    split = f"seeded-{split_seed}" if "" in groups else "csv" if found.table else "folders"
+    split = f"seeded-{split_seed}" if "" in found.groups else "csv" if found.table else "folders"
     data = divided(own_name(root, name), store, split, lists, "none")
     return data._replace(reading=found.reading, left_out=lost, on_small=on_small, items="texts")
 
