@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -68,6 +69,13 @@ class Norm(nn.Module):
         out = self._normalised(x, n_support)
         out = F.relu(out) if relu else out
         return each_image(partial(F.max_pool2d, kernel_size=2), out) if pool else out
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        """The weights of a training with `running` are taken by every mode with a scale: its averages are left out."""
+        if self.mode != "running":
+            state_dict.pop(f"{prefix}mean", None)
+            state_dict.pop(f"{prefix}var", None)
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def goes_with(self, conv: nn.Conv2d) -> bool:
         """Whether a convolution and this norm after it are one compiled block."""

@@ -65,8 +65,20 @@ def changed(saved: dict[str, Any], given: dict[str, str], user_dir: str | None =
     if isinstance(backbone, dict) and "norm" in backbone:  # what result.json says is what was used
         if "norm" in given:
             backbone["norm"] = values["norm"]
+        _demand_norm(saved["backbone"]["norm"], backbone["norm"])
         values["norm"] = backbone["norm"]
     return values
+
+
+def _demand_norm(trained: str, asked: str) -> None:
+    """Raises UserError where the weights of a training with one norm mean nothing under the other."""
+    of_images = ("support", "transductive")  # statistics of the images at hand need no averages of the training
+    allowed = [trained, *(mode for mode in of_images if mode != trained and trained in ("running", *of_images))]
+    if asked not in allowed:
+        raise UserError(
+            f"norm={asked}: this run was trained with norm={trained}, whose tests take norm={' or '.join(allowed)}. "
+            f"Train another: {command('fsl', 'train', f'norm={asked}')}"
+        )
 
 
 def _meant(key: str, values: dict[str, Any]) -> str:

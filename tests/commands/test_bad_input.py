@@ -500,7 +500,8 @@ def test_a_full_disk_when_a_run_is_resumed(
         (["data=omniglott"], ["Did you mean omniglot?"]),
         (["algo=maml"], ["algo=maml: a run keeps its algo", "fsl train algo=maml"]),
         (["choices.algo=maml"], ["'choices.algo' is not a setting"]),
-        (["norm=group"], ["best.ckpt does not fit"]),
+        (["norm=group"], ["trained with norm=running", "norm=running or support or transductive", "train norm=group"]),
+        (["backbone.norm=none"], ["norm=none: this run was trained with norm=running"]),
         (["backbone.filters=8"], ["best.ckpt does not fit", "size mismatch"]),
     ],
     ids=lambda words: " ".join(words) if isinstance(words, list) else None,
@@ -522,6 +523,14 @@ def test_maml_tested_with_another_way(refused: Refused, copied: Callable[[str], 
 
 def test_numbers_are_read_as_by_train(fsl: Fsl, copied: Callable[[str], Path]) -> None:
     assert fsl("test", f"run={copied('maml')}", "algo.inner_lr=1e-3").code == 0
+
+
+def test_a_run_whose_norm_kept_averages_is_tested_without_them(fsl: Fsl, copied: Callable[[str], Path]) -> None:
+    """Recipes of RelationNet train with averages, and are tested as the paper too, with the queries' own statistics."""
+    run = copied("protonet")
+    assert fsl("test", f"run={run}", "norm=transductive").code == 0
+    (result,) = run.glob("tests/*/result.json")
+    assert json.loads(result.read_text())["inference"] == "transductive"
 
 
 @pytest.mark.parametrize("key", ["norm", "backbone.norm"])
