@@ -87,6 +87,76 @@ def test_libraries_stay_in_their_rooms(library: str) -> None:
         assert library not in own or room(path) in LIBRARIES[library], f"{path} imports {library}"
 
 
+# Names of what a configuration, or a part of one, is called; and attributes and methods that give its plain values.
+SETTINGS = re.compile(r"(\w+_)?(settings|config|composed|node|schedule)")
+PARTS = {"algo", "augment", "backbone", "data", "logger", "optim", "schedule", "trainer", "part"}
+PLAIN = {"values", "choices", "plain"}
+BUILT = {"algorithm", "backbone", "located"}  # what has typed attributes of its own
+
+
+def called(node: ast.expr) -> str:
+    """The last name of an expression: x.algo -> algo, compose(words) -> compose."""
+    inner = node.func if isinstance(node, ast.Call) else node
+    return getattr(inner, "attr", getattr(inner, "id", ""))
+
+
+def asked_by_a_word(source: str) -> list[str]:
+    """Where a source file asks a configuration, or what was built from it, by a word that mypy cannot check.
+
+    That is settings["way"], settings.algo.get("inner_lr"), "size" in settings.data.values, and the same of a name that
+    was given such a value; and getattr(algorithm, "test_steps") or hasattr.
+    """
+    tree, kept = ast.parse(source), set[str]()
+
+    def is_settings(node: ast.expr) -> bool:
+        if isinstance(node, ast.Name):
+            return node.id in kept or bool(SETTINGS.fullmatch(node.id))
+        if isinstance(node, ast.Attribute):
+            of_settings = is_settings(node.value) or called(node.value) in {*PARTS, "compose"}
+            return node.attr == "settings" or (node.attr in {*PARTS, *PLAIN} and of_settings)
+        if isinstance(node, ast.Call):
+            return isinstance(node.func, ast.Attribute) and node.func.attr in PLAIN and is_settings(node.func)
+        return isinstance(node, ast.Subscript) and is_settings(node.value)
+
+    def is_word(node: ast.expr) -> bool:
+        return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+    def is_wrong(node: ast.AST) -> bool:
+        match node:
+            case ast.Subscript(value, key):
+                return is_word(key) and is_settings(value)
+            case ast.Compare(word, [ast.In() | ast.NotIn()], [values]):
+                return is_word(word) and is_settings(values)
+            case ast.Call(ast.Attribute(values, "get" | "pop"), [word, *_]):
+                return is_word(word) and (is_settings(values) or called(values) in PARTS)
+            case ast.Call(ast.Name("getattr" | "hasattr"), [thing, word, *_]):
+                names = {called(each) for each in ast.walk(thing) if isinstance(each, ast.expr)}
+                return is_word(word) and (bool(names & BUILT) or any(map(SETTINGS.fullmatch, names)))
+        return False
+
+    for node in ast.walk(tree):
+        match node:
+            case ast.Assign([ast.Name(name)], value) if is_settings(value):
+                kept.add(name)
+    return [f"line {node.lineno}: {ast.unparse(node)}" for node in ast.walk(tree) if is_wrong(node)]
+
+
+WORDS = (
+    'settings["way"]', 'run.settings.algo.get("inner_lr")', '"size" in settings.data.values', 'part.get("name")',
+    'compose(words).values["out"]', 'config.choices["algo"]', 'run.settings.plain()["trainer"]["devices"]',
+    'inner = settings.algo.values\ninner["first_order"]', 'getattr(run.algorithm, "test_steps", None)',
+    'getattr(located(part), "takes", ())', 'hasattr(algorithm, "backbone")', 'getattr(settings, "way")',
+)  # fmt: skip
+
+
+def test_only_the_room_of_settings_asks_them_by_a_word() -> None:
+    """Elsewhere mypy sees what is asked: Settings' attributes, `asked(part, OfData)`, and those of what was built."""
+    rooms = [path for path in FILES if room(path) != "settings"]
+    found = [f"{path}, {line}" for path in rooms for line in asked_by_a_word(path.read_text())]
+    assert not found, "\n".join(found)
+    assert all(map(asked_by_a_word, WORDS)), [word for word in WORDS if not asked_by_a_word(word)]
+
+
 def test_no_algorithm_imports_a_backbone_of_its_own() -> None:
     for path in (PACKAGE / "algorithms").rglob("*.py"):
         own = {name for name in taken(path) if name.startswith("fsl_cli.backbones")}

@@ -3,13 +3,45 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from fsl_cli.backbones.base import Backbone
-from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
+from fsl_cli.episodes import Classifier, Episodes, Examples, Normal, task_loss
+
+
+@runtime_checkable
+class TakesSteps(Protocol):
+    """A method that takes gradient steps on a support set."""
+
+    test_steps: int  # in validation and test
+
+
+@runtime_checkable
+class TrainsWithSteps(Protocol):
+    """A method that takes the same number of gradient steps on each support set in training."""
+
+    inner_steps: int
+
+
+@runtime_checkable
+class PredictsDistribution(Protocol):
+    """A method for regression that says how certain it is."""
+
+    def distribution(self, support: Examples) -> Callable[[Tensor], Normal]:
+        """What is known of a curve at any x: (T, m, *item) -> mean and deviation, (T, m, d) each."""
+        ...
+
+
+@runtime_checkable
+class PredictsInSequence(Protocol):
+    """A method that sees the images of an episode one after another, and predicts each before it sees its label."""
+
+    def sequence(self, examples: Examples) -> Tensor:
+        """Logits (T, L, way) at each of L images, from those before it and their labels."""
+        ...
 
 
 class Algorithm(nn.Module, ABC):
@@ -19,7 +51,15 @@ class Algorithm(nn.Module, ABC):
     regresses = False  # True: can learn regression tasks too
     ordered = False  # True: the order of the support set matters, so episodes give it in a random order
     compares_tasks = False  # True: its loss is of all tasks of a step together, which must have one shape
+    with_query = False  # True: a query is normalised together with the support set
+    checkpoint_inner = False  # True: the steps of an inner loop are computed again in the backward pass
+    temperature = 0.0  # what the logits are divided by; 0: nothing
     progress = 1.0  # share of the training that is done; the learner sets it before each step
+
+    @property
+    def shared_backbone(self) -> Backbone | None:
+        """The network whose features serve all tasks; None where a network adapts to each task."""
+        return next((module for module in self.children() if isinstance(module, Backbone)), None)
 
     def prepare(self, episodes: Iterable[Episodes]) -> None:
         """Take in what evaluation needs of the training split; called before each validation, in evaluation mode.

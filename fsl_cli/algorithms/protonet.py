@@ -39,8 +39,9 @@ class ProtoNet(Algorithm):
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.temperature = temperature or usual_temperature(backbone.out_features)
-        self.scale = nn.Parameter(torch.tensor(float(scale))) if distance == "cosine" else None
+        cosine = distance == "cosine"
+        self.temperature = 0.0 if cosine else temperature or usual_temperature(backbone.out_features)
+        self.scale = nn.Parameter(torch.tensor(float(scale))) if cosine else None
 
     def adapt(self, support: Examples) -> Classifier:
         centres = prototypes(self.backbone(support.x), support.y)

@@ -12,8 +12,8 @@ from typing import Any
 
 from fsl_cli.errors import UserError, command, shown
 from fsl_cli.settings.hints import did_you_mean
+from fsl_cli.settings.parts import Part
 from fsl_cli.settings.registry import choices, take_user_dir
-from fsl_cli.settings.schema import Part
 
 HELP = """What data sets there are and what is in them; NAME is one that fsl data ls shows.
 

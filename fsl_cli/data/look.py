@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -37,18 +37,16 @@ class Look(NamedTuple):
         return f"{sum(self.classes.values())} classes of {min(self.least.values())} {kind} or more, {self.side} pixels"
 
 
-def look(data: Mapping[str, Any]) -> Look:
-    """Read the names of all pictures that these settings of data=folder name, and some of the pictures.
+def look(root: str, chosen: Chosen, on_small: str, fractions: dict[str, float], split_seed: int) -> Look:
+    """Read the names of all pictures in a folder, or in another place that `find` reads, and some of the pictures.
 
-    Raises UserError as `find` does.
+    The rest are settings of data=folder; `fractions` of the val and test split. Raises UserError as `find` does.
     """
-    root, columns = data["root"], (data.get("file_column"), data.get("label_column"))
-    groups, _, _, lost = find(root, chosen=Chosen(*columns, data.get("on_error") == "skip"))
-    if data.get("on_small") == "skip":
+    groups, _, _, lost = find(root, chosen=chosen)
+    if on_small == "skip":
         groups, _ = without_single(groups)
     pictures = {name: own for group in groups.values() for name, own in group.items()}
-    fractions = {part: float(data[f"{part}_fraction"]) for part in ("val", "test")}
-    lists = divide(groups, fractions, data["split_seed"], str(root), lost)
+    lists = divide(groups, fractions, split_seed, root, lost)
     files = [picture.file for name in sorted(lists["train"]) for picture in pictures[name]]
     seen = list(_seen(files[:: max(1, len(files) // LOOKED_AT)])) or [(84, COLOURED, 1.0)]
     sizes = {part: [len(pictures[name]) for name in names] for part, names in lists.items()}

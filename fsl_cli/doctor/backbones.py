@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from statistics import median
 
-from fsl_cli.settings.compose import compose
+from fsl_cli.settings.compose import chosen_part
+from fsl_cli.settings.parts import OfBackbone, asked
 
 SIZE = 84
 HEADER = f"{'parameters':>12}  {'features':>8}  {f'ms, {SIZE}x{SIZE}':>10}"
@@ -19,16 +20,15 @@ def measured(name: str, user_dir: str | None = None) -> str:
     """
     import torch
 
-    from fsl_cli.settings.binding import build, located, part_problems
-    from fsl_cli.settings.schema import part
+    from fsl_cli.backbones.base import Backbone
+    from fsl_cli.settings.binding import build, class_of, part_problems
 
-    node = compose([f"backbone={name}"], user_dir).values["backbone"]
-    if "name" in node or any(part_problems("backbone", node, trust=[])):
-        return f"{'by name' if 'name' in node else 'not built':>12}".ljust(len(HEADER))
-    chosen = part(node)
-    texts = "texts" in getattr(located(chosen), "takes", ())
-    norms = getattr(located(chosen), "norms", (chosen.get("norm"),))  # some have one alone
-    net = build(chosen.having(norm=norms[0]), channels=1 if texts else 3, size=SIZE).eval()
+    chosen = chosen_part("backbone", name, user_dir)
+    by_name = asked(chosen, OfBackbone).name
+    if by_name or any(part_problems("backbone", chosen.plain(), trust=[])):
+        return f"{'by name' if by_name else 'not built':>12}".ljust(len(HEADER))
+    texts = "texts" in class_of(chosen, Backbone).takes
+    net: Backbone = build(chosen, channels=1 if texts else 3, size=SIZE).eval()
     image = torch.ones(1, 1, 1, 1, SIZE) if texts else torch.zeros(1, 1, 3, SIZE, SIZE)
     seconds: list[float] = []
     with torch.no_grad():

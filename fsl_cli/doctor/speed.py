@@ -152,26 +152,28 @@ class Bench(NamedTuple):
 def workbench(algo: str, overrides: Sequence[str], channels: int = 1) -> Bench:
     import torch
 
+    from fsl_cli.algorithms.maml import MAML
+    from fsl_cli.backbones.conv4 import Conv4
     from fsl_cli.data.tasks import Batch
     from fsl_cli.doctor.plain_loop import PlainConv4, copy_weights, plain_maml, plain_protonet
     from fsl_cli.experiment.assemble import assemble
     from fsl_cli.settings.binding import demand_fit
+    from fsl_cli.settings.parts import OfData, OfTrainer, asked
     from fsl_cli.settings.schema import Image
 
     settings = demand_fit(compose([f"algo={algo}", "data=glyphs", "trainer=cpu", *WORK[algo], *overrides]).values)
-    size = settings.data.get("size")
-    if channels != 1:
+    if channels != 1 and (size := asked(settings.data, OfData).size):
         settings = settings.having(image=Image(channels, size, [0.5], [0.5]))
     experiment = assemble(settings, ["train"])
     algorithm = experiment.learner.algorithm
-    stride = settings.backbone.get("halve") == "stride"
-    way = settings.train_way if algo == "maml" and isinstance(settings.train_way, int) else None
-    network = PlainConv4(settings.backbone.values["filters"], stride, way, channels, size)
+    [backbone] = [module for module in algorithm.modules() if isinstance(module, Conv4)]
+    way = settings.train_way if isinstance(algorithm, MAML) and isinstance(settings.train_way, int) else None
+    stride, size = backbone.halve == "stride", experiment.image.size
+    network = PlainConv4(backbone.block_channels[0], stride, way, experiment.image.channels, size)
     copy_weights(algorithm, network)
-    inner = settings.algo.values
-    if way:
-        norms_adapt, first_order = inner["frozen"] != "norm", inner["first_order"]
-        plain = plain_maml(network, inner["inner_lr"], inner["inner_steps"], norms_adapt, first_order)
+    if isinstance(algorithm, MAML):
+        norms_adapt = any(name.startswith("backbone.norms.") for name in algorithm.adapted)
+        plain = plain_maml(network, algorithm.inner_lr, algorithm.inner_steps, norms_adapt, algorithm.first_order)
     else:
         plain = plain_protonet(network)
 
@@ -180,7 +182,7 @@ def workbench(algo: str, overrides: Sequence[str], channels: int = 1) -> Bench:
         batch = Batch("train", 0, list(range(first, first + settings.meta_batch)))
         return experiment.episodes.tasks.gather(batch, torch.device("cpu"))[0]
 
-    precision = torch.bfloat16 if "bf16" in str(settings.trainer.get("precision")) else torch.float32
+    precision = torch.bfloat16 if "bf16" in str(asked(settings.trainer, OfTrainer).precision) else torch.float32
     losses = {"fsl": algorithm.loss, "plain": plain}
     if precision == torch.bfloat16:
         losses = {name: torch.autocast("cpu", precision)(loss) for name, loss in losses.items()}

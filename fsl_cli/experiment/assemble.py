@@ -26,7 +26,7 @@ from fsl_cli.experiment.shapes import data_part, shapes_of
 from fsl_cli.runs.checkpoints import load_weights
 from fsl_cli.runs.run import Run
 from fsl_cli.runs.trust import trusted
-from fsl_cli.settings.binding import build, demand_parts, located, without_weights
+from fsl_cli.settings.binding import build, class_of, demand_parts, without_weights
 from fsl_cli.settings.schema import Image, Settings
 
 Data = DataSet | Curves
@@ -167,12 +167,11 @@ def learner(
     from another run. Raises UserError when the two do not go together.
     """
     torch.manual_seed(settings.seed)
-    takes = getattr(located(settings.backbone), "takes", Backbone.takes)
+    takes = class_of(settings.backbone, Backbone).takes
     if image.items not in takes:
-        chosen, fitting = settings.choices.get("backbone", "this"), ITEMS[image.items]
         raise UserError(
-            f"backbone={chosen} takes {' or '.join(takes)}; {settings.choices.get('data', 'the data set')} has "
-            f"{image.items}. Type {fitting}."
+            f"backbone={settings.backbone_name} takes {' or '.join(takes)}; {settings.data_choice} has "
+            f"{image.items}. Type {ITEMS[image.items]}."
         )
     backbone = build(settings.backbone, channels=image.channels, size=image.size)
     backbone.pixels = (image.mean, image.std)
@@ -185,7 +184,7 @@ def learner(
             "own. Type steps=0 to test it as it is, backbone.frozen=false where it says true, backbone=mlp on "
             "embeddings, or an algorithm with weights of its own."
         )
-    if backbone.drops and getattr(algorithm, "checkpoint_inner", False):
+    if backbone.drops and algorithm.checkpoint_inner:
         raise UserError(
             "algo.checkpoint_inner=true builds each step again, and a backbone that drops at random would drop others. "
             "Type backbone.drop_rate=0 (resnet12), backbone.dropout=0 (r2d2, wrn28_10) or algo.checkpoint_inner=false."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from fsl_cli.experiment.assemble import Experiment
 from fsl_cli.experiment.calibrating import MOST
 from fsl_cli.experiment.finalize import seconds
 from fsl_cli.experiment.trainer import new_trainer, quiet
+from fsl_cli.settings.parts import shortened
 from fsl_cli.settings.schema import Settings
 
 PROBED = 8  # validation episodes whose time is taken
@@ -63,7 +63,7 @@ def fitted(settings: Settings, pace: Pace, left: float, after: int) -> Settings:
         steps = int((left - ending - count * validation) / pace.step)
         every = max(1, steps // count)
     steps = max(every, steps // every * every)
-    schedule = settings.schedule.having(**shortened(settings.schedule.values, steps / settings.steps))
+    schedule = shortened(settings.schedule, steps / settings.steps)
     return settings.having(steps=steps, val_every=every, schedule=schedule)
 
 
@@ -78,17 +78,6 @@ def _too_short(settings: Settings, pace: Pace, left: float, after: int) -> str:
         f"{settings.val_episodes:,} episodes of a validation and {after:,} of calibration and test "
         f"{needed - pace.step:.0f} s. Type {fewer}time={more}s."
     )
-
-
-def shortened(schedule: Mapping[str, Any], share: float) -> dict[str, Any]:
-    """A schedule of the outer learning rate whose meta-iterations all come earlier."""
-    found = dict(schedule)
-    for key in ("steps", "every"):
-        if isinstance(found.get(key), int):
-            found[key] = max(1, round(found[key] * share))
-    if found.get("table"):
-        found["table"] = {round(int(start) * share): factor for start, factor in found["table"].items()}
-    return found
 
 
 def measured(settings: Settings, experiment: Experiment, limit: float) -> Pace:

@@ -9,6 +9,7 @@ from fsl_cli.errors import UserError
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.binding import demand_fit, demand_packages, demand_root
 from fsl_cli.settings.compose import Config
+from fsl_cli.settings.parts import of_size, with_absolute_paths
 from fsl_cli.settings.schema import Settings
 
 UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
@@ -31,17 +32,15 @@ def finalize(config: Config) -> Settings:
             "train_on=trainval: no class is held out by which a temperature could be fitted or training ended early. "
             "Type calibrate=false patience=null too."
         )
-    if places := {key: _absolute(path) for key in ("root", "labels") if (path := settings.data.get(key))}:
-        settings = settings.having(data=settings.data.having(**places))
-    if places := {key: _absolute(path) for key in ("weights", "file") if (path := settings.backbone.get(key))}:
-        settings = settings.having(backbone=settings.backbone.having(**places))
+    data, backbone = (with_absolute_paths(part, _absolute) for part in (settings.data, settings.backbone))
+    settings = settings.having(data=data, backbone=backbone)
     if settings.teacher:
         settings = settings.having(teacher=_absolute(settings.teacher))
     if settings.init:
         first = Run(settings.init).settings
         settings = settings.having(init=_absolute(settings.init), image=first.image, pretrained=first.pretrained)
-        if "size" in settings.data.values and settings.image:
-            settings = settings.having(data=settings.data.having(size=settings.image.size))
+        if first.image:
+            settings = settings.having(data=of_size(settings.data, first.image.size))
     return settings.having(choices=config.choices)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from fsl_cli.algorithms.base import PredictsDistribution, TakesSteps
 from fsl_cli.algorithms.sequence.order import shuffled
 from fsl_cli.data.store import DataSet
 from fsl_cli.data.tasks import Batch
@@ -28,9 +29,9 @@ def fit_tasks(
 
     Where it predicts distributions, or takes no steps, as it predicts them.
     """
-    algorithm: Any = experiment.learner.algorithm.eval()
+    algorithm = experiment.learner.algorithm.eval()
     tasks: Any = experiment.episodes.tasks
-    device, trained = experiment.learner.device, getattr(algorithm, "test_steps", None)
+    device, trained = experiment.learner.device, algorithm.test_steps if isinstance(algorithm, TakesSteps) else None
     batch = Batch(part, EVALUATION_SEED, list(index))
     alone = [tasks.gather(Batch(part, EVALUATION_SEED, [each]), device)[0].support for each in index]
     x = torch.linspace(-tasks.reach, tasks.reach, 200, device=device).unsqueeze(-1)
@@ -39,21 +40,21 @@ def fit_tasks(
     for support, curve in zip(alone, truth, strict=True):
         after, std = {}, None
         for number in steps if trained is not None else (trained,):
-            if number is not None:
+            if number is not None and isinstance(algorithm, TakesSteps):
                 algorithm.test_steps = number
             after[number] = algorithm.adapt(support)(x.unsqueeze(0)).detach().flatten().tolist()
-        if hasattr(algorithm, "distribution"):
+        if isinstance(algorithm, PredictsDistribution):
             std = algorithm.distribution(support)(x.unsqueeze(0)).std.detach().flatten().tolist()
         drawn = [each.flatten().tolist() for each in (x, curve, support.x, support.y)]
         found.append(FittedTask(drawn[0], drawn[1], drawn[2], drawn[3], after, std))
-    if trained is not None:
+    if trained is not None and isinstance(algorithm, TakesSteps):
         algorithm.test_steps = trained
     return found
 
 
 def fit_planes(experiment: Experiment, part: str = "test", index: Sequence[int] = (0, 1, 2)) -> list[FittedPlane]:
     """These functions of two variables, or images, on a grid, as the trained algorithm predicts them."""
-    algorithm: Any = experiment.learner.algorithm.eval()
+    algorithm = experiment.learner.algorithm.eval()
     tasks: Any = experiment.episodes.tasks
     device = experiment.learner.device
     height, width = getattr(tasks, "shape", (GRID, GRID))  # of images, their own
@@ -64,8 +65,8 @@ def fit_planes(experiment: Experiment, part: str = "test", index: Sequence[int] 
         batch = Batch(part, EVALUATION_SEED, [each])
         support = tasks.gather(batch, device)[0].support
         std = None
-        with torch.no_grad() if hasattr(algorithm, "distribution") else torch.enable_grad():
-            if hasattr(algorithm, "distribution"):
+        with torch.no_grad() if isinstance(algorithm, PredictsDistribution) else torch.enable_grad():
+            if isinstance(algorithm, PredictsDistribution):
                 told = algorithm.distribution(support)(x.unsqueeze(0))
                 mean, std = told.mean, told.std.view(height, width).tolist()
             else:

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils._pytree import tree_map
 
-from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.algorithms.base import Algorithm, PredictsDistribution, PredictsInSequence
 from fsl_cli.algorithms.sequence.order import shuffled
 from fsl_cli.episodes import Episodes, Normal
 from fsl_cli.experiment.by_class import Pairs, pairs
@@ -161,8 +161,9 @@ class Learner(LightningModule):
 
     def _score(self, groups: list[Episodes], keep: bool = False) -> None:
         for episodes in groups:
-            distribution = getattr(self.algorithm, "distribution", None) if self.metric == "mse" else None
-            told: Normal | None = distribution(episodes.support)(episodes.query.x) if distribution else None
+            told: Normal | None = None
+            if self.metric == "mse" and isinstance(self.algorithm, PredictsDistribution):
+                told = self.algorithm.distribution(episodes.support)(episodes.query.x)
             predicted = told.mean if told else self.algorithm.adapt(episodes.support)(episodes.query.x)  # (T, m, way)
             y = episodes.query.y
             if self.metric == "mse":
@@ -175,9 +176,9 @@ class Learner(LightningModule):
                 if keep:
                     self.tally += pairs(episodes.classes, y, predicted.argmax(-1))
                     self.judged.append(Judged(predicted.flatten(0, 1).float().cpu(), y.flatten().cpu()))
-            if keep and (sequence := getattr(self.algorithm, "sequence", None)):
+            if keep and isinstance(self.algorithm, PredictsInSequence):
                 examples = shuffled(episodes)
-                said = scores(sequence(examples), examples.y)
+                said = scores(self.algorithm.sequence(examples), examples.y)
                 self.by_instance += zip(episodes.index.tolist(), said.tolist(), strict=True)
             rows = zip(episodes.index.tolist(), value.tolist(), loss.tolist(), strict=True)
             self.scores += [Score(*row) for row in rows]

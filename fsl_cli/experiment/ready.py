@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fsl_cli.data.download import Absent, without_downloads
-from fsl_cli.data.sampler import largest
+from fsl_cli.data.sampler import Queries, largest
 from fsl_cli.data.store import SPLITS, DataSet, ImageStore, Split
 from fsl_cli.data.tasks import Batch
 from fsl_cli.errors import UserError
@@ -21,7 +21,8 @@ from fsl_cli.runs.checkpoints import load_backbone
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.compose import Config
 from fsl_cli.settings.own_pictures import fit_to_pictures
-from fsl_cli.settings.schema import Settings
+from fsl_cli.settings.parts import OfData, asked
+from fsl_cli.settings.schema import Counts, Settings
 
 
 class Found(NamedTuple):
@@ -78,14 +79,14 @@ def check(config: Config) -> Found:
 def blank_data(settings: Settings) -> DataSet:
     """Blank images, as many as these episodes need, in place of a data set that is not here."""
 
-    def most(key: str) -> int:
-        value = getattr(settings, key)
-        return 1 if value == "all" else largest(value)
+    def most(count: Counts | Queries) -> int:
+        return 1 if count == "all" else largest(count)
 
-    way = max(most("way"), most("train_way"), 2)
-    each = max(most("shot") + most("query"), most("train_shot") + most("train_query"))
-    size, channels = settings.data.get("size", 84), settings.data.get("channels", 3)
-    blank = np.zeros((way * each, channels, size, size), dtype=np.uint8)
+    way = max(most(settings.way), most(settings.train_way), 2)
+    each = max(most(settings.shot) + most(settings.query), most(settings.train_shot) + most(settings.train_query))
+    own = asked(settings.data, OfData)
+    size = own.size or 84
+    blank = np.zeros((way * each, own.channels or 3, size, size), dtype=np.uint8)
     store = ImageStore(blank, np.arange(way + 1) * each, [str(number) for number in range(way)], "")
     return DataSet(
         "a stand-in", store, dict.fromkeys(SPLITS, Split(np.arange(way))), {"split": "-", "rotations": "none"}

@@ -12,7 +12,8 @@ from fsl_cli.data.store import DataSet
 from fsl_cli.data.texts import as_text
 from fsl_cli.errors import UserError, shown
 from fsl_cli.pictures.console import warn
-from fsl_cli.settings.schema import OWN, Part, Settings
+from fsl_cli.settings.parts import OfData, Part, asked
+from fsl_cli.settings.schema import OWN, Settings
 
 if TYPE_CHECKING:
     from fsl_cli.experiment.assemble import Data
@@ -44,9 +45,10 @@ def demand_new_classes(settings: Settings, data: Data) -> None:
 
 def tell_same_files(data: Part) -> None:
     """Tell of files that a folder of one's own holds twice; nothing is decoded."""
-    if data.target.endswith(OWN[0]) and data.get("root"):
-        columns = Chosen(data.get("file_column"), data.get("label_column"), data.get("on_error") == "skip")
-        groups = find(data.get("root"), chosen=columns).groups.values()
+    own = asked(data, OfData)
+    if data.target.endswith(OWN[0]) and own.root:
+        columns = Chosen(own.file_column, own.label_column, own.on_error == "skip")
+        groups = find(own.root, chosen=columns).groups.values()
         classes = {name: [picture.file for picture in own] for group in groups for name, own in group.items()}
         for line in repeat_warnings(same_files(classes)):
             warn(line)

@@ -19,10 +19,10 @@ from fsl_cli.runs.places import are_trackers_own, sign_trackers
 from fsl_cli.runs.run import Run
 from fsl_cli.runs.trust import keep, trusted
 from fsl_cli.settings.binding import demand_fit, demand_packages
-from fsl_cli.settings.compose import Config, compose
+from fsl_cli.settings.compose import Config, chosen_part
 from fsl_cli.settings.own_pictures import fit_to_pictures
 from fsl_cli.settings.registry import own_folder
-from fsl_cli.settings.schema import Settings, part
+from fsl_cli.settings.schema import Settings
 
 TRACKED = "pytorch_lightning"  # the package that trackers are of
 
@@ -115,7 +115,7 @@ def resume(run: Run, trust: list[str], trainer: str = "", again: str = "", repor
 
     settings, trust = _with_own_trackers(run, trust), trusted(run, trust)
     if trainer:
-        settings = settings.having(trainer=part(compose([f"trainer={trainer}"]).values["trainer"]))
+        settings = settings.having(trainer=chosen_part("trainer", trainer))
     if again:
         demand_fit(settings.plain(), trust)
         if not again.isdecimal():

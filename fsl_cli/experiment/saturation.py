@@ -12,6 +12,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from fsl_cli.data.sampler import largest
 from fsl_cli.experiment.assemble import Experiment
 from fsl_cli.pictures.console import warn
+from fsl_cli.settings.parts import OfAlgorithm, OfOptimizer, asked
 from fsl_cli.settings.schema import Settings
 
 FIRST = 5  # meta-iterations
@@ -45,9 +46,11 @@ class WarnOfSaturation(Callback):
     def _advice(self) -> str:
         """The setting that makes logits smaller, with its value."""
         if not self.supervised:
-            if "temperature" in self.settings.algo.values:
-                return f"Raise algo.temperature={getattr(self.algorithm, 'temperature', 1):g}."
-            for name in ("scale", "inner_lr"):
-                if name in self.settings.algo.values:
-                    return f"Lower algo.{name}={self.settings.algo.get(name):g}."
-        return f"Lower optim.lr={self.settings.optim.get('lr')}, or choose another norm than norm={self.settings.norm}."
+            if self.algorithm.temperature:
+                return f"Raise algo.temperature={self.algorithm.temperature:g}."
+            own = asked(self.settings.algo, OfAlgorithm)
+            for name, value in (("scale", own.scale), ("inner_lr", own.inner_lr)):
+                if value is not None:
+                    return f"Lower algo.{name}={value:g}."
+        lr, norm = asked(self.settings.optim, OfOptimizer).lr, self.settings.norm
+        return f"Lower optim.lr={lr}, or choose another norm than norm={norm}."

@@ -9,8 +9,9 @@ from fsl_cli.data.curves import Curves
 from fsl_cli.data.feasible import sizes_of
 from fsl_cli.data.sampler import Shape, smallest
 from fsl_cli.data.store import SPLITS, DataSet
-from fsl_cli.settings.binding import located
-from fsl_cli.settings.schema import Part, Settings
+from fsl_cli.settings.binding import class_of
+from fsl_cli.settings.parts import Part, all_for_the_test
+from fsl_cli.settings.schema import Settings
 
 
 def data_part(settings: Settings) -> Part:
@@ -18,10 +19,8 @@ def data_part(settings: Settings) -> Part:
 
     That is, if it would else be divided here: a split of its own stands.
     """
-    data = settings.data
-    if settings.steps or settings.classes != "all" or "test_fraction" not in data.values:
-        return data
-    return data.having(val_fraction=0.0, test_fraction=1.0)
+    whole = settings.classes == "all" and not settings.steps
+    return all_for_the_test(settings.data) if whole else settings.data
 
 
 def shapes_of(
@@ -52,4 +51,4 @@ def shapes_of(
 
 def _prepares(settings: Settings) -> bool:
     """Whether the method takes in training images before it is tested."""
-    return getattr(located(settings.algo), "prepare", None) is not Algorithm.prepare
+    return class_of(settings.algo, Algorithm).prepare is not Algorithm.prepare

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.algorithms.base import Algorithm, TakesSteps
 from fsl_cli.backbones.norm import Norm
 from fsl_cli.episodes import Episodes
 from fsl_cli.errors import UserError
@@ -28,7 +28,7 @@ class LayerSimilarity(NamedTuple):
 
 def demand_inner_loop(algorithm: Algorithm, name: str) -> None:
     """Raises UserError when `algorithm` takes no gradient steps on a support set."""
-    if not hasattr(algorithm, "test_steps"):
+    if not isinstance(algorithm, TakesSteps):
         raise UserError(
             f"similarity=true compares a network before and after its inner loop, and algo={name} adapts no weights. "
             "Test a run of one that does, such as algo=maml, anil or boil, or leave similarity=true away."

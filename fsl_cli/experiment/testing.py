@@ -11,6 +11,7 @@ from typing import Any
 import pytorch_lightning as lightning
 
 from fsl_cli import __version__
+from fsl_cli.algorithms.base import PredictsDistribution
 from fsl_cli.data.store import DataSet, cache_folder
 from fsl_cli.data.tasks import Batch
 from fsl_cli.errors import UserError
@@ -75,7 +76,9 @@ def run_test(
         **_calibrated(judged, calibration, how),
         by_class=by_class.summary(by_class.by_class(tally, names)) if names else None,
         by_instance=by_instance.summary([row for _, row in experiment.learner.by_instance]) if told else None,
-        best_loss=_best(experiment, settings) if hasattr(experiment.learner.algorithm, "distribution") else None,
+        best_loss=_best(experiment, settings)
+        if isinstance(experiment.learner.algorithm, PredictsDistribution)
+        else None,
         best_mean=linear[0] if linear else None,
         best_by_instance=linear[1] if linear and told else None,
         open=opened,

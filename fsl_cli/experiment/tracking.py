@@ -21,7 +21,8 @@ from fsl_cli.files import read_json, write_json
 from fsl_cli.pictures.console import warn
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.binding import build
-from fsl_cli.settings.schema import Part, Settings
+from fsl_cli.settings.parts import OfTracker, Part, asked
+from fsl_cli.settings.schema import Settings
 
 BEFORE = ("config.yaml", "overrides.txt", "environment.json", "changes.diff")  # files that are there before training
 AFTER = (
@@ -155,12 +156,13 @@ def _open(part: Part, run: Run, name: str, known: str | None) -> Logger:
     later: dict[str, Any] = {"save_dir": str(own), "name": title, "run_name": title}
     later |= dict.fromkeys(("id", "run_id", "experiment_key"), known)
     alone: Any = nullcontext()
-    if (uri := str(part.get("tracking_uri"))).startswith("sqlite:///"):
+    uri = asked(part, OfTracker).tracking_uri
+    if uri and uri.startswith("sqlite:///"):
         store = Path(uri.removeprefix("sqlite:///"))
         store.parent.mkdir(parents=True, exist_ok=True)
         later["artifact_location"] = str(store.parent / name)
         alone = FileLock(f"{store}.lock")  # the runs of a sweep would make its tables at once
-    elif "tracking_uri" not in part.values:
+    elif uri is None:
         own.mkdir(exist_ok=True)  # W&B writes elsewhere when it is missing
     with alone:
         logger: Logger = build(part, **{key: value for key, value in later.items() if key not in part.values})

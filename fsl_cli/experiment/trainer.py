@@ -22,7 +22,7 @@ from fsl_cli.experiment.processes import FslDDP
 from fsl_cli.experiment.stopping import SIGNALS, exit_code
 from fsl_cli.ranges import Count, Rate
 from fsl_cli.runs.run import Run
-from fsl_cli.settings.schema import Part
+from fsl_cli.settings.parts import Part
 
 
 def new_trainer(

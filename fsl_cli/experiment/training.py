@@ -39,6 +39,7 @@ from fsl_cli.pictures.curves import curves
 from fsl_cli.runs.checkpoints import load_weights, write_weights
 from fsl_cli.runs.records import Training
 from fsl_cli.runs.run import Run
+from fsl_cli.settings.parts import OfAlgorithm, OfOptimizer, asked
 from fsl_cli.settings.schema import Settings
 
 
@@ -141,7 +142,10 @@ def _fit(trainer: lightning.Trainer, settings: Settings, experiment: Experiment,
 def _divergence(found: NotFinite, settings: Settings, run: Run) -> str:
     """Which episodes it was, what to lower, what is kept, and how to look closer."""
     bad = [index for index, loss in found.losses.items() if not math.isfinite(loss)] or list(found.losses)
-    rates = {"optim.lr": settings.optim.get("lr"), "algo.inner_lr": settings.algo.get("inner_lr")}
+    rates = {
+        "optim.lr": asked(settings.optim, OfOptimizer).lr,
+        "algo.inner_lr": asked(settings.algo, OfAlgorithm).inner_lr,
+    }
     lower = " or ".join(f"{name}={rate}" for name, rate in rates.items() if rate is not None)
     last = run.last
     kept = f"The checkpoint of the last validation is kept: {last}." if last.exists() else "No validation came first."

@@ -11,6 +11,7 @@ from fsl_cli.pictures.learning import Curve, Panel
 from fsl_cli.report.gather import Reported, identity
 from fsl_cli.report.protocol import protocol
 from fsl_cli.report.rows import Row, Section, row_names
+from fsl_cli.runs.jobs import Dotted
 from fsl_cli.runs.result_lines import episodes_line
 from fsl_cli.runs.run import Run
 from fsl_cli.runs.wording import task_words
@@ -42,17 +43,17 @@ def method_names(tests: Sequence[Reported]) -> Names:
 
     A method has one name on all data sets that it was trained on: where names are shown, the data set is told beside.
     """
-    places: dict[str, dict[Any, dict[str, Any]]] = {}
+    places: dict[str, dict[Any, Dotted]] = {}
     for test in tests:
-        places.setdefault(str(trained(test)["data"]), {})[identity(trained(test))] = trained(test)
+        places.setdefault(trained(test).data, {})[identity(trained(test))] = trained(test)
     return {
         key: name for group in places.values() for key, name in zip(group, row_names(list(group.values())), strict=True)
     }
 
 
-def trained(test: Reported) -> dict[str, Any]:
+def trained(test: Reported) -> Dotted:
     """The settings of a run, without what was changed for a test."""
-    return {key: value for key, value in test.settings.items() if not key.startswith("test.")}
+    return Dotted({key: value for key, value in test.settings.items() if not key.startswith("test.")})
 
 
 def learning_curves(tests: Sequence[Reported], names: Names) -> list[Chart]:
@@ -145,7 +146,7 @@ def _own(row: Row) -> bool:
 def _for_each(row: Row, common: set[str]) -> str:
     """The method as it was typed, without what all have in common."""
     words = [word for word in _typed(row) if word not in common]
-    return " ".join([row.settings["algo"], *words, "(trained for each)"])
+    return " ".join([row.settings.algo, *words, "(trained for each)"])
 
 
 def _typed(row: Row) -> list[str]:

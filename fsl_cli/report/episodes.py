@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fsl_cli.errors import UserError, command
 from fsl_cli.report.page import HardestAndEasiest, Picture
 from fsl_cli.runs.records import Result
-from fsl_cli.settings.schema import Part, part
+from fsl_cli.settings.parts import OfData, Part, asked, offline
 
 if TYPE_CHECKING:
     from fsl_cli.data.store import DataSet
@@ -55,17 +55,18 @@ def _scores(section: Section) -> dict[int, float]:
 
 def _open(section: Section, opened: dict[str, Any]) -> DataSet:
     """The data set of a section's episodes. Raises UserError when it is not at hand."""
-    from fsl_cli.runs.retest import changed
+    from fsl_cli.settings.changed import changed
+    from fsl_cli.settings.schema import typed
 
     test = section.rows[0].tests[0]
     changes = dict(change.split("=", 1) for change in test.outcome.result.changes)
     of_the_data = {key: value for key, value in changes.items() if key.split(".")[0] == "data"}
-    tested = changed(test.outcome.run.settings.plain(), of_the_data)
-    data = part(tested["data"])
+    tested = typed(changed(test.outcome.run.settings.plain(), of_the_data))
+    data = tested.data
     key = json.dumps([data.plain(), test.outcome.result.images], sort_keys=True, default=str)
     if key not in opened:
         try:
-            opened[key] = _build(data, tested["choices"]["data"], test.outcome.result)
+            opened[key] = _build(data, tested.data_choice, test.outcome.result)
         except UserError as error:
             opened[key] = error
     if isinstance(opened[key], UserError):
@@ -85,11 +86,12 @@ def _build(source: Part, choice: str, result: Result) -> DataSet:
     if problems:
         raise UserError(problems[0])
     if not _at_hand(source, result.images):
-        root = [f"root={source.values['root']}"] if source.get("root") else []
+        own = asked(source, OfData).root
+        root = [f"root={own}"] if own else []
         prepare = command("fsl", "data", "prepare", choice, *root)
         raise UserError(f"these images are not on this machine. Type {prepare}, and report again.")
     with redirect_stdout(sys.stderr):
-        data = build(source.having(download=False) if "download" in source.values else source)
+        data = build(offline(source))
     if isinstance(data, DataSet) and data.items != "images":
         raise UserError(f"they are of {data.items}.")
     if not isinstance(data, DataSet) or data.hash != result.images or data.protocol["split_hash"] != result.split_hash:
@@ -103,7 +105,7 @@ def _at_hand(source: Part, images: str) -> bool:
     from fsl_cli.data.store import cache_folder
 
     def hashes() -> Iterable[str]:
-        for folder in prepared(cache_folder(source.get("cache"))):
+        for folder in prepared(cache_folder(asked(source, OfData).cache)):
             try:
                 yield store_record(folder)["hash"]
             except (OSError, ValueError):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from fsl_cli.errors import UserError, command
 from fsl_cli.report.outcome import Outcome, read
 from fsl_cli.report.protocol import protocol
-from fsl_cli.runs.jobs import IRRELEVANT, flat
+from fsl_cli.runs.jobs import IRRELEVANT, Dotted, flat
 from fsl_cli.settings.schema import Settings
 
 SHOWN = 5  # problems in one message
@@ -29,7 +29,7 @@ class Reported(NamedTuple):
     """A test with the settings of its run."""
 
     outcome: Outcome
-    settings: dict[str, Any]  # by dotted names; what was changed for the test as test.NAME
+    settings: Dotted  # by dotted names; what was changed for the test as test.NAME
 
 
 class Gathered(NamedTuple):
@@ -94,7 +94,7 @@ def reported(folder: Path) -> Reported:
     return Reported(outcome, _settings(outcome.run.settings, outcome.result.changes))
 
 
-def _settings(run: Settings, changes: list[str]) -> dict[str, Any]:
+def _settings(run: Settings, changes: list[str]) -> Dotted:
     """What was learned with, by dotted names: the choice of each group in place of the class that it names."""
     choices = {key: name for key, name in run.choices.items() if key in ("algo", "data", "backbone", "optim")}
     rest = {key: value for key, value in run.plain().items() if key not in ("choices", "image", "logger")}
@@ -105,7 +105,7 @@ def _settings(run: Settings, changes: list[str]) -> dict[str, Any]:
             settings[key] = Path(settings[key]).parent.name
     pairs = (change.split("=", 1) for change in changes)
     tested = {f"test.{key}": value for key, value in pairs if key.split(".")[0] not in OF_THE_TEST}
-    return {**choices, **settings, **tested}
+    return Dotted({**choices, **settings, **tested})
 
 
 def _newest(tests: list[Reported]) -> tuple[list[Reported], list[Path]]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from fsl_cli.errors import typed
 from fsl_cli.report.gather import Reported, identity
 from fsl_cli.report.protocol import protocol
+from fsl_cli.runs.jobs import Dotted
 from fsl_cli.runs.published import Published, beside
 from fsl_cli.runs.records import Result
 from fsl_cli.runs.result_lines import episodes_line, weights_words
@@ -34,7 +35,7 @@ class Row(NamedTuple):
     published: Published | None
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Dotted:
         return self.tests[0].settings
 
     @property
@@ -150,20 +151,20 @@ def _row(tests: list[Reported]) -> Row:
     )
 
 
-def row_names(rows: Sequence[dict[str, Any]]) -> list[str]:
+def row_names(rows: Sequence[Dotted]) -> list[str]:
     """Each row's algorithm, with the settings that tell it from the other rows of its algorithm."""
     names = []
     for settings in rows:
-        own = [row for row in rows if row["algo"] == settings["algo"]]
+        own = [row for row in rows if row.algo == settings.algo]
         differing = differences(own)
         # another backbone or data set has other settings: its name says enough
         told = [key for key in differing if key.partition(".")[0] not in differing or "." not in key]
-        if len(own) > 1 and len({row.get("data") for row in own}) == len(own):
+        if len(own) > 1 and len({row.data for row in own}) == len(own):
             told = ["data"]
         words = [f"{key}={typed(settings[key])}" for key in told if key in settings and key != "test.unfinished"]
         more = [f"(+{len(words) - NAMED})"] if len(words) > NAMED else []
-        more += ["(unfinished)"] if settings.get("test.unfinished") else []
-        names.append(" ".join([settings["algo"], *words[:NAMED], *more]))
+        more += ["(unfinished)"] if settings.is_unfinished else []
+        names.append(" ".join([settings.algo, *words[:NAMED], *more]))
     return [name if names.count(name) == 1 else f"{name} #{names[:i].count(name) + 1}" for i, name in enumerate(names)]
 
 

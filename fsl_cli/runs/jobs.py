@@ -69,9 +69,47 @@ def _identity(settings: Settings) -> str:
     plain = {key: value for key, value in settings.plain().items() if key not in WITHOUT_EFFECT}
     if settings.time:  # these follow from how fast a machine is
         plain = {key: value for key, value in plain.items() if key not in ("steps", "val_every", "schedule")}
-    plain["trainer"] = {key: value for key, value in settings.trainer.plain().items() if key not in MACHINE}
-    chosen = {group: settings.choices[group] for group in ("algo", "data")}
-    return json.dumps([plain, chosen], sort_keys=True)
+    trainer = {key: value for key, value in settings.trainer.plain().items() if key not in MACHINE}
+    chosen = {"algo": settings.algo_name, "data": settings.data_choice}
+    return json.dumps([{**plain, "trainer": trainer}, chosen], sort_keys=True)
+
+
+class Dotted(dict[str, Any]):
+    """Settings by their dotted names, of all parts together, for tables and comparisons.
+
+    Of some runs a name may be missing: they are of a time when there was no such setting.
+    """
+
+    @property
+    def algo(self) -> str:
+        return str(self["algo"])
+
+    @property
+    def data(self) -> str:
+        return str(self["data"])
+
+    @property
+    def backbone(self) -> str:
+        return str(self["backbone"])
+
+    @property
+    def network(self) -> str | None:
+        """The name of a library's network."""
+        return self.get("backbone.name")
+
+    @property
+    def filters(self) -> int | list[int] | None:
+        return self.get("backbone.filters")
+
+    @property
+    def size(self) -> int | None:
+        """Pixels that images are brought to."""
+        return self.get("data.size")
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether the test is of a run whose training has not ended."""
+        return bool(self.get("test.unfinished"))
 
 
 def flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from fsl_cli.runs.jobs import Dotted
 from fsl_cli.runs.records import Result
 
 MARKS = {
@@ -122,7 +123,7 @@ def _own(result: Result) -> bool:
     return result.split.startswith("seeded-") or result.split in ("folders", "csv", "own")
 
 
-def beside(result: Result, settings: dict[str, Any]) -> Published | None:
+def beside(result: Result, settings: Dotted) -> Published | None:
     """The published number of a run's own method on its very network, the one nearest to its protocol.
 
     What else was otherwise there, split, rotations or whose statistics normalise, stands in its `differs`.
@@ -130,7 +131,7 @@ def beside(result: Result, settings: dict[str, Any]) -> Published | None:
     own = backbone_name(settings, result)
 
     def fits(entry: Published) -> bool:
-        alike = entry.backbone in (None, own) and entry.algo == settings["algo"]
+        alike = entry.backbone in (None, own) and entry.algo == settings.algo
         return alike and all(settings.get(key) == value for key, value in entry.when.items())
 
     def nearness(entry: Published) -> tuple[bool, bool, int]:
@@ -151,19 +152,19 @@ def _differences(entry: Published, result: Result) -> str:
     return ", ".join([*known, *([f"{' and '.join(unknown)} not known"] if unknown else [])])
 
 
-def backbone_name(settings: dict[str, Any], result: Result | None = None) -> str:
+def backbone_name(settings: Dotted, result: Result | None = None) -> str:
     """A backbone's name as papers write it: Conv4-64, ResNet-12, WRN-28-10; `result` has the size of its images."""
-    size = result.image.size if result else settings.get("data.size")
+    size = result.image.size if result else settings.size
     for name, needs in _table()["networks"].items():
         if all({**UNLESS_SAID, **settings, "size": size}.get(key) == value for key, value in needs.items()):
             return str(name)
-    choice = settings.get("backbone.name") or settings["backbone"]
-    filters = settings.get("backbone.filters")
+    choice = settings.network or settings.backbone
+    filters = settings.filters
     widths = filters if isinstance(filters, list) else [] if filters is None else [filters]
     told = [
         f"{key.removeprefix('backbone.')}={settings[key]}"
         for key, usual in UNLESS_SAID.items()
-        if settings["backbone"] == "conv4" and settings.get(key, usual) != usual
+        if settings.backbone == "conv4" and settings.get(key, usual) != usual
     ]
     return " ".join(["-".join([choice.replace("conv4", "Conv4"), *map(str, dict.fromkeys(widths))]), *told])
 

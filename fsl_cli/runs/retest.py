@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import re
-from typing import Any
 
-from fsl_cli.errors import UserError, command
 from fsl_cli.runs.run import Run
 from fsl_cli.runs.trust import trusted
 from fsl_cli.runs.wording import task_name
-from fsl_cli.settings import other_tools
 from fsl_cli.settings.binding import demand_fit, demand_root, without_weights
-from fsl_cli.settings.compose import compose
-from fsl_cli.settings.hints import did_you_mean
+from fsl_cli.settings.changed import changed
 from fsl_cli.settings.registry import names
 from fsl_cli.settings.schema import Settings
-from fsl_cli.settings.words import typed_value
-
-# the settings at the root that a test depends on
-OF_A_TEST = ("way", "shot", "query", "episodes", "classes", "norm", "calibrate")
 
 
 def settings_of_a_test(run: Run, given: dict[str, str], user_dir: str | None) -> Settings:
@@ -33,67 +24,6 @@ def settings_of_a_test(run: Run, given: dict[str, str], user_dir: str | None) ->
     if "data.root" in given:  # the run's own may be on another machine
         demand_root(settings.data)
     return settings
-
-
-def changed(saved: dict[str, Any], given: dict[str, str], user_dir: str | None = None) -> dict[str, Any]:
-    """The run's configuration with other values; `data=NAME` puts that data set's settings in place of the run's."""
-    values = copy.deepcopy(saved)
-    for group in given.keys() & {"data", "trainer"}:
-        values[group] = compose([f"{group}={given[group]}"], user_dir).values[group]
-        values["choices"][group] = given[group]
-        if "size" in values[group]:  # brought to the size that the run's backbone was built for
-            values[group]["size"] = saved["image"]["size"]
-    for key, text in given.items():
-        if key in ("data", "trainer"):
-            continue
-        if key in values and key not in OF_A_TEST and not isinstance(values[key], dict):
-            raise UserError(
-                f"{key}={text} has no effect on a test. A test takes {', '.join(OF_A_TEST)}, data and algo."
-            )
-        node: Any = values
-        path = key.split(".")
-        for part in path[:-1]:
-            node = node.get(part) if isinstance(node, dict) else None
-        if not isinstance(node, dict) or path[-1] not in node or path[0] == "choices":
-            raise UserError(f"'{key}' is not a setting of this run.{_meant(key, values)}")
-        if isinstance(node[path[-1]], dict):
-            raise UserError(
-                f"{key}={text}: a run keeps its {key}. Train another: {command('fsl', 'train', f'{key}={text}')}"
-            )
-        node[path[-1]] = typed_value(key, text)
-    backbone = values.get("backbone")
-    if isinstance(backbone, dict) and "norm" in backbone:  # what result.json says is what was used
-        if "norm" in given:
-            backbone["norm"] = values["norm"]
-        _demand_norm(saved["backbone"]["norm"], backbone["norm"])
-        values["norm"] = backbone["norm"]
-    return values
-
-
-def _demand_norm(trained: str, asked: str) -> None:
-    """Raises UserError where the weights of a training with one norm mean nothing under the other."""
-    of_images = ("support", "transductive")  # statistics of the images at hand need no averages of the training
-    allowed = [trained, *(mode for mode in of_images if mode != trained and trained in ("running", *of_images))]
-    if asked not in allowed:
-        raise UserError(
-            f"norm={asked}: this run was trained with norm={trained}, whose tests take norm={' or '.join(allowed)}. "
-            f"Train another: {command('fsl', 'train', f'norm={asked}')}"
-        )
-
-
-def _meant(key: str, values: dict[str, Any]) -> str:
-    """What was probably meant, of what a test of this run takes."""
-    parts = {part: node for part, node in values.items() if isinstance(node, dict) and part not in ("choices", "image")}
-    known = [*OF_A_TEST, "data", "trainer", *_leaves(parts)]
-    setting = other_tools.setting(key)
-    return f" Here it is {setting}." if setting in known else did_you_mean(key, known)
-
-
-def _leaves(node: dict[str, Any], prefix: str = "") -> list[str]:
-    here = [prefix + key for key in node]
-    return here + [
-        leaf for key, sub in node.items() if isinstance(sub, dict) for leaf in _leaves(sub, f"{prefix}{key}.")
-    ]
 
 
 def test_name(settings: Settings, given: dict[str, str]) -> str:

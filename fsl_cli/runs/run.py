@@ -19,7 +19,7 @@ from fsl_cli.errors import UserError, command
 from fsl_cli.files import first_process, read_json, read_rows, read_text, read_yaml, write_json, write_text
 from fsl_cli.runs.places import with_own_cache
 from fsl_cli.runs.records import Calibration, Record, Result, Training, read, write
-from fsl_cli.settings.schema import Settings, root_problems, shape_problems, typed
+from fsl_cli.settings.schema import Settings, is_of_a_run, root_problems, shape_problems, typed
 from fsl_cli.settings.upgrade import upgraded
 
 
@@ -72,8 +72,7 @@ class Run:
         if not path.exists():
             raise UserError(f"{self.folder} holds no run: it has no config.yaml. Type a folder that fsl train made.")
         values = read_yaml(path)
-        chosen = values.get("choices") if isinstance(values, dict) else None
-        if not isinstance(chosen, dict) or not {"algo", "data"} <= chosen.keys():
+        if not is_of_a_run(values):
             raise UserError(f"{path} is not the configuration of a run.")
         values = upgraded(values)
         if found := [*root_problems(values), *shape_problems(values)]:

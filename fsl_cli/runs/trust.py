@@ -7,7 +7,7 @@ with a key that lies outside of any run: a run from a stranger, or from another 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -25,21 +25,13 @@ def trusted(run: Run, typed: Sequence[str]) -> list[str]:
     """
     keep(run, typed)
     kept = read_signs(run.folder)
-    same = [
-        name
-        for name in set(_targets(run.settings.plain()))
-        if (sign := kept.get(name)) and _same(sign, fingerprint(name))
-    ]
+    same = [name for name in set(run.settings.targets()) if (sign := kept.get(name)) and _same(sign, fingerprint(name))]
     return [*typed, *sorted({name.rpartition(".")[0] for name in same} - set(typed))]
 
 
 def keep(run: Run, typed: Sequence[str]) -> None:
     """Note in the run's folder that its classes of the packages `typed` are trusted as they are now."""
-    own = {
-        name
-        for name in _targets(run.settings.plain())
-        if f"{name}.".startswith(tuple(f"{package}." for package in typed))
-    }
+    own = {name for name in run.settings.targets() if f"{name}.".startswith(tuple(f"{package}." for package in typed))}
     signs = {name: sign for name in sorted(own) if (sign := fingerprint(name))}
     before = read_signs(run.folder)
     if signs and {**before, **signs} != before:
@@ -66,12 +58,3 @@ def fingerprint(target: str) -> str:
 
 def _same(sign: Any, now: str) -> bool:
     return isinstance(sign, str) and bool(now) and sign.isascii() and hmac.compare_digest(sign, now)
-
-
-def _targets(node: Any) -> Iterator[str]:
-    """Every `_target_` in a configuration."""
-    if isinstance(node, dict):
-        if isinstance(target := node.get("_target_"), str):
-            yield target
-        for inner in node.values():
-            yield from _targets(inner)

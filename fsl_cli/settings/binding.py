@@ -9,13 +9,14 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 from fsl_cli.backbones.weights import put_weights
 from fsl_cli.errors import UserError
 from fsl_cli.ranges import PartOf, Range, Rate, Share, Weight
 from fsl_cli.settings.hints import did_you_mean
-from fsl_cli.settings.schema import PARTS, Part, Settings, is_part, root_problems, shape_problems, typed
+from fsl_cli.settings.parts import OfData, Part, asked, without_first_weights
+from fsl_cli.settings.schema import PARTS, Settings, is_part, root_problems, shape_problems, typed
 from fsl_cli.settings.values import problem
 
 ROOMS = {  # where each part lives: what a run's configuration may name without the user's word
@@ -52,6 +53,8 @@ FOREIGN: dict[str, Any] = {  # ranges of numbers whose annotations are a library
     "beta2_decay": float, "rho": Share, "lr_decay": Weight, "lambd": Weight,
     "betas": Annotated[list[float], Range(least=0, below=1)],
 }  # fmt: skip
+
+Made = TypeVar("Made")
 
 
 def problems(config: Mapping[str, Any], trust: list[str] | None = None) -> list[str]:
@@ -98,7 +101,7 @@ def demand_packages(config: Settings) -> None:
 
 def demand_root(data: Part) -> None:
     """Raises UserError where data.root names what is not there, though the cache may have what is asked for."""
-    root = data.get("root")
+    root = asked(data, OfData).root
     if root and not Path(root).expanduser().exists():
         raise UserError(f"data.root={root}: there is no such file or folder.")
 
@@ -108,6 +111,17 @@ def located(part: Part) -> Callable[..., Any]:
     module, _, attribute = part.target.rpartition(".")
     found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
     return found
+
+
+def class_of(part: Part, base: type[Made]) -> type[Made]:
+    """The class of what a part makes, for what it declares; `base` where the Python that makes it does not say.
+
+    `problems` has vouched for the name.
+    """
+    found = located(part)
+    if not inspect.isclass(found):
+        found = hints(found).get("return", base)
+    return found if inspect.isclass(found) and issubclass(found, base) else base
 
 
 def build(part: Part, **later: Any) -> Any:
@@ -138,9 +152,7 @@ def build(part: Part, **later: Any) -> Any:
 
 def without_weights(settings: Settings) -> Settings:
     """The settings of a finished run, without the file of its first weights: its checkpoint has all weights."""
-    first = {"weights": None, "pretrained": False}
-    there = {key: value for key, value in first.items() if key in settings.backbone.values}
-    return settings.having(backbone=settings.backbone.having(**there))
+    return settings.having(backbone=without_first_weights(settings.backbone))
 
 
 def _names(trust: Any) -> list[str]:

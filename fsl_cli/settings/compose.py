@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 from fsl_cli.settings.explain import demand_readable, explain
 from fsl_cli.settings.hydra_conf import composed, hydra_at_conf, hydra_words
 from fsl_cli.settings.own_file import take_files
+from fsl_cli.settings.parts import Part
 from fsl_cli.settings.registry import config_folders, dotted_keys
+from fsl_cli.settings.schema import part
 
 
 class Config(NamedTuple):
@@ -33,6 +35,16 @@ def compose(overrides: Sequence[str], user_dir: str | None = None) -> Config:
         return from_hydra(found, found.hydra.runtime.choices, overrides, user_dir)
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error, overrides, user_dir) from error
+
+
+def chosen_part(group: str, name: str, user_dir: str | None = None) -> Part:
+    """What one choice of a group names, such as trainer=gpu, with its values. Raises UserError as `compose`."""
+    return part(compose([f"{group}={name}"], user_dir).values[group])
+
+
+def out_folder(overrides: Sequence[str], user_dir: str | None = None) -> str:
+    """The folder that receives the runs of these overrides. Raises UserError as `compose`."""
+    return str(compose(overrides, user_dir).values["out"])
 
 
 def config_files(overrides: Sequence[str], user_dir: str | None = None) -> list[tuple[Path, str]]:

@@ -11,9 +11,12 @@ import re
 from statistics import median
 from typing import Any, NamedTuple
 
+from fsl_cli.data.listed import Chosen
 from fsl_cli.data.look import Look, look
 from fsl_cli.errors import UserError
 from fsl_cli.settings.compose import Config, compose, provenance
+from fsl_cli.settings.parts import OfData, Part, asked
+from fsl_cli.settings.schema import part
 
 PHOTOGRAPHS, DRAWINGS = "miniimagenet", "omniglot"  # whose recipes to start from
 PICTURES = {PHOTOGRAPHS: 64 * 600, DRAWINGS: 1028 * 4 * 20}  # of their training splits
@@ -39,9 +42,19 @@ def fit_to_pictures(config: Config) -> Fitted:
     if not isinstance(data, dict) or not str(data.get("_target_")).endswith(".folder.folder"):
         return Fitted(config, {})
     try:
-        return _Choice(config, look(data)).fitted()
+        return _Choice(config, looked_at(part(data))).fitted()
     except (UserError, KeyError, TypeError, ValueError, OSError):
         return Fitted(config, {})
+
+
+def looked_at(data: Part) -> Look:
+    """What there is in the folder that data=folder names. Raises UserError as `look`."""
+    own = asked(data, OfData)
+    if own.root is None or own.val_fraction is None or own.test_fraction is None:
+        raise UserError("data.root: which folder? Type data.root=FOLDER.")
+    chosen = Chosen(own.file_column, own.label_column, own.on_error == "skip")
+    fractions = {"val": float(own.val_fraction), "test": float(own.test_fraction)}
+    return look(own.root, chosen, own.on_small or "", fractions, own.split_seed)
 
 
 class _Choice:
@@ -69,8 +82,8 @@ class _Choice:
         """Give a setting its value, unless it has it or the user has set it."""
         node: Any = self.values
         *path, name = key.split(".")
-        for part in path:
-            node = node.get(part) if isinstance(node, dict) else None
+        for step in path:
+            node = node.get(step) if isinstance(node, dict) else None
         if not isinstance(node, dict) or name not in node or node[name] == value or self._of_the_user(key):
             return
         node[name] = value
@@ -110,7 +123,7 @@ class _Choice:
         self._at_most("way", way, f"validation and test have {way} classes or more")
         self._at_most("train_way", seen.classes["train"], f"there are {seen.classes['train']} classes to train on")
         for prefix, parts in (("train_", ("train",)), ("", ("val", "test"))):
-            least = min(seen.least[part] for part in parts)
+            least = min(seen.least[split] for split in parts)
             shot = values.get(f"{prefix}shot")
             if prefix and isinstance(shot, int):
                 self._at_most("train_shot", max(1, least // 2), f"the smallest class has {least} pictures")
@@ -120,10 +133,10 @@ class _Choice:
             if values["data"].get("on_small") != "skip":
                 self._at_most(f"{prefix}query", max(1, least - top), f"the smallest class has {least} pictures")
                 continue
-            usual = int(min(median(seen.sizes[part]) for part in parts))  # so that half of the classes stay, or more
+            usual = int(min(median(seen.sizes[split]) for split in parts))  # so that half of the classes stay, or more
             self._at_most(f"{prefix}query", max(1, usual - top), f"half of the classes have {usual} pictures or fewer")
             need = top + (values[f"{prefix}query"] if isinstance(values[f"{prefix}query"], int) else 1)
-            stay = min(sum(size >= need for size in seen.sizes[part]) for part in parts)
+            stay = min(sum(size >= need for size in seen.sizes[split]) for split in parts)
             self._at_most(f"{prefix}way", stay, f"{stay} classes have {need} pictures or more")
 
     def _at_most(self, key: str, most: int, reason: str) -> None:

@@ -14,29 +14,10 @@ from fsl_cli.backbones.mode import Mode
 from fsl_cli.data.names import own_name
 from fsl_cli.ranges import Count, Natural, Range
 from fsl_cli.settings import other_tools
+from fsl_cli.settings.parts import OfData, OfTrainer, Part, asked
 from fsl_cli.settings.values import problem, words
 
 Counts = Annotated[int | list[int], Range(least=1)]  # a number, or the range [least, most] that it is drawn from
-
-
-@dataclass(frozen=True)
-class Part:
-    """One part of a configuration: the Python that makes it, and the values that it is called with."""
-
-    target: str  # full path of a class or function
-    values: Mapping[str, Any]
-
-    def get(self, name: str, usual: Any = None) -> Any:
-        """A value, or the usual one where the part has none of this name."""
-        return self.values.get(name, usual)
-
-    def having(self, **values: Any) -> Part:
-        """The same part with other values."""
-        return Part(self.target, {**self.values, **values})
-
-    def plain(self) -> dict[str, Any]:
-        """The part as a YAML writes it."""
-        return {"_target_": self.target, **self.values}
 
 
 @dataclass(frozen=True)
@@ -108,33 +89,50 @@ class Settings:
 
     @property
     def algo_name(self) -> str:
-        """Which file of conf/algo was chosen."""
-        return self.choices["algo"]
+        """Which file of conf/algo was chosen, or else the Python that makes it."""
+        return self.choices.get("algo", self.algo.target)
+
+    @property
+    def data_choice(self) -> str:
+        """Which file of conf/data was chosen, or else the Python that makes it."""
+        return self.choices.get("data", self.data.target)
+
+    @property
+    def backbone_name(self) -> str:
+        """Which file of conf/backbone was chosen, or else the Python that makes it."""
+        return self.choices.get("backbone", self.backbone.target)
+
+    @property
+    def trainer_name(self) -> str:
+        """Which file of conf/trainer was chosen; "" where that is not known."""
+        return self.choices.get("trainer", "")
 
     @property
     def data_root(self) -> str | None:
         """Where the user's copy of the data set lies, for those that take one."""
-        return self.data.get("root")
+        return asked(self.data, OfData).root
 
     @property
     def data_cache(self) -> str | None:
         """The cache folder of the user's choice; None: fsl's own."""
-        return self.data.get("cache")
+        return asked(self.data, OfData).cache
 
     @property
     def processes(self) -> int:
-        """How many processes train; 1 where the trainer is to find out how many devices there are."""
-        devices, nodes = self.trainer.get("devices", 1), self.trainer.get("num_nodes", 1)
-        if isinstance(devices, list):
-            devices = len(devices)
-        return devices * nodes if isinstance(devices, int) and devices > 0 else nodes
+        """How many processes train."""
+        trainer = asked(self.trainer, OfTrainer)
+        return trainer.devices * trainer.num_nodes
 
     @property
     def data_name(self) -> str:
         """What the data set is called: a collection of one's own has a name of its own."""
         if self.data.target.endswith(OWN):
-            return own_name(self.data_root, self.data.get("name"))
-        return self.choices["data"]
+            return own_name(self.data_root, asked(self.data, OfData).name)
+        return self.data_choice
+
+    def targets(self) -> list[str]:
+        """The Python that all parts name, and what their values name in turn."""
+        return list(targets(self.plain()))
 
     def having(self, **values: Any) -> Settings:
         """The same settings with others in place of some."""
@@ -205,6 +203,12 @@ def _choose(part: str, node: Any) -> str:
     return f"Choose one of those that fsl ls {part} shows."
 
 
+def is_of_a_run(values: Any) -> bool:
+    """Whether values, as YAML has them, can be the configuration of a run: they say what was chosen."""
+    chosen = values.get("choices") if isinstance(values, dict) else None
+    return isinstance(chosen, dict) and {"algo", "data"} <= chosen.keys()
+
+
 def is_part(node: Any) -> bool:
     """Whether a node can be a part: it names Python, and its values have names."""
     return (
@@ -241,6 +245,15 @@ def _image_problems(image: Any) -> Iterator[str]:
     for name, value in image.items():
         if wrong := problem(value, kinds[name]):
             yield f"image.{name}={value}: {wrong}"
+
+
+def targets(node: Any) -> Iterator[str]:
+    """Every `_target_` in a configuration, as YAML has it."""
+    if isinstance(node, dict):
+        if isinstance(target := node.get("_target_"), str):
+            yield target
+        for inner in node.values():
+            yield from targets(inner)
 
 
 def _plain(value: Any) -> Any:

@@ -63,8 +63,8 @@ def demand_same(study: optuna.Study, settings: dict[str, Any]) -> None:
         )
 
 
-def _listed(settings: dict[str, Any]) -> list[str]:
-    return [*settings["fixed"], *(f"{key}={text}" for key, text in settings["tried"].items())]
+def _listed(begun: dict[str, Any]) -> list[str]:
+    return [*begun["fixed"], *(f"{key}={text}" for key, text in begun["tried"].items())]
 
 
 def _storage(url: str) -> Any:

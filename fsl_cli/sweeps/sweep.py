@@ -17,7 +17,7 @@ from fsl_cli.pictures.sweep_screen import watched
 from fsl_cli.runs.folder import new_folder
 from fsl_cli.runs.jobs import Job, earlier_run, read_jobs, read_search, write_job
 from fsl_cli.runs.run import Run
-from fsl_cli.settings.compose import Config, compose, from_hydra
+from fsl_cli.settings.compose import Config, from_hydra, out_folder
 from fsl_cli.settings.explain import explain
 from fsl_cli.settings.hydra_app import through_hydra
 from fsl_cli.settings.hydra_conf import register_resolvers
@@ -40,7 +40,7 @@ def sweep(words: Sequence[str], again: bool) -> None:
     planned = plan(typed, user_dir)
     demand_runs(planned, user_dir)
     place, expected = (
-        new_folder(compose(planned.fixed, user_dir).values["out"], ".sweeps").resolve(),
+        new_folder(out_folder(planned.fixed, user_dir), ".sweeps").resolve(),
         planned.runs or [],
     )
     try:
@@ -121,8 +121,8 @@ def _go(config: Config, again: bool, sweeper: Any, begun: Callable[[Run], Any]) 
             report = reporter(sweeper.storage, sweeper.study_name, number, prune_after)
         if run:
             begun(run)
-            trainer = config.choices["trainer"]
-            other = trainer != run.settings.choices.get("trainer")
+            trainer = settings.trainer_name
+            other = trainer != run.settings.trainer_name
             resume(run, settings.trust, trainer if other else "", report=report)
         else:
             run = start(config, begun, report)

@@ -11,6 +11,7 @@ from fsl_cli.errors import UserError
 from fsl_cli.runs.records import Calibration, read
 from fsl_cli.runs.run import Run
 from fsl_cli.runs.wording import task_name
+from fsl_cli.settings.parts import offline, with_norm
 from fsl_cli.settings.schema import Settings
 
 EPISODES = 100  # of a fit that somebody waits for
@@ -56,13 +57,10 @@ def fit(run: Run, way: int, shots: Sequence[int], trust: Sequence[str] = ()) -> 
 
 def _for(settings: Settings, way: int, shots: Sequence[int]) -> Settings:
     """The settings of the fit's episodes."""
-    if "download" in settings.data.values:
-        settings = settings.having(data=settings.data.having(download=False))
     norm = _norm(settings)
-    backbone = settings.backbone.having(norm=norm) if "norm" in settings.backbone.values else settings.backbone
     query = QUERIES if settings.query == "all" else min(QUERIES, settings.query)
     task = {"way": way, "shot": _shot(shots), "query": query, "val_episodes": EPISODES}
-    return settings.having(**task, norm=norm, backbone=backbone)
+    return settings.having(**task, norm=norm, backbone=with_norm(settings.backbone, norm), data=offline(settings.data))
 
 
 def _norm(settings: Settings) -> Mode:

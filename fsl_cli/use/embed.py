@@ -53,10 +53,10 @@ def of_backbone(given: dict[str, str], user_dir: str | None) -> Made:
     composed = compose(["algo=simpleshot", "steps=0", *(f"{key}={value}" for key, value in given.items())], user_dir)
     settings = demand_fit(composed.values).having(choices=composed.choices)
     demand_root(settings.data)
-    made = _made(settings, f"backbone={composed.choices['backbone']}", None)
+    made = _made(settings, f"backbone={settings.backbone_name}", None)
     if not made.backbone.origin and any(True for _ in made.backbone.parameters()):
         raise UserError(
-            f"backbone={composed.choices['backbone']}: its weights are random. Type backbone.weights=FILE, "
+            f"backbone={settings.backbone_name}: its weights are random. Type backbone.weights=FILE, "
             "backbone.pretrained=true, backbone=photos, or run=RUN for a run's."
         )
     return made
@@ -70,7 +70,7 @@ def _made(settings: Settings, by: str, run: Run | None) -> Made:
     built = learner(settings, image, train_classes=settings.train_classes or 1)
     found = [module for module in built.algorithm.modules() if isinstance(module, Backbone)][:1]
     if not found:
-        raise UserError(f"algo={settings.choices['algo']} has no backbone that makes features of an item.")
+        raise UserError(f"algo={settings.algo_name} has no backbone that makes features of an item.")
     if found[0].norm not in ALONE:
         raise UserError(
             f"norm={found[0].norm}: what is made of an item depends on those beside it. Choose a run with "

@@ -59,9 +59,9 @@ def _origin(run: Predictor) -> dict[str, Any]:
     kept = (folder / "config.yaml").exists()
     return {
         "fsl": __version__,
-        "run": "/".join(folder.resolve().parts[-2:]) if kept else f"backbone={settings.choices['backbone']}",
+        "run": "/".join(folder.resolve().parts[-2:]) if kept else f"backbone={settings.backbone_name}",
         "weights": weights_digest(run.algorithm, ""),
-        "trained_on": settings.pretrained or settings.data.get("name") or settings.choices["data"],
+        "trained_on": settings.pretrained or settings.data_name,
         "algorithm": settings.algo_name,
     }
 
@@ -98,8 +98,8 @@ def embedding(run: Predictor) -> Graph:
 
     Raises UserError where there is none, as the network adapts, or it depends on a support set.
     """
-    backbone = getattr(run.algorithm, "backbone", None)
-    if not isinstance(backbone, Backbone):
+    backbone = run.algorithm.shared_backbone
+    if backbone is None:
         why = f"{run.run.settings.algo_name} adapts its network to each task, and has no embedding for all of them"
     elif backbone.norm == "support":
         why = "With norm=support an embedding depends on the support set"
@@ -112,7 +112,7 @@ def embedding(run: Predictor) -> Graph:
 def classifier(classify: FewShotClassifier) -> Graph:
     """What a run has learned from a support set: logits, probabilities, and how likely a picture is of no class."""
     networks = [module for module in classify.predictor.algorithm.modules() if isinstance(module, Backbone)]
-    if getattr(classify.predictor.algorithm, "with_query", False) and networks[0].norm == "support":
+    if classify.predictor.algorithm.with_query and networks[0].norm == "support":
         raise UserError(
             "With algo.with_query=true each query is normalised together with the support set, which a graph of single "
             "images cannot do. Train with algo.with_query=false, or classify with fsl predict."

@@ -10,8 +10,9 @@ from fsl_cli.backbones.base import Backbone
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.assemble import learner
 from fsl_cli.runs.run import Run
-from fsl_cli.settings.binding import demand_fit, located
+from fsl_cli.settings.binding import class_of, demand_fit
 from fsl_cli.settings.compose import compose
+from fsl_cli.settings.parts import OfBackbone, asked
 from fsl_cli.settings.schema import Image
 from fsl_cli.use.predictor import Predictor
 
@@ -28,23 +29,23 @@ def frozen_predictor(words: Sequence[str] = ()) -> Predictor:
     composed = compose([*USUAL, *words])
     settings = demand_fit(composed.values).having(choices=composed.choices)
     half = [0.5, 0.5, 0.5]
-    image = Image(3, settings.backbone.get("resize") or SIZE, half, half)
-    if "texts" in getattr(located(settings.backbone), "takes", ()):
+    image = Image(3, asked(settings.backbone, OfBackbone).resize or SIZE, half, half)
+    if "texts" in class_of(settings.backbone, Backbone).takes:
         image = Image(1, LETTERS, [0.0], [1.0], items="texts")
     trained = UserError(
-        f"algo={composed.choices['algo']}: needs a run that was trained, run=FOLDER. Without one, type a head on "
+        f"algo={settings.algo_name}: needs a run that was trained, run=FOLDER. Without one, type a head on "
         "frozen features: algo=simpleshot, protonet, metabaseline, rfs or metaoptnet."
     )
     try:
         algorithm = learner(settings, image).algorithm.eval()
     except UserError as error:
         raise trained if "norm=" in str(error) else error from None  # which only an inner loop asks for
-    backbone = getattr(algorithm, "backbone", None)
-    if not algorithm.takes_features or not isinstance(backbone, Backbone):
+    backbone = algorithm.shared_backbone
+    if not algorithm.takes_features or backbone is None:
         raise trained
     if not backbone.origin:
         raise UserError(
-            f"backbone={composed.choices['backbone']}: its weights are random, and nothing trains them here. Type "
+            f"backbone={settings.backbone_name}: its weights are random, and nothing trains them here. Type "
             "backbone.weights=FILE or backbone.pretrained=true, or leave it out: backbone=photos."
         )
     backbone.freeze()
@@ -55,6 +56,7 @@ def frozen_predictor(words: Sequence[str] = ()) -> Predictor:
 def described(predictor: Predictor) -> str:
     """backbone=photos on weights from ImageNet, nothing trained"""
     settings = predictor.run.settings
-    name = settings.backbone.get("name") or settings.backbone.get("file")
-    which = f"backbone={settings.choices['backbone']}{f' {name}' if name else ''}"
+    backbone = asked(settings.backbone, OfBackbone)
+    name = backbone.name or backbone.file
+    which = f"backbone={settings.backbone_name}{f' {name}' if name else ''}"
     return f"{which} on weights from {settings.pretrained}, nothing trained"

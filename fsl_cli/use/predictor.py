@@ -72,8 +72,8 @@ class Predictor:
     @cached_property
     def backbone(self) -> Backbone | None:
         """What makes features of images, where the method asks for no more than these, of each image alone."""
-        backbone = getattr(self.algorithm, "backbone", None)
-        alone = isinstance(backbone, Backbone) and backbone.norm in ("running", "group", "none")
+        backbone = self.algorithm.shared_backbone
+        alone = backbone is not None and backbone.norm in ("running", "group", "none")
         return backbone if self.algorithm.takes_features and alone else None
 
     @cached_property

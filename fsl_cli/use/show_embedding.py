@@ -22,7 +22,7 @@ def show(words: Sequence[str], user_dir: str | None) -> None:
 
     run = open_run(given, f"embedding-{method}-{index}", user_dir)
     name, algorithm = run.settings.algo_name, run.experiment.learner.algorithm
-    if not hasattr(algorithm, "backbone"):
+    if algorithm.shared_backbone is None:
         raise UserError(
             f"algo={name} has no embedding that all tasks share: its network adapts to each. fsl show embedding is for "
             "metric methods, such as algo=protonet; for this run there is fsl show steps."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fsl_cli.algorithms.base import TakesSteps, TrainsWithSteps
 from fsl_cli.errors import UserError
 from fsl_cli.pictures.steps import AfterSteps
 from fsl_cli.use.opened import Finished
@@ -43,11 +44,11 @@ def after_each(run: Finished, steps: Sequence[int]) -> Iterator[AfterSteps]:
 
 def steps_of(learner: Learner, name: str) -> dict[str, int]:
     """Inner steps in training, where there are any, and in tests. Raises UserError for what takes none."""
-    algorithm: Any = learner.algorithm
-    if not hasattr(algorithm, "test_steps"):
+    algorithm = learner.algorithm
+    if not isinstance(algorithm, TakesSteps):
         raise UserError(
             f"algo={name} takes no gradient steps on a support set. fsl show steps is for those that do, such as "
             "algo=maml; for a metric method there is fsl show embedding."
         )
-    training = {"in training": algorithm.inner_steps} if hasattr(algorithm, "inner_steps") else {}
+    training = {"in training": algorithm.inner_steps} if isinstance(algorithm, TrainsWithSteps) else {}
     return {**training, "in a test": algorithm.test_steps}

@@ -25,7 +25,7 @@ import fsl_cli.experiment.callbacks
 import fsl_cli.runs.environment
 from fsl_cli.cli import main
 from fsl_cli.data.sources import omniglot
-from fsl_cli.runs.retest import changed
+from fsl_cli.settings.changed import changed
 
 GLYPHS = ("data.train_classes=30", "data.val_classes=16", "data.test_classes=16", "data.size=16")
 EPISODES = ("steps=2", "val_every=1", "val_episodes=2", "episodes=3", "train_query=2", "query=2", "meta_batch=1")

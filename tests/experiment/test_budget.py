@@ -9,11 +9,12 @@ import pytest
 
 from fsl_cli.errors import UserError
 from fsl_cli.experiment import budget, judging, running
-from fsl_cli.experiment.budget import Pace, episodes_after, fitted, shortened
+from fsl_cli.experiment.budget import Pace, episodes_after, fitted
 from fsl_cli.experiment.finalize import seconds
 from fsl_cli.experiment.learner import Learner
 from fsl_cli.settings.binding import demand_fit
 from fsl_cli.settings.compose import compose
+from fsl_cli.settings.parts import Part, shortened
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +54,14 @@ def test_time_for_more_than_all_steps_changes_nothing(settings: Any) -> None:
 
 
 def test_a_schedule_comes_earlier_as_a_whole() -> None:
-    before = {"kind": "linear", "steps": 10000, "every": 2000, "table": {0: 1.0, 4000: 0.5}}
-    assert shortened(before, 0.25) == {"kind": "linear", "steps": 2500, "every": 500, "table": {0: 1.0, 1000: 0.5}}
+    before = Part("", {"kind": "linear", "steps": 10000, "every": 2000, "table": {0: 1.0, 4000: 0.5}})
+    after = shortened(before, 0.25).values
+    assert after == {
+        "kind": "linear",
+        "steps": 2500,
+        "every": 500,
+        "table": {0: 1.0, 1000: 0.5},
+    }
 
 
 @pytest.mark.parametrize("left", [60, 5])

@@ -27,6 +27,7 @@ from fsl_cli.report.formats import Notes, table
 from fsl_cli.report.gather import _settings, gather
 from fsl_cli.report.matrix import matrix
 from fsl_cli.report.rows import row_names, sections
+from fsl_cli.runs.jobs import Dotted
 from fsl_cli.runs.published import MARKS, _table, backbone_name, beside, published
 from fsl_cli.runs.records import Result
 from fsl_cli.settings.binding import demand_fit
@@ -268,15 +269,19 @@ def test_tests_of_a_run_count_once_and_changed_ones_on_their_own(tmp_path: Path)
 
 
 def test_a_row_is_called_by_what_tells_it_from_others_of_its_algorithm() -> None:
-    base = {"algo": "maml", "steps": 100, "schedule.steps": 100, "optim.lr": 0.1}
-    longer = {**base, "steps": 200, "schedule.steps": 200}
-    assert row_names([base, longer, {"algo": "anil", "steps": 7}]) == ["maml steps=100", "maml steps=200", "anil"]
-    half = {**base, "algo": "anil", "test.unfinished": "true"}
+    base = Dotted({"algo": "maml", "data": "", "steps": 100, "schedule.steps": 100, "optim.lr": 0.1})
+    longer = Dotted({**base, "steps": 200, "schedule.steps": 200})
+    assert row_names([base, longer, Dotted({"algo": "anil", "data": "", "steps": 7})]) == [
+        "maml steps=100",
+        "maml steps=200",
+        "anil",
+    ]
+    half = Dotted({**base, "algo": "anil", "test.unfinished": "true"})
     assert row_names([base, half]) == ["maml", "anil (unfinished)"]
-    assert row_names([base, {**base, "init": None}]) == ["maml", "maml init=null"]
-    small, large = ({"algo": "maml", "data": name, f"data.{name}": 1} for name in ("glyphs", "omniglot"))
+    assert row_names([base, Dotted({**base, "init": None})]) == ["maml", "maml init=null"]
+    small, large = (Dotted({"algo": "maml", "data": name, f"data.{name}": 1}) for name in ("glyphs", "omniglot"))
     assert row_names([small, large]) == ["maml data=glyphs", "maml data=omniglot"]
-    assert row_names([small, {**large, "steps": 9}]) == ["maml data=glyphs", "maml data=omniglot"]
+    assert row_names([small, Dotted({**large, "steps": 9})]) == ["maml data=glyphs", "maml data=omniglot"]
 
 
 def test_accuracy_by_shot_is_of_the_same_run_or_of_runs_trained_for_each_shot(tmp_path: Path) -> None:
@@ -439,10 +444,11 @@ def test_nothing_is_published_for_the_users_own_collection_of_a_known_name(split
 
 
 def test_a_run_of_a_time_without_a_setting_is_the_network_that_it_was() -> None:
-    assert backbone_name({"backbone": "conv4", "backbone.filters": 64}) == "Conv4-64"
-    assert backbone_name({"backbone": "conv4", "backbone.filters": 64, "backbone.slope": 0.2}) == "Conv4-64 slope=0.2"
-    assert backbone_name({"backbone": "conv4", "backbone.filters": [8, 4, 4, 4]}) == "Conv4-8-4"
-    assert backbone_name({"backbone": "timm", "backbone.name": "vit"}) == "vit"
+    conv4 = Dotted({"backbone": "conv4", "backbone.filters": 64})
+    assert backbone_name(conv4) == "Conv4-64"
+    assert backbone_name(Dotted({**conv4, "backbone.slope": 0.2})) == "Conv4-64 slope=0.2"
+    assert backbone_name(Dotted({"backbone": "conv4", "backbone.filters": [8, 4, 4, 4]})) == "Conv4-8-4"
+    assert backbone_name(Dotted({"backbone": "timm", "backbone.name": "vit"})) == "vit"
 
 
 def test_tables_are_written_in_each_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,9 +16,9 @@ from fsl_cli.reproduce.running import reproduce, take_in
 from fsl_cli.reproduce.state import state
 from fsl_cli.reproduce.table import PAGES, filled, lines, verdict
 from fsl_cli.runs.published import reported
-from fsl_cli.runs.retest import changed
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.binding import demand_fit
+from fsl_cli.settings.changed import changed
 from fsl_cli.settings.compose import compose
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -21,7 +21,7 @@ from fsl_cli.files import disk_errors
 from fsl_cli.runs.checkpoints import load_weights, read_checkpoint, write_torch, write_weights
 from fsl_cli.runs.places import are_trackers_own, sign_trackers
 from fsl_cli.runs.run import Run
-from fsl_cli.settings.schema import Part
+from fsl_cli.settings.parts import Part
 from fsl_cli.use.saved import corrections
 
 MADE = Path(__file__).with_name("made_by_0.1.0")

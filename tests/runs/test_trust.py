@@ -11,13 +11,14 @@ import pytest
 from fsl_cli.files import read_json, write_json
 from fsl_cli.runs import trust
 from fsl_cli.runs.trust import fingerprint
+from fsl_cli.settings.schema import targets
 
 CONFIG: dict[str, Any] = {"algo": {"_target_": "mine.nets.Net"}, "optim": {"_target_": "torch.optim.Adam"}}
 
 
 class Settings:
     def __init__(self, values: dict[str, Any]) -> None:
-        self.plain = lambda: values
+        self.targets = lambda: list(targets(values))
 
 
 class Run:

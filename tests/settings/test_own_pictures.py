@@ -10,11 +10,10 @@ import pytest
 from PIL import Image
 
 from fsl_cli.cli import run
-from fsl_cli.data.look import look
 from fsl_cli.data.names import own_name
 from fsl_cli.settings.binding import problems
-from fsl_cli.settings.compose import compose
-from fsl_cli.settings.own_pictures import fit_to_pictures
+from fsl_cli.settings.compose import chosen_part, compose
+from fsl_cli.settings.own_pictures import fit_to_pictures, looked_at
 from fsl_cli.settings.registry import choices
 
 
@@ -43,7 +42,7 @@ def folder(root: Path, kind: str, classes: int, each: int) -> Path:
     ("kind", "coloured", "photographs"), [("colour", True, True), ("grey", False, True), ("drawings", False, False)]
 )
 def test_a_look_tells_photographs_from_drawings(tmp_path: Path, kind: str, coloured: bool, photographs: bool) -> None:
-    seen = look(compose(["data=folder", f"data.root={folder(tmp_path / 'own', kind, 10, 3)}"]).values["data"])
+    seen = looked_at(chosen_part("data", "folder").having(root=str(folder(tmp_path / "own", kind, 10, 3))))
     assert (seen.coloured, seen.photographs) == (coloured, photographs)
     assert seen.classes == {"train": 6, "val": 2, "test": 2}
     assert (seen.pictures, seen.side) == (18, 50 if kind == "drawings" else 90)

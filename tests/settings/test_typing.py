@@ -6,6 +6,8 @@ import importlib
 import inspect
 import re
 import shlex
+from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -14,11 +16,13 @@ import yaml
 
 from fsl_cli.cli import run
 from fsl_cli.errors import UserError, command
-from fsl_cli.runs.retest import changed
 from fsl_cli.settings import other_tools
+from fsl_cli.settings.binding import SHARED
+from fsl_cli.settings.changed import changed
 from fsl_cli.settings.compose import compose
 from fsl_cli.settings.explain import demand_readable
 from fsl_cli.settings.hints import edit_distance, nearest
+from fsl_cli.settings.parts import OF, OfAlgorithm, Part, asked
 from fsl_cli.settings.registry import choices, conf_dir
 from fsl_cli.settings.typed import PATHS, TEXTS, for_hydra
 
@@ -93,6 +97,25 @@ def test_the_table_of_texts_is_what_conf_names() -> None:
                 f"{part}.{key}" for key, kind in _hints(node["_target_"]).items() if _is_text(kind) and key in node
             }
     assert found == {key for key in PATHS | TEXTS if key.startswith(("algo.", "backbone.", "data."))}
+
+
+@pytest.mark.parametrize("group", OF)
+def test_what_fsl_asks_of_a_part_by_name_is_a_parameter_of_something_that_conf_names(group: str) -> None:
+    known: set[str] = set()
+    for path in conf_dir().glob(f"{group}/*.yaml"):
+        content = yaml.safe_load(path.read_text()) or {}
+        nodes = [content, *(node for node in content.values() if isinstance(node, dict))]
+        for target in (node["_target_"] for node in nodes if "_target_" in node):
+            module, _, name = target.rpartition(".")
+            with suppress(ImportError):
+                known |= set(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
+    known |= set(SHARED.get(group, {}))
+    assert {field.name for field in fields(OF[group])} <= known
+
+
+def test_a_value_of_another_kind_is_none_that_fsl_asks_for() -> None:
+    mine = Part("mine.Net", {"scale": "large", "inner_lr": 0.5, "other": 1})
+    assert asked(mine, OfAlgorithm) == OfAlgorithm(scale=None, inner_lr=0.5)
 
 
 def _hints(target: str) -> dict[str, Any]:
