@@ -17,6 +17,7 @@ VERBS = {
     "try": "which head on a frozen network suits your pictures, and how far to believe it, in seconds",
     "export": "a run as ONNX or torch.export: its embedding, or the classifier of a support set",
     "embed": "the features that a network makes of a data set, in a file for data=embeddings",
+    "distill": "a few images that teach a kernel regression what a whole data set does",
     "data": "data sets: ls, prepare (download, verify, decode), info, show (a picture), verify",
     "compare": "two runs on the same test episodes: the paired difference, and whether it counts",
     "report": "a table, or a page, of any runs: by protocol, over seeds, beside the published numbers",

@@ -79,6 +79,7 @@ test run way shot query episodes data algo open similarity norm checkpoint class
 predict run support query add correct save out html unknown on_error trust algo backbone
 try support backbone algo out on_error
 export run to support format trust check
+distill data images out split classes holdout layers
 report rows columns to html runs latex
 compare a b
 show episode embedding steps run algo to index
