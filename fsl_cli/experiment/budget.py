@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from math import ceil
 from typing import Any, NamedTuple
 
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from fsl_cli.data.store import cache_folder
+from fsl_cli.data.tasks import Batch, ImageTasks
+from fsl_cli.episodes import Examples
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.assemble import Experiment
 from fsl_cli.experiment.calibrating import MOST
+from fsl_cli.experiment.datamodule import EVALUATION_SEED, Episodic
+from fsl_cli.experiment.features import features_for_images, left_to_compute, possible, train_on_them, worth_it
 from fsl_cli.experiment.finalize import seconds
-from fsl_cli.experiment.trainer import new_trainer, quiet
+from fsl_cli.experiment.learner import Learner
+from fsl_cli.experiment.trainer import new_trainer, one_process, quiet
 from fsl_cli.settings.parts import shortened
 from fsl_cli.settings.schema import Settings
 
@@ -26,7 +34,9 @@ class Pace(NamedTuple):
     """Seconds of work on this machine."""
 
     step: float
-    episode: float  # of validation and test
+    episode: float  # of a validation
+    image: float = 0.0  # to the features of one image, where these are computed once for all episodes
+    known: float = 0.0  # of an evaluation episode with such features
 
 
 def within(settings: Settings, experiment: Experiment, left: float) -> tuple[Settings, Deadline]:
@@ -37,19 +47,39 @@ def within(settings: Settings, experiment: Experiment, left: float) -> tuple[Set
     """
     end = time.monotonic() + left
     pace = measured(settings, experiment, left * SHARE)
-    after = episodes_after(settings, experiment.learner.metric)
-    found = fitted(settings, pace, left * (1 - SHARE - KEPT), after)
+    after = episodes_after(settings, experiment, pace)
+    # a frozen network's features have been computed, which took longer than the measurement, and are kept
+    now = min(left * (1 - SHARE), end - time.monotonic()) - left * KEPT
+    found = fitted(settings, pace, now, after)
     return found, Deadline(end - left * KEPT / 2, pace, settings.val_episodes, after)
 
 
-def episodes_after(settings: Settings, metric: str) -> int:
-    """Evaluation episodes that follow training: those of the calibration and of the test."""
+def evaluations(settings: Settings, metric: str) -> dict[str, int]:
+    """Evaluation episodes that follow training, by split: those of the calibration and of the test."""
     calibration = min(MOST, settings.val_episodes) if settings.calibrate and metric == "accuracy" else 0
-    return calibration + (settings.episodes if settings.test else 0)
+    return {"val": calibration, "test": settings.episodes if settings.test else 0}
 
 
-def fitted(settings: Settings, pace: Pace, left: float, after: int) -> Settings:
-    """The same, for a pace that is known; `after` are the evaluation episodes that follow training."""
+def episodes_after(settings: Settings, experiment: Experiment, pace: Pace) -> float:
+    """What follows training, in episodes of a validation that take as long.
+
+    Less than there are where each image's features are computed once, and again less where they are kept already.
+    """
+    learner, tasks, total = experiment.learner, experiment.episodes.tasks, 0.0
+    for part, count in evaluations(settings, learner.metric).items():
+        each = [count * pace.episode]
+        by_features = count and possible(learner) and worth_it(experiment.episodes, part, count)
+        if by_features and isinstance(tasks, ImageTasks):
+            trainer, cache = one_process(settings.trainer), cache_folder(settings.data_cache)
+            images = left_to_compute(learner, tasks, part, trainer, cache)
+            each.append(images * pace.image + count * pace.known)
+        total += min(each)
+    return total / pace.episode
+
+
+def fitted(settings: Settings, pace: Pace, left: float, after: float) -> Settings:
+    """The same, for a pace that is known; `after` are the evaluation episodes that follow training, as of
+    `episodes_after`."""
     ending = pace.episode * after
     validation = pace.episode * settings.val_episodes
     if left - ending < validation + pace.step:
@@ -67,40 +97,72 @@ def fitted(settings: Settings, pace: Pace, left: float, after: int) -> Settings:
     return settings.having(steps=steps, val_every=every, schedule=schedule)
 
 
-def _too_short(settings: Settings, pace: Pace, left: float, after: int) -> str:
+def _too_short(settings: Settings, pace: Pace, left: float, after: float) -> str:
     """How long what cannot be left out takes, and settings that fit."""
     needed = pace.episode * (after + settings.val_episodes) + pace.step
     more = ceil(seconds(settings.time or "") + 1.2 * (needed - left) / (1 - SHARE - KEPT))
     test = int(left / 4 / pace.episode)
     fewer = f"episodes={test} val_episodes=10, or " if settings.test and test >= 10 and pace.step < left / 4 else ""
     return (
-        f"time={settings.time}: too short. A step takes {pace.step:.2g} s here, and "
-        f"{settings.val_episodes:,} episodes of a validation and {after:,} of calibration and test "
-        f"{needed - pace.step:.0f} s. Type {fewer}time={more}s."
+        f"time={settings.time}: too short. A step takes {pace.step:.2g} s here, a validation of "
+        f"{settings.val_episodes:,} episodes {pace.episode * settings.val_episodes:.2g} s, and calibration and test "
+        f"{pace.episode * after:.2g} s. Type {fewer}time={more}s."
     )
 
 
 def measured(settings: Settings, experiment: Experiment, limit: float) -> Pace:
     """How long a meta-iteration and an evaluation episode take, found out within about `limit` seconds.
 
-    The experiment's weights have changed afterwards.
+    Without the time that the features of all images take, where training is on these: they are kept. The experiment's
+    weights have changed afterwards.
     """
-    episodes, stopwatch = experiment.episodes, Stopwatch(limit)
+    learner, episodes, stopwatch = experiment.learner, experiment.episodes, Stopwatch(limit)
     count = min(PROBED, settings.val_episodes)
     episodes.episodes = {**episodes.episodes, "val": count}
     episodes.val_every = episodes.steps
-    with quiet():
+    with quiet(), ExitStack() as stack:
         trainer = new_trainer(
             **settings.trainer.values, max_steps=settings.steps, callbacks=[stopwatch], limit_val_batches=0
         )
-        trainer.fit(experiment.learner, datamodule=episodes)
+        once = _once(learner, episodes, trainer) if possible(learner) else (0.0, 0.0)
+        if train_on_them(learner, episodes):
+            cache = cache_folder(settings.data_cache)
+            stack.enter_context(features_for_images(learner, episodes, ["train", "val"], trainer, cache))
+        trainer.fit(learner, datamodule=episodes)
         validation = []
         for _ in range(2):  # the first warms up
             trainer = new_trainer(**settings.trainer.values)
             began = time.monotonic()
-            trainer.validate(experiment.learner, datamodule=episodes, verbose=False)
+            trainer.validate(learner, datamodule=episodes, verbose=False)
             validation.append(time.monotonic() - began)
-    return Pace(stopwatch.step(), validation[-1] / count)
+    return Pace(stopwatch.step(), validation[-1] / count, *once)
+
+
+def _once(learner: Learner, episodes: Episodic, trainer: Trainer) -> tuple[float, float]:
+    """Seconds to the features of one image, and of an episode whose features are known."""
+    backbone = learner.algorithm.shared_backbone
+    assert backbone
+    training = learner.training
+    learner.to(trainer.strategy.root_device).eval()
+    seconds = [0.0, 0.0]
+    try:
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            batch = Batch("val", EVALUATION_SEED, [0])
+            [episode] = episodes.tasks.gather(batch, learner.device, learner.dtype)
+            support, query = episode.support, episode.query
+            for _ in range(2):  # the first warms up
+                began = time.monotonic()
+                seen, asked = backbone(support.x), backbone(query.x)
+                seconds[0] = (time.monotonic() - began) / (support.x.shape[1] + query.x.shape[1])
+            backbone.precomputed = True
+            for _ in range(2):
+                began = time.monotonic()
+                learner.algorithm.adapt(Examples(seen, support.y))(asked)
+                seconds[1] = time.monotonic() - began
+    finally:
+        backbone.precomputed = False
+        learner.train(training)
+    return seconds[0], seconds[1]
 
 
 class Stopwatch(Callback):
@@ -130,11 +192,11 @@ class Deadline(Callback):
     anew at each validation.
     """
 
-    def __init__(self, at: float, pace: Pace, validation: int, after: int) -> None:
+    def __init__(self, at: float, pace: Pace, validation: int, after: float) -> None:
         self.at = at  # of time.monotonic
         self.pace = pace
         self.validation = validation  # episodes of one
-        self.after = after  # evaluation episodes that follow training
+        self.after = after  # as of `episodes_after`
         self.passed = False
         self._began = 0.0
 

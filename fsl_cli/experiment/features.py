@@ -43,11 +43,17 @@ def augmented(episodes: Episodic) -> bool:
     return isinstance(episodes.tasks, ImageTasks) and episodes.tasks.augmentation is not None
 
 
-def worth_it(episodes: Episodic, part: str) -> bool:
-    """Whether the episodes of an evaluation, or those of training that a method takes in, have more images than all."""
+def train_on_them(learner: Learner, episodes: Episodic) -> bool:
+    """Whether training and its validations need no more than the features of each image, computed once."""
+    return possible(learner) and backbone_is_frozen(learner) and not augmented(episodes)
+
+
+def worth_it(episodes: Episodic, part: str, count: int | None = None) -> bool:
+    """Whether `count` episodes, by default those of an evaluation, or of training that a method takes in, have more
+    images than there are."""
     if not isinstance(episodes.tasks, ImageTasks):
         return False
-    sampler, count = episodes.tasks.samplers[part], SAMPLE if part == "train" else episodes.episodes[part]
+    sampler, count = episodes.tasks.samplers[part], count or (SAMPLE if part == "train" else episodes.episodes[part])
     each = smallest(sampler.way) * (smallest(sampler.shot) + (1 if sampler.query == "all" else sampler.query))
     return bool(count * each > sampler.sizes.sum())
 
@@ -81,6 +87,16 @@ def features_for_images(
         tasks.features = {}
 
 
+def left_to_compute(learner: Learner, tasks: ImageTasks, part: str, trainer: lightning.Trainer, cache: Path) -> int:
+    """Images of a split whose features are not in the cache."""
+    kept = _path(_backbone(learner), tasks, part, trainer, cache / "features").exists()
+    return 0 if kept else int(tasks.samplers[part].sizes.sum())
+
+
+def _path(backbone: Backbone, tasks: ImageTasks, part: str, trainer: lightning.Trainer, folder: Path) -> Path:
+    return folder / f"{tasks.data.name}-{part}-{_key(backbone, tasks, part, str(trainer.precision))}.npy"
+
+
 def _backbone(learner: Learner) -> Backbone:
     backbone = learner.algorithm.backbone
     assert isinstance(backbone, Backbone)
@@ -92,7 +108,7 @@ def _features(backbone: Backbone, tasks: ImageTasks, part: str, trainer: lightni
     device = trainer.strategy.root_device
     if not any(True for _ in backbone.parameters()):  # as fast as reading what was kept
         return torch.cat([backbone(items.unsqueeze(0)).squeeze(0) for items in tasks.images(part, device)])
-    path = folder / f"{tasks.data.name}-{part}-{_key(backbone, tasks, part, str(trainer.precision))}.npy"
+    path = _path(backbone, tasks, part, trainer, folder)
     with suppress(OSError, ValueError):
         found = torch.from_numpy(np.load(path)).to(device)
         path.touch()

@@ -18,11 +18,9 @@ from fsl_cli.experiment.budget import Deadline
 from fsl_cli.experiment.calibrating import calibrate
 from fsl_cli.experiment.callbacks import Prune, Record, Report, Screen, WholeFiles
 from fsl_cli.experiment.features import (
-    augmented,
-    backbone_is_frozen,
     features_for_images,
     features_where_worth_it,
-    possible,
+    train_on_them,
 )
 from fsl_cli.experiment.fitting import draw
 from fsl_cli.experiment.last_screen import last_screen
@@ -126,7 +124,7 @@ def _fit(trainer: lightning.Trainer, settings: Settings, experiment: Experiment,
     learner, episodes = experiment.learner, experiment.episodes
     try:
         with ExitStack() as stack:
-            if possible(learner) and backbone_is_frozen(learner) and not augmented(episodes):
+            if train_on_them(learner, episodes):
                 if checkpoint:
                     load_weights(checkpoint, learner)
                 cache = cache_folder(settings.data_cache)

@@ -45,18 +45,18 @@ class Trained(NamedTuple):
 
 
 def meta_trained(root: str, seconds: float, out: Path, chosen: Sequence[str]) -> Trained:
-    """Train ProtoNet on most classes of the folder for so many seconds, in a run below `out`, and test both on others.
+    """Train ProtoNet on most classes of the folder, in a run below `out`, and test both on others, in so many seconds.
 
     Raises UserError where there are too few classes or pictures to hold some out.
     """
     data = ["data=folder", f"data.root={root}", "shot=1", f"episodes={EPISODES}", "trainer=cpu", f"out={out / 'runs'}"]
-    until = time.monotonic() + seconds
+    began = time.monotonic()
     fixed = start(compose([*data, "algo=simpleshot", "backbone=photos", *chosen, "steps=0"]))
     reached = fixed.result
     assert reached  # as it was tested
     task = [f"way={reached.way}", f"query={reached.query}"]
-    words = [*data, *task, "algo=protonet", "steps=100000", "val_every=50", "val_episodes=60"]
-    run = start(compose(words), report=lambda step, score: time.monotonic() > until)
+    words = [*data, *task, "algo=protonet", "val_episodes=60", f"time={seconds:.0f}s"]
+    run = start(compose(words), began=began)
     ours, theirs = (_accuracies(each) for each in (run, fixed))
     ahead = compare([theirs], [ours])
     minutes = (run.training.seconds if run.training else seconds) / 60

@@ -9,9 +9,12 @@ import pytest
 
 from fsl_cli.errors import UserError
 from fsl_cli.experiment import budget, judging, running
-from fsl_cli.experiment.budget import Pace, episodes_after, fitted
+from fsl_cli.experiment.assemble import assemble
+from fsl_cli.experiment.budget import Pace, episodes_after, evaluations, fitted
+from fsl_cli.experiment.features import features_for_images
 from fsl_cli.experiment.finalize import seconds
 from fsl_cli.experiment.learner import Learner
+from fsl_cli.experiment.trainer import one_process
 from fsl_cli.settings.binding import demand_fit
 from fsl_cli.settings.compose import compose
 from fsl_cli.settings.parts import Part, shortened
@@ -37,7 +40,7 @@ def test_what_is_no_time(text: str) -> None:
 @pytest.mark.parametrize("left", [60, 200, 600, 3000])
 @pytest.mark.parametrize("pace", [Pace(0.1, 0.01), Pace(1.0, 0.02), Pace(0.01, 0.03)])
 def test_training_validation_and_test_fit_together(settings: Any, left: float, pace: Pace) -> None:
-    after = episodes_after(settings, "accuracy")
+    after = sum(evaluations(settings, "accuracy").values())
     assert after == settings.val_episodes + settings.episodes  # calibration and test
     now = fitted(settings, pace, left, after)
     validations = now.steps / now.val_every
@@ -75,7 +78,20 @@ def test_a_time_too_short_for_the_test_says_what_fits(settings: Any, left: float
     assert bool(advice) == (left == 60)
     if advice:
         fewer = settings.having(**{key: int(value) for key, value in advice.items()})
-        fitted(fewer, pace, left, episodes_after(fewer, "accuracy"))
+        fitted(fewer, pace, left, sum(evaluations(fewer, "accuracy").values()))
+
+
+def test_features_that_are_computed_once_or_kept_take_their_own_time(tmp_path: Path) -> None:
+    small = ["data.train_classes=12", "data.val_classes=6", "data.test_classes=6", "data.size=16", "norm=running"]
+    words = [*small, "backbone.filters=4", "train_way=5", "query=2", "val_episodes=2", "episodes=400"]
+    own = demand_fit(compose([*words, "trainer=cpu", f"data.cache={tmp_path}"]).values)
+    experiment, pace = assemble(own), Pace(1.0, 0.5, image=0.1, known=0.05)
+    images = int(experiment.data.splits["test"].turns * 6 * 20)
+    calibration = 2 * 0.5  # so few episodes have fewer images than there are
+    assert episodes_after(own, experiment, pace) == pytest.approx((calibration + images * 0.1 + 400 * 0.05) / 0.5)
+    with features_for_images(experiment.learner, experiment.episodes, ["test"], one_process(own.trainer), tmp_path):
+        pass
+    assert episodes_after(own, experiment, pace) == pytest.approx((calibration + 400 * 0.05) / 0.5)
 
 
 class Clock:
@@ -120,7 +136,8 @@ def test_a_run_keeps_to_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     small = [
         "data.train_classes=12", "data.val_classes=6", "data.test_classes=6", "data.size=16", "train_query=2",
         "query=2", "train_way=5", "backbone.filters=4", "steps=1000", "val_every=200", "val_episodes=10",
-        "episodes=20", "trainer=cpu", "schedule.kind=linear", "time=80s", f"out={tmp_path}", f"data.cache={tmp_path}",
+        "episodes=20", "trainer=cpu", "schedule.kind=linear", "time=80s", "norm=support",
+        f"out={tmp_path}", f"data.cache={tmp_path}",
     ]  # fmt: skip
     run = running.start(compose(small), began=0.0)
     assert run.training and run.result and run.calibration
