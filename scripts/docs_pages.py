@@ -24,6 +24,7 @@ USE = (
     "own-images",
     "own-texts",
     "own-features",
+    "distill",
     "predict",
     "report",
     "python",

@@ -67,6 +67,7 @@ ROWS = {
     "tadam": Row(
         METRIC_NORMS, ("algo.scale=1", "algo.penalty=0", "algo.cotraining=false"), wakes="film.strength"
     ),  # the loss without these: test_tadam.py
+    "gaussproto": Row(METRIC_NORMS),
     "matching": Row(METRIC_NORMS),
     "siamese": Row(METRIC_NORMS, ("backbone.filters=32",), own_loss=True),
     "relation": Row(METRIC_NORMS, ("backbone.halvings=2",), own_loss=True),

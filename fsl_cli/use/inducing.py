@@ -54,7 +54,7 @@ def predicted(taught: Taught, x: Tensor, layers: int = 1) -> Tensor:
 
 
 def loss(taught: Taught, targets: Taught, layers: int = 1) -> Tensor:
-    """Half the mean squared distance between what is said of the targets and their labels (equation 2)."""
+    """Half the mean squared distance between what is said of the targets and their labels."""
     return (targets.y - predicted(taught, targets.x, layers)).square().sum(1).mean() / 2
 
 
@@ -64,7 +64,7 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
 
 
 def labels_solved(taught: Taught, targets: Taught, layers: int = 1) -> Taught:
-    """The same items with those labels for which the loss is least (section 3.2): least squares."""
+    """The same items with those labels for which the loss is least: least squares."""
     through = torch.linalg.solve(_regularised(taught.x, layers), kernel(taught.x, targets.x, layers)).T
     return taught._replace(y=torch.linalg.lstsq(through, targets.y).solution)
 
@@ -73,7 +73,7 @@ def distilled(
     start: Taught, targets: Taught, steps: int, lr: float, bounds: tuple[float, float] | None, seed: int,
     layers: int = 1, told: Callable[[int, float], object] = lambda step, loss: None,
 ) -> Taught:  # fmt: skip
-    """The items that teach after `steps` of Adam on the loss, from `start`; labels stay (section 3.1).
+    """The items that teach after `steps` of Adam on the loss, from `start`; labels stay.
 
     Each step is judged by TARGETS of the targets, drawn by `seed`. `bounds` are the least and greatest that a number
     of an item may be, so that a picture stays one. `told` is called with each step and its loss.
