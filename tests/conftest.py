@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import csv
+import gc
 import json
 import os
+import pydoc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
@@ -27,7 +29,7 @@ from fsl_cli.data.tasks import ImageTasks
 from fsl_cli.experiment.assemble import learner
 from fsl_cli.settings.binding import demand_fit
 from fsl_cli.settings.compose import compose
-from fsl_cli.settings.registry import choices
+from fsl_cli.settings.registry import choices, conf_dir
 from fsl_cli.settings.schema import Image, Settings
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -54,6 +56,13 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Co
         with suppress(FileExistsError):
             (cache / "fsl" / "kernels").symlink_to(kernels or base)
         yield
+
+
+def pytest_collection_finish() -> None:
+    """What is there by now stays: looking it through for garbage, over and over, took a tenth of the tests' time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(5000, 20, 20)
 
 
 @pytest.fixture
@@ -97,8 +106,20 @@ class Pixels(Backbone):
 
 
 def settings(words: Sequence[str]) -> Settings:
-    """What a command line of fsl train comes to, checked and typed."""
+    """What a command line of fsl train comes to, checked and typed; composed once, and nobody can change it."""
+    return _settings(tuple(words))
+
+
+@cache
+def _settings(words: tuple[str, ...]) -> Settings:
     return demand_fit(compose(words).values)
+
+
+def made_by(algo: str) -> Any:
+    """The class that conf/algo names, without composing anything."""
+    written = yaml.safe_load((conf_dir() / "algo" / f"{algo}.yaml").read_text())
+    target = written["algo"].get("_target_")
+    return pydoc.locate(target) if target else made_by(written["defaults"][0])
 
 
 def seen(channels: int, size: int) -> Image:

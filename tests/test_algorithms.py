@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
+from inspect import signature
 from typing import NamedTuple
 
 import pytest
 import torch
-from conftest import CURVES, settings, tiny_data
+from conftest import CURVES, made_by, settings, tiny_data
 from torch import Tensor
 
 import fsl_cli.algorithms.over_tasks
@@ -18,7 +20,6 @@ from fsl_cli.data.tasks import Batch, ImageTasks
 from fsl_cli.episodes import Episodes, Examples
 from fsl_cli.settings.binding import build
 from fsl_cli.settings.registry import choices
-from fsl_cli.settings.schema import Settings
 
 GRADIENT_NORMS = ("support", "transductive", "group", "none")
 SEQUENCE_NORMS = ("running", "group", "none")  # a sequence has no support set whose statistics could be taken
@@ -34,7 +35,7 @@ class Row(NamedTuple):
     own_loss: bool = False  # it trains on something else than the queries' loss after adapting
     lr: float = 0.01  # for learning the tiny data in 200 steps
     train_shot: int = 2  # likewise
-    learns: bool = True  # to tell classes apart; joint training cannot, as labels change with each task
+    learns: bool = True  # in so few steps; joint training never, as labels change with each task
     steps: int = 200  # of learning the tiny data
     reaches: float = 0.8  # accuracy on its test classes
     rounding: float = 1e-12  # of gradients, where tasks are taken one by one or side by side
@@ -119,20 +120,15 @@ VARIANTS = {  # settings of an algorithm that all the tests are run with too
     ),
 }
 ROWS |= VARIANTS
+CHECKPOINTED = [name for name in ROWS if "checkpoint_inner" in signature(made_by(name.partition("-")[0])).parameters]
 WAY, SHOT, QUERY = 3, 2, 3
 CPU = torch.device("cpu")
-
-
-@cache
-def composed(*words: str) -> Settings:
-    """Composed once: thousands of tests take it from here."""
-    return settings(words)
 
 
 def algorithm(name: str, norm: str, halve: str = "pool") -> Algorithm:
     """An algorithm as it begins, small; composed once for all its norms, which are its backbone's setting alone."""
     torch.manual_seed(0)
-    config = composed(f"algo={name.partition('-')[0]}", f"way={WAY}", "backbone.filters=8", *ROWS[name].overrides)
+    config = settings([f"algo={name.partition('-')[0]}", f"way={WAY}", "backbone.filters=8", *ROWS[name].overrides])
     backbone = build(config.backbone.having(norm=norm, halve=halve), channels=1, size=16)
     classes = len(tiny_data().splits["train"].classes)
     built = build(config.algo, backbone=backbone, train_classes=classes)
@@ -155,18 +151,20 @@ def gathered(count: int, part: str, first: int, shot: int, dtype: torch.dtype) -
     return some
 
 
-def every(*fields: str) -> pytest.MarkDecorator:
-    """Parametrise over algorithms, with each norm where asked."""
-    if fields == ("name",):
-        return pytest.mark.parametrize("name", ROWS)
-    pairs = [(name, norm) for name, row in ROWS.items() for norm in row.norms]
-    return pytest.mark.parametrize(("name", "norm"), pairs)
-
-
 def covering() -> list[tuple[str, str]]:
     """Each algorithm with its own norm and one of the others, in turn: where the norm adds no mathematics."""
     turns = [(row.norms[0], row.norms[1 + i % (len(row.norms) - 1)]) for i, row in enumerate(ROWS.values())]
     return [(name, norm) for name, norms in zip(ROWS, turns, strict=True) for norm in norms]
+
+
+def product(of: Callable[[Row, str], bool] = lambda row, norm: True, fast: bool = False) -> pytest.MarkDecorator:
+    """Parametrise over algorithms with each of their norms; what the sample leaves out is slow, unless `fast`."""
+    sampled = set(covering())
+    pairs = [(name, norm) for name, row in ROWS.items() for norm in row.norms if of(row, norm)]
+    marks = [() if fast or pair in sampled else (pytest.mark.slow,) for pair in pairs]
+    return pytest.mark.parametrize(
+        ("name", "norm"), [pytest.param(*pair, marks=mark) for pair, mark in zip(pairs, marks, strict=True)]
+    )
 
 
 sample = pytest.mark.parametrize(("name", "norm"), covering())
@@ -213,7 +211,7 @@ def test_the_same_support_gives_the_same_logits(name: str, norm: str) -> None:
     assert torch.equal(built.adapt(some.support)(some.query.x), built.adapt(some.support)(some.query.x))
 
 
-@every("name", "norm")
+@product()
 def test_the_order_of_support_and_query_does_not_matter(name: str, norm: str, float64: None) -> None:
     """Where the support set is a sequence, that of the queries alone; `ordered` says so."""
     built, some = algorithm(name, norm).eval(), episodes()
@@ -224,7 +222,7 @@ def test_the_order_of_support_and_query_does_not_matter(name: str, norm: str, fl
     torch.testing.assert_close(built.adapt(shuffled)(some.query.x[:, query_order]), expected[:, query_order])
 
 
-@every("name", "norm")
+@product()
 def test_a_query_is_judged_alone_unless_transductive(name: str, norm: str, float64: None) -> None:
     built, some = algorithm(name, norm).eval(), episodes()
     classify = built.adapt(some.support)
@@ -232,20 +230,24 @@ def test_a_query_is_judged_alone_unless_transductive(name: str, norm: str, float
     assert torch.allclose(together, alone, rtol=1e-9) == (norm != "transductive")
 
 
-@every("name", "norm")
+@product(lambda row, norm: not row.compares)  # its own tests say how it weighs the tasks of a step against each other
 def test_an_episode_does_not_depend_on_its_neighbours(name: str, norm: str, float64: None) -> None:
-    if ROWS[name].compares:
-        pytest.skip("it weighs the tasks of a step against each other; its own tests say how")
     both = algorithm(name, norm).loss(episodes(2))
     one_by_one = torch.stack([algorithm(name, norm).loss(episodes(1, first=i)) for i in range(2)]).mean()
     torch.testing.assert_close(both, one_by_one)
 
 
-@pytest.mark.parametrize("halve", ["pool", "stride"])
-@every("name", "norm")
-def test_the_gradient_equals_finite_differences(name: str, norm: str, halve: str, float64: None) -> None:
-    if not ROWS[name].exact:
-        pytest.skip("its gradient leaves out terms on purpose")
+@product(lambda row, norm: row.exact, fast=True)  # the others' leave out terms on purpose
+def test_the_gradient_equals_finite_differences(name: str, norm: str, float64: None) -> None:
+    compare_with_finite_differences(name, norm, "pool")
+
+
+@product(lambda row, norm: row.exact)
+def test_the_gradient_equals_finite_differences_with_strides(name: str, norm: str, float64: None) -> None:
+    compare_with_finite_differences(name, norm, "stride")
+
+
+def compare_with_finite_differences(name: str, norm: str, halve: str) -> None:
     built, some = algorithm(name, norm, halve), episodes()
     gradient = flat(torch.autograd.grad(built.loss(some), learned(built)))
     direction = torch.randn_like(gradient)
@@ -259,7 +261,7 @@ def test_the_gradient_equals_finite_differences(name: str, norm: str, halve: str
     assert measured == pytest.approx(float(gradient @ direction), rel=1e-5)
 
 
-@every("name", "norm")
+@product()
 def test_tasks_one_by_one_equal_tasks_side_by_side(
     name: str, norm: str, float64: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,11 +278,9 @@ def compare_one_by_one_with_side_by_side(name: str, norm: str, monkeypatch: pyte
     torch.testing.assert_close(results[1:], [results[0]] * 2, rtol=1e-9, atol=ROWS[name].rounding)
 
 
-@every("name")
+@pytest.mark.parametrize("name", CHECKPOINTED)
 def test_steps_that_are_built_again_give_the_same_loss_and_gradient(name: str, float64: None) -> None:
     built, some, results = algorithm(name, ROWS[name].norms[0]), episodes(), []
-    if not hasattr(built, "checkpoint_inner"):
-        pytest.skip("it keeps the graph of its steps")
     for built.checkpoint_inner in (False, True):
         loss = built.loss(some)
         results.append((loss, flat(torch.autograd.grad(loss, learned(built)))))
@@ -312,12 +312,8 @@ def test_maml_takes_its_own_number_of_steps_in_a_test() -> None:
     assert torch.equal(built.eval().adapt(some.support)(some.query.x), trained)
 
 
-@every("name", "norm")
+@product(lambda row, norm: not row.own_loss and norm != "running")  # in training, of support and query together
 def test_the_loss_has_the_gradient_of_the_contract(name: str, norm: str, float64: None) -> None:
-    if norm == "running":
-        pytest.skip("in training, statistics of support and query together")
-    if ROWS[name].own_loss:
-        pytest.skip("it trains on something else; its own tests say on what")
     built, some = algorithm(name, norm), episodes()
     own = torch.autograd.grad(built.loss(some), learned(built))
     contract = torch.autograd.grad(Algorithm.loss(built, some), learned(built))
@@ -325,10 +321,8 @@ def test_the_loss_has_the_gradient_of_the_contract(name: str, norm: str, float64
 
 
 @pytest.mark.slow
-@every("name")
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.learns])
 def test_it_learns(name: str) -> None:
-    if not ROWS[name].learns:
-        pytest.skip("the labels of its tasks contradict each other, or it learns for thousands of steps")
     built = algorithm(name, ROWS[name].norms[0])
     before = accuracy(built)
     optimizer = torch.optim.Adam(learned(built), ROWS[name].lr)
