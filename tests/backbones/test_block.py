@@ -59,7 +59,7 @@ def explicit(x: Tensor, w: Tensor, scale: Tensor, shift: Tensor, options: Option
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("images", [True, False])
+@pytest.mark.parametrize("images", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_both_derivatives_pass_torchs_check(case: str, images: bool) -> None:
     given, options = inputs(case)
     given[0].requires_grad_(images)  # the first block's images have no gradient

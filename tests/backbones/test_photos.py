@@ -115,8 +115,15 @@ def test_every_backbone_of_torch_takes_weights_from_a_file() -> None:
     )
 
 
-@pytest.mark.parametrize("wrapped", ["as they are", "safetensors", "in a checkpoint", "with a classifier"])
-@pytest.mark.parametrize("name", SMALL)
+WRAPPED = ["as they are", "safetensors", "in a checkpoint", "with a classifier"]
+WAYS = [  # each backbone in one of the ways, in turn, and one in each; the rest is slow
+    pytest.param(name, wrapped, marks=() if name == "conv4" or i % len(WRAPPED) == j else pytest.mark.slow)
+    for i, name in enumerate(SMALL)
+    for j, wrapped in enumerate(WRAPPED)
+]
+
+
+@pytest.mark.parametrize(("name", "wrapped"), WAYS)
 def test_weights_come_from_a_file_however_they_were_saved(name: str, wrapped: str, tmp_path: Path) -> None:
     if name == "timm":
         pytest.importorskip("timm")

@@ -232,7 +232,9 @@ def test_a_gpu_where_there_is_none(refused: Refused) -> None:
     refused("train", *SMALL, "trainer=gpu", says=["no GPU", "Type trainer=cpu"])
 
 
-@pytest.mark.parametrize("words", [["trian"], ["check", "way=five"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [["trian"], pytest.param(["check", "way=five"], marks=pytest.mark.slow)], ids=" ".join
+)
 def test_a_real_process(words: list[str]) -> None:
     done = subprocess.run([sys.executable, "-m", "fsl_cli", *words], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)

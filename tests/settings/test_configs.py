@@ -12,9 +12,7 @@ from fsl_cli.settings.registry import choices, conf_dir, describe
 RECIPES = [tuple(name.split("_")) for name in choices("recipe")]  # (algorithm, data set), and for some the backbone
 DATA = list(choices("data"))
 IN_TURN = [(algo, DATA[i % len(DATA)]) for i, algo in enumerate(choices("algo"))]
-PAIRS = sorted(
-    {recipe[:2] for recipe in RECIPES}.union(IN_TURN)
-)  # all that a file is written for, and some of the others
+PAIRS = sorted({recipe[:2] for recipe in RECIPES}.union(IN_TURN))  # all that a file is written for, and some others
 OTHERS = [(group, name) for group in ("backbone", "optim", "trainer") for name in choices(group)]
 
 
@@ -29,7 +27,9 @@ def test_every_algorithm_and_every_data_set_is_in_a_pair() -> None:
     assert {data for _, data in PAIRS} == set(DATA)
 
 
-@pytest.mark.parametrize(("algo", "data"), PAIRS)
+@pytest.mark.parametrize(
+    ("algo", "data"), [pytest.param(*pair, marks=() if pair in IN_TURN else pytest.mark.slow) for pair in PAIRS]
+)
 def test_an_algorithm_binds_with_a_data_set(algo: str, data: str) -> None:
     assert problems(compose([f"algo={algo}", f"data={data}", "trainer=cpu"]).values) == []
 
@@ -110,8 +110,9 @@ def test_a_users_own_folder_adds_choices(tmp_path) -> None:
     assert compose(["algo=mine"], str(tmp_path)).choices["algo"] == "mine"
 
 
+@pytest.mark.parametrize("end", [0, pytest.param(-1, marks=pytest.mark.slow)], ids=["first", "last"])
 @pytest.mark.parametrize("algo", choices("algo"))
-def test_every_algorithm_has_a_search_space_that_binds_at_both_ends(algo: str) -> None:
+def test_every_algorithm_has_a_search_space_that_binds_at_both_ends(algo: str, end: int) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
@@ -123,6 +124,5 @@ def test_every_algorithm_has_a_search_space_that_binds_at_both_ends(algo: str) -
     parsed = OverridesParser.create().parse_overrides([f"{key}={text}" for key, text in composed.items()])
     drawn = {override.get_key_element(): distribution(override) for override in parsed}
     ends = {key: getattr(d, "choices", None) or (d.low, d.high) for key, d in drawn.items()}
-    for end in (0, -1):
-        words = [f"{key}={values[end]}" for key, values in ends.items()]
-        assert problems(compose([f"algo={algo}", "trainer=cpu", *words]).values) == []
+    words = [f"{key}={values[end]}" for key, values in ends.items()]
+    assert problems(compose([f"algo={algo}", "trainer=cpu", *words]).values) == []

@@ -8,6 +8,7 @@ import re
 import shlex
 from contextlib import suppress
 from dataclasses import fields
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -46,17 +47,18 @@ ODD = [
 ]
 
 
-@pytest.mark.parametrize("text", ODD)
+@pytest.mark.parametrize("texts", [ODD[i : i + 4] for i in range(0, len(ODD), 4)])
 @pytest.mark.parametrize("there", [False, True], ids=["absent", "there"])
-def test_a_path_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, there: bool) -> None:
+def test_a_path_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, texts: list[str], there: bool) -> None:
+    """Whichever setting it is of: each text is one of a command line of four."""
     monkeypatch.chdir(tmp_path)
-    if there:
+    for text in texts if there else ():
         Path(text).mkdir(parents=True)
-    words = [f"{key}={text}" for key in ("out", "init", "data.root", "data.cache")]
-    values = compose(["data=omniglot", *words]).values
-    assert [values["out"], values["init"], values["data"]["root"], values["data"]["cache"]] == [text] * 4
+    keys = ("out", "init", "data.root", "data.cache")
+    values = compose(["data=omniglot", *map("=".join, zip(keys, texts, strict=True))]).values
+    assert [values["out"], values["init"], values["data"]["root"], values["data"]["cache"]] == texts
     saved = {"data": {"root": None}, "choices": {}}
-    assert changed(saved, {"data.root": text})["data"]["root"] == text
+    assert [changed(saved, {"data.root": text})["data"]["root"] for text in texts] == texts
 
 
 def test_null_interpolations_and_hydras_own_quotes_stay_what_they_are(
@@ -192,23 +194,30 @@ def test_what_was_meant(typed: str, meant: str) -> None:
     assert meant in said and len(said.splitlines()) == 1, said
 
 
+def advised(line: str) -> list[str]:
+    """The command line that a table names, with a folder for FOLDER."""
+    words = line.partition(",")[0] if "trust" in line else line
+    words = shlex.split(re.split(r" or | of ", words)[0].replace("{}", "resnet50").replace("FOLDER", "."))
+    if words[0].startswith(("resume", "experiment")):
+        return []
+    return [
+        *([f"algo={OWNER.get(words[0].partition('=')[0], 'maml')}"] if words[0].startswith("algo.") else []),
+        *(["data=folder"] if words[0].startswith("data.") else []),
+        *words,
+    ]
+
+
 def test_what_is_advised_is_accepted() -> None:
-    """Each command that the tables name composes, with a folder for FOLDER."""
-    lines = [line for table in other_tools.CHOICES.values() for line in table]
-    lines += [typed for text in other_tools.SENTENCES for typed in re.findall(r"Type ([\w.=/ -]+[\w])", text)]
-    lines += [f"{key}=1" for key in other_tools.SETTINGS if key not in ("algo", "data", "backbone", "optim", "time")]
-    for line in lines:
-        words = line.partition(",")[0] if "trust" in line else line
-        words = shlex.split(re.split(r" or | of ", words)[0].replace("{}", "resnet50").replace("FOLDER", "."))
-        if words[0].startswith(("resume", "experiment")):
-            continue
-        compose(
-            [
-                *([f"algo={OWNER.get(words[0].partition('=')[0], 'maml')}"] if words[0].startswith("algo.") else []),
-                *(["data=folder"] if words[0].startswith("data.") else []),
-                *words,
-            ]
-        )
+    """Each command that the tables name composes; those that do not get in each other's way in one command line."""
+    keys = [key for key in other_tools.SETTINGS if key not in ("algo", "data", "backbone", "optim", "time")]
+    together = [key for key in keys if not key.startswith("algo.")]
+    lines = [advised(f"{key}=1") for key in keys if key not in together]
+    lines += [advised(typed) for text in other_tools.SENTENCES for typed in re.findall(r"Type ([\w.=/ -]+[\w])", text)]
+    lines += map(advised, other_tools.CHOICES["data"])
+    others = [map(advised, table) for group, table in other_tools.CHOICES.items() if group != "data"]
+    lines += [sum(row, []) for row in zip_longest(*others, fillvalue=[])]
+    for words in [["data=folder", *(f"{key}=1" for key in together)], *filter(None, lines)]:
+        compose(words)
 
 
 def test_no_word_of_another_tool_is_one_of_ours() -> None:
