@@ -187,5 +187,5 @@ def _show(found: Predictions, files: Sequence[Path], untrained: bool) -> None:
     for name, (right, total) in scores[:LISTED]:
         screen.print(Text(f"  {name:<{width}}  {right / total:7.2%}  {right:,} of {total:,}"))
     if len(scores) > LISTED:
-        screen.print(f"  and {len(scores) - LISTED:,} classes more, all of them better", highlight=False)
+        screen.print(f"  and {len(scores) - LISTED:,} classes more, none of them worse", highlight=False)
     screen.print("files  " + "\n       ".join(map(str, files)), highlight=False, soft_wrap=True, markup=False)

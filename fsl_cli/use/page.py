@@ -35,6 +35,7 @@ input:checked + .show { color: #fff } input:focus-visible + .show { outline: 3px
 .bar span { position: relative; display: flex; justify-content: space-between; gap: 1em; padding: 0 .4em }
 blockquote { margin: 0; width: 14em; flex: none; overflow-wrap: anywhere; unicode-bidi: isolate }
 .near blockquote { width: 9em; font-size: 11px }
+details { margin-bottom: .6em } details img { max-width: 100% }
 .why { color: #9a5b00 } .near, .truth, .else { font-size: 12px; margin-top: .4em }
 """
 
@@ -82,8 +83,8 @@ def page(found: Predictions, matrix: Path | None) -> str:
 <title>Predictions</title><style>{STYLE}{"".join(map(_rule, STATES))}</style>
 <h1>{len(found.rows):,} {found.items}{unknown}</h1>
 <p>{_html(found.algorithm)}, <b>{_html(found.run)}</b>: {len(found.support):,} support {found.items} of
-{len(found.classes):,} classes. The most doubtful come first.{part} Bars are as long as the
-square root of what they show, so that a second choice is seen.</p>
+{len(found.classes):,} classes. The most doubtful come first.{part} A bar is as long as the
+square root of its probability, so that a second choice can be seen.</p>
 {lines}
 {_choice("all", len(rows), True)}{"".join(_choice(state, sum(state in each for each in states)) for state in STATES)}
 <div class="grid">
@@ -120,8 +121,8 @@ def _card(found: Predictions, row: Prediction, states: Iterable[str]) -> str:
     why = f'<div class="why">{found.why(row)}</div>' if found.why(row) else ""
     truth = "" if not row.told else "is of no class" if row.true is None else f"is <b>{_html(row.true)}</b>"
     truth = f'<div class="truth">{truth}</div>' if truth and row.true != found.answer(row) else ""
-    near = _near(found, row.nearest, "nearest of all")
-    near = near if row.own == row.nearest else _near(found, row.own, "nearest of its class") + near
+    near = _near(found, row.nearest, "nearest of all: ")
+    near = near if row.own == row.nearest else _near(found, row.own, "nearest of ") + near
     return (
         f'<div class="card {" ".join(states)}">{_shown(found, row.file)}'
         f'<div class="say"><div class="file">{_path(row.file)}</div>{bars}{why}{truth}{near}</div></div>\n'
@@ -131,7 +132,7 @@ def _card(found: Predictions, row: Prediction, states: Iterable[str]) -> str:
 def _bar(name: str, share: float) -> str:
     """A class and its probability, at the length of the probability's square root."""
     width = share**0.5
-    percent = "under 0.1%" if share < 0.001 else f"{share:.1%}"
+    percent = "&lt;0.1%" if share < 0.001 else f"{share:.1%}"
     return f'<div class="bar"><i style="width:{width:.1%}"></i><span><b>{_html(name)}</b>{percent}</span></div>'
 
 
@@ -144,7 +145,7 @@ def _near(found: Predictions, file: str, what: str) -> str:
     """A support picture, and of which class it is."""
     name = _html(found.classes[found.support[file]])
     picture = _shown(found, file)
-    return f'<div class="near" title="{_html(file)}">{picture}<span>{what}: <b>{name}</b></span></div>'
+    return f'<div class="near" title="{_html(file)}">{picture}<span>{what}<b>{name}</b></span></div>'
 
 
 def _shown(found: Predictions, file: str) -> str:

@@ -73,9 +73,9 @@ def test_the_page_says_what_it_shows() -> None:
     buttons = dict(re.findall(r'for="(\w+)">\w+ (\d+)<', text))
     assert buttons == {"all": "7", "right": "4", "wrong": "2", "unsure": "3", "unknown": "1"}
     assert text.count("is of no class") == 2 and text.count("is <b>oak</b>") == 1
-    assert text.count("nearest of its class") == text.count("nearest of all") == 7
+    assert text.count("nearest of <b>") == text.count("nearest of all: <b>") == 7
     alone = page(FOUND._replace(rows=[each._replace(own=each.nearest) for each in ROWS]), None)
-    assert "nearest of its class" not in alone and alone.count("nearest of all") == 7
+    assert "nearest of <b>" not in alone and alone.count("nearest of all: <b>") == 7
     widths = [float(width) for width in re.findall(r'style="width:([\d.]+)%"><', text)]
     assert widths[-2:] == [9.5, 3.2]  # of the last card: the roots of 0.9% and 0.1%
     assert text.count("if it is one of the classes:") == 1  # where unknown stands above them
