@@ -37,7 +37,7 @@ def test_logits_of_ridge_by_the_dual() -> None:
 def test_the_gradient_through_ridge_and_smoothed_labels(norm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     overrides = ("algo.head=ridge", "algo.penalty=0.1", "algo.smoothing=0.1")
     monkeypatch.setitem(test_algorithms.ROWS, "metaoptnet", test_algorithms.Row((norm,), overrides))
-    test_algorithms.test_the_gradient_equals_finite_differences("metaoptnet", norm, "pool", None)
+    test_algorithms.test_the_gradient_equals_finite_differences("metaoptnet", norm, None)
 
 
 def test_smoothing_gives_the_other_classes_their_share() -> None:

@@ -404,10 +404,17 @@ def cut(name: str) -> Callable[[Path], None]:
     ],
     ids=["version", "images cut", "json cut", "json of something else", "images gone"],
 )
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["data", "prepare", "glyphs", *(word.removeprefix("data.") for word in GLYPHS)],
+        pytest.param(["train", *SMALL, "test=false", "steps=1"], marks=pytest.mark.slow),
+    ],
+    ids=["prepare", "train"],
+)
 def test_an_unusable_cache_is_built_again(
-    fsl: Fsl, tmp_path: Path, damage: Callable[[Path], None], reason: str
+    fsl: Fsl, tmp_path: Path, damage: Callable[[Path], None], reason: str, words: list[str]
 ) -> None:
-    words = ("train", *SMALL, "test=false", "steps=1")
     assert fsl(*words).code == 0
     [store] = tmp_path.glob("cache/fsl/glyphs-*")
     damage(store)

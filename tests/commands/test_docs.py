@@ -51,7 +51,9 @@ def test_every_transcript_example_and_picture_is_made_by_the_script_and_shown() 
     assert pictures - {"house.svg"} == set(re.findall(r"out=@(\S+)", " ".join(SCRIPT["COMMANDS"].values())))
 
 
-@pytest.mark.parametrize("name", SCRIPT["QUICK"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if "show" in name else ()) for name in SCRIPT["QUICK"]]
+)
 def test_a_quick_transcript_is_what_the_command_says_now(name: str, tmp_path: Path) -> None:
     said = SCRIPT["transcript"](SCRIPT["QUICK"][name], tmp_path)
     assert (DOCS / "transcripts" / f"{name}.txt").read_text() == said, f"python scripts/transcripts.py {name}"

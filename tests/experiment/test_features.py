@@ -43,12 +43,17 @@ def test_the_images_of_a_split_come_in_the_order_in_which_episodes_find_their_fe
         tasks.features = {}
 
 
-@pytest.mark.parametrize("algo", ["protonet", "simpleshot", "baseline", "baselinepp"])
+@pytest.mark.parametrize(
+    "words",
+    [["protonet"], ["simpleshot"], ["baseline", "algo.test_steps=5"], ["baselinepp", "algo.test_steps=5"]],
+    ids=lambda words: words[0],
+)
 def test_a_test_on_features_gives_what_a_test_on_images_gives(
-    algo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """6 x 10 images, 40 episodes of 20: worth it; with 2 episodes it is not, and images are used."""
-    run(["train", f"algo={algo}", f"out={tmp_path}", *SMALL, f"data.cache={tmp_path / 'cache'}"])
+    algo, *more = words
+    run(["train", f"algo={algo}", *more, f"out={tmp_path}", *SMALL, f"data.cache={tmp_path / 'cache'}"])
     (folder,) = tmp_path.glob(f"{algo}-*/*/")
     on_features = scores(folder)
     assert len(list((tmp_path / "cache" / "features").glob("glyphs-test-*.npy"))) == 1
