@@ -1,8 +1,8 @@
-"""Terms over all tasks of a step, of whatever process: inequality of losses, agreement of updates, distances.
+"""Terms of the loss that are over all tasks of a step, in whichever process these are.
 
-Each process holds some of the tasks. `gathered` gives it the values of all, so that it computes the same term as the
-others; the gradients of its own tasks count as often as there are processes, over which they are averaged later. What
-is computed without gradients, such as the losses of single tasks, is each process's own.
+Each process holds some of the tasks. `gathered` gives it the values of all of them, so every process computes the same
+term. The gradients of a process's own tasks are multiplied by the number of processes, as their mean over the processes
+is taken later. What needs no other tasks, such as the loss of a single task, is computed by each process for its own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fsl_cli.algorithms.inner_loop import Parameters
 
-LEAST = 1e-4  # what bodies' distance counts as at least
+LEAST = 1e-4  # the distance of two bodies counts as this at least
 
 
 def processes() -> int:
@@ -41,11 +41,11 @@ def own_of(everyone: Tensor) -> Tensor:
 
 
 def exclusiveness(fast: Parameters, ratio: float) -> Tensor:
-    """How far M tasks' weights (M, ...) are from being each their task's own: 0 for one task.
+    """How far the weights (M, ...) of M tasks are from mutual exclusiveness: 0 for one task.
 
-    Mutual exclusiveness (Pan et al., 2021): for each pair of tasks, half the square of what the mean squared distance
-    of their heads, over that of their bodies, differs from `ratio`; the mean over the pairs. The paper's text has
-    distances, its code the weights' norms, as TensorFlow's l2_loss takes its second argument for a name.
+    Mutual exclusiveness (Pan et al., 2021): for each pair of tasks, the mean squared distance of their heads is divided
+    by that of their bodies; the term is half the square of this quotient less `ratio`, averaged over the pairs. The
+    paper's text has distances. Its code has the weights' norms: TensorFlow's l2_loss takes a second argument as a name.
     """
     head, body = (
         torch.cat([value.flatten(1) for name, value in fast.items() if name.startswith("head.") == of_head], 1)

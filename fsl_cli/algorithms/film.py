@@ -17,8 +17,8 @@ from fsl_cli.errors import UserError
 class Film(nn.Module):
     """Each block's output x becomes (1 + gamma) x + beta, gamma and beta a number a channel, from a task's embedding.
 
-    gamma = gamma_0 g(c), beta = beta_0 h(c), gamma_0 and beta_0 a number a block: 0 to begin with, so that the backbone
-    begins as it is (Oreshkin et al. 2018, section 3.2). Raises UserError for a backbone without blocks to reach into.
+    gamma = gamma_0 g(c), beta = beta_0 h(c), gamma_0 and beta_0 one number for each block. These are 0 at first,
+    so the backbone is unchanged (Oreshkin et al. 2018, section 3.2). Raises UserError for a backbone without blocks.
     """
 
     def __init__(self, backbone: Backbone) -> None:

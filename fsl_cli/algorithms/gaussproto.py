@@ -1,8 +1,8 @@
 """Gaussian prototypical networks (Fort, 2017), https://arxiv.org/abs/1708.02735
 
 Each image has, beside its embedding, a precision: how much it is to be believed. A class is the mean of its support
-embeddings weighted by their precisions, which add up to the class's own, and that is its metric. So a clear image says
-more than a smudged one.
+embeddings weighted by their precisions, which add up to the class's own, and that is its metric. So a clear image
+counts more than a smudged one.
 """
 
 from __future__ import annotations

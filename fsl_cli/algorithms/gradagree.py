@@ -1,7 +1,7 @@
 """Gradient agreement (Eshratifar, Eigen and Pedram, 2018), https://arxiv.org/abs/1810.08178
 
-A step towards what some tasks want may be one away from what the others want. So each task's loss counts as much as the
-update that the task made agrees with those of all tasks of the step, and against it where it disagrees.
+A meta-gradient step that helps some tasks may harm others. So each task's loss is weighted by how much the task's
+update in the inner loop agrees with the updates of all tasks of the step; where it disagrees, the weight is negative.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from fsl_cli.ranges import Count, Natural, Rate
 class GradAgree(Algorithm):
     """MAML whose tasks are weighted by how the inner loop's updates agree, over all tasks of a step.
 
-    The settings are MAML's, but for "prototypes". The graphs of all tasks of a step are kept together, as what each
-    counts is known when all have adapted.
+    The settings are MAML's, but for "prototypes". The graphs of all tasks of a step are kept in memory,
+    as the weights are known only when all tasks have adapted.
     """
 
     regresses = True
@@ -67,7 +67,7 @@ class GradAgree(Algorithm):
 
 
 def agreement(updates: Tensor) -> Tensor:
-    """How much each of M tasks counts, by its update (M, P): its product with the sum of all, over the sum of sizes."""
+    """The weights of M tasks from their updates (M, P): products with the sum of all, sizes adding up to 1."""
     with_all = updates @ updates.sum(0)  # (M,)
     total = with_all.abs().sum()
     return torch.where(total > 0, with_all / total, 1 / len(updates))

@@ -1,8 +1,9 @@
 """Implicit MAML (Rajeswaran, Finn, Kakade and Levine, NeurIPS 2019), https://arxiv.org/abs/1909.04630
 
-The inner loop minimises the support set's loss plus a penalty for leaving the start, to the end. What moves its minimum
-is known without the way to it: the meta-gradient is that of the queries, times the inverse of the objective's Hessian,
-by conjugate gradients. So neither memory nor the backward pass grow with the number of inner steps.
+The inner loop minimises the support set's loss plus a penalty on the distance from the start, until it converges. How
+the minimum moves with the start depends on the minimum alone, not on the steps: the meta-gradient is the gradient of
+the queries' loss times the inverse of the objective's Hessian, which conjugate gradients compute. So neither memory nor
+the backward pass grows with the number of inner steps.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class IMAML(Algorithm):
     """Gradient descent on a proximal objective, from a learned initialisation of backbone and linear head.
 
     A task's weights are the minimum of L_S(phi) + `penalty` / 2 * |phi - theta|^2, by `inner_steps` steps (`test_steps`
-    in validation and test) of `inner_lr`: as many as it takes to arrive, for the meta-gradient is that of the minimum.
-    `cg_steps` are those of conjugate gradients; 0 is first order. `frozen` and `head_init` as for MAML, but for
+    in validation and test) of `inner_lr`: enough of them to converge, as the meta-gradient is that of the minimum.
+    `cg_steps` are steps of conjugate gradients; 0 is first order. `frozen` and `head_init` as for MAML, but for
     "prototypes"; weights that the inner loop leaves alone get their exact gradient too.
     """
 
@@ -62,7 +63,7 @@ class IMAML(Algorithm):
         return classifier(self.net, self._fast_weights, support)
 
     def loss(self, episodes: Episodes) -> Tensor:
-        """The queries' loss at each task's minimum; its gradient knows nothing of the steps."""
+        """The queries' loss at each task's minimum; its gradient does not depend on the inner steps."""
 
         def one(net: nn.Module, parameters: Parameters, support: Examples, query: Examples) -> Tensor:
             fast = detached(self._fast_weights(net, parameters, support))
@@ -125,8 +126,8 @@ def at_minimum(
 def conjugate_gradients(product: Callable[[Tensor], Tensor], target: Tensor, penalty: float, steps: int) -> Tensor:
     """The v with (H + penalty) v = target, `product` being that matrix times a vector: exact after as many as v has.
 
-    It begins where H = 0 would end, at target / penalty, and stays where a direction's curvature is not positive, as H
-    of a network may be anything.
+    It starts at target / penalty, which is the solution for H = 0. It stops at a direction whose curvature is not
+    positive, which the Hessian of a network may have.
     """
     found = target / penalty
     left = target - product(found) if steps else target
@@ -143,7 +144,7 @@ def conjugate_gradients(product: Callable[[Tensor], Tensor], target: Tensor, pen
 
 
 def _products(loss: OneLoss, at: Parameters) -> tuple[Parameters, Callable[[Parameters], Parameters]]:
-    """The gradient at `at`, with a graph to what else `loss` is of, and what multiplies by the Hessian there."""
+    """The gradient at `at`, with a graph to the other inputs of `loss`, and what multiplies by the Hessian."""
     if in_vmap():
         found, pull, *_ = vjp(grad(loss), at)
         return found, lambda vector: detached(pull(vector)[0])

@@ -1,8 +1,8 @@
 """Context-aware meta-learning, CAML (Fifty et al., ICLR 2024), https://arxiv.org/abs/2310.10971
 
 A classifier that learns in context, as language models do: a transformer reads the frozen features of the support set
-and of one query together, each beside a code of its label, and says the query's class. It is trained once, on tasks of
-any kind; a new one takes no step.
+and of one query together, each beside a code of its label, and predicts the query's class. It is trained once, on many
+tasks; a new task needs no gradient step.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from fsl_cli.ranges import Count
 class InContext(Algorithm):
     """A transformer of `layers` with `heads` on tokens of `width` numbers, the last `code` of which are the label's.
 
-    The backbone stays as it is: `init=RUN` has it from another run. Its features, each image's with mean 0 and
-    deviation 1, enter through a linear layer (the paper's are CLIP's, as they are). Codes are as far apart as so many
-    can be, so no class is nearer to another; what stands in their place for a query is learned. There are no positions.
+    The backbone is frozen: `init=RUN` takes it from another run. Its features, each image's with mean 0 and
+    deviation 1, enter through a linear layer (the paper takes CLIP's features without one). The codes are as far apart
+    as possible, all at one distance; a query has a learned vector in place of a code. Tokens have no positions.
     """
 
     takes_features = True
@@ -89,7 +89,7 @@ class InContext(Algorithm):
 def equiangular(way: int, width: int) -> Tensor:
     """`way` unit vectors (way, width), each two at an inner product of -1 / (way - 1).
 
-    The corners of a simplex, turned at random; a single one is any.
+    The corners of a simplex, rotated at random; a single one is a random unit vector.
     """
     turn = torch.linalg.qr(torch.randn(width, way)).Q.T  # (way, width), orthonormal
     if way == 1:

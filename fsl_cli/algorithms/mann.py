@@ -1,9 +1,9 @@
 """Memory-augmented networks (Santoro et al., ICML 2016), https://arxiv.org/abs/1605.06065, and learning LSTMs
 
 An LSTM reads a task image by image, each with the label of the image *before* it, and says what the present one is: it
-must keep what it saw until the label comes. Beside its own state it has a memory, which it reads by content and writes
-where it has just read or where it has not for long (section 3). Without the memory it is the learner of Hochreiter,
-Younger and Conwell (ICANN 2001), whose weights are a learning algorithm; that one regresses, too.
+must remember an image until its label comes. Beside its own state it has an external memory: it reads slots by content,
+and writes to the slot that it has just read, or to the one unused for longest (section 3). Without the memory it is the
+learner of Hochreiter, Younger and Conwell (ICANN 2001), whose weights are a learning algorithm; it can regress, too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fsl_cli.ranges import Count, Natural, PartOf, Rate
 
 
 class _State(NamedTuple):
-    """What B tasks have left behind so far."""
+    """What the network keeps of B tasks between two images."""
 
     h: Tensor  # (B, hidden)
     c: Tensor
@@ -126,6 +126,6 @@ class MANN(Algorithm):
 
 
 def _repeated(state: _State, times: int) -> _State:
-    """The state of each task, so often one after the other."""
+    """The state of each task, repeated so many times in a row."""
     h, c = (part.repeat_interleave(times, 0) for part in state[:2])
     return _State(h, c, state.slots and Slots(*(part.repeat_interleave(times, 0) for part in state.slots)))

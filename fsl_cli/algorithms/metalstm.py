@@ -29,8 +29,8 @@ class MetaLSTM(Algorithm):
 
     `inner_steps` are the steps in training, `test_steps` those in validation and test, `hidden` the size of the LSTM's
     state, of which each number of the network has one. `checkpoint_inner` and `head_init` as for MAML. As in the paper,
-    gradients and losses count as constants, and the norms' scale and shift adapt too. Theirs are mean gradients over
-    the number of examples once more: a factor that the input gate learns.
+    gradients and losses count as constants, and the norms' scale and shift adapt too. The authors'
+    code divides the mean gradients by the number of examples once more, a factor that the input gate can learn.
     """
 
     regresses = True
@@ -70,7 +70,7 @@ class MetaLSTM(Algorithm):
 
 
 class _Gates(nn.Module):
-    """What the outer loop learns of the rule: an LSTM of (loss, gradient), and of its state both gates.
+    """The learned part of the rule: an LSTM that reads (loss, gradient), and both gates, computed from its state.
 
     The gates begin nearly open, 0.98 to 0.99, and nearly shut, 0.007 to 0.018: gradient descent at such a rate.
     """
@@ -88,7 +88,7 @@ class _Gates(nn.Module):
 
 
 class _State(NamedTuple):
-    """Of each of P numbers, between two steps; and the weights of the gates."""
+    """What is kept between two steps, for each of P numbers, and the weights of the gates."""
 
     h: Tensor  # (P, hidden)
     c: Tensor  # (P, hidden)

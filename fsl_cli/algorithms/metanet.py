@@ -1,8 +1,8 @@
 """Meta networks (Munkhdalai and Yu, ICML 2017), https://arxiv.org/abs/1703.00837
 
-Two networks have fast weights beside their slow ones, made of a task's gradients by networks that training learns.
-Those of the network that makes keys are of the task as a whole; those of the network that classifies are of each
-support example, kept in a memory, from which a query reads by its key (algorithm 1).
+Two networks have fast weights beside their slow ones. Learned networks make these from a task's gradients. The network
+that computes keys has one set of fast weights for the whole task. The classifier has one set for each support example,
+kept in a memory, from which a query reads by its key (algorithm 1).
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class MetaNet(Algorithm):
 
 
 class _Memory(NamedTuple):
-    """What is known of a task."""
+    """What was learned from a task's support set."""
 
     task: Parameters  # fast weights of the key network
     examples: Parameters  # fast weights of the classifier, with an axis of the n examples in front
@@ -146,9 +146,9 @@ class _Net(nn.Module):
     def forward(
         self, x: Tensor, fast: Parameters | None = None, attention: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """With `fast` weights each layer is augmented: what activations of both weights come to is added (section 3.2).
+        """With `fast` weights each layer is augmented: the activations by both weights are added (section 3.2).
 
-        `fast` are one set, or, with `attention` (m, n), n sets, whose mean by its own attention each image has.
+        `fast` is one set of weights; or, with `attention` (m, n), n sets, whose weighted mean each image gets.
         """
         for number, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             maps = F.relu(norm(conv(x)[None], 0)[0])

@@ -2,8 +2,8 @@
 
 Conditional (Garnelo et al., ICML 2018), https://arxiv.org/abs/1807.01613, latent (Garnelo et al. 2018),
 https://arxiv.org/abs/1807.01622, and attentive (Kim et al., ICLR 2019), https://arxiv.org/abs/1901.05761
-Each point (x, y) of the support set is encoded; what is encoded is averaged, or attended to from the target's x, and a
-decoder makes a mean and a deviation of it. A latent variable lets the points of one curve vary together.
+Each point (x, y) of the support set is encoded. The codes are averaged, or the target's x attends to them, and from the
+result a decoder predicts a mean and a deviation. With a latent variable, the points of one curve vary together.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class _Attention(nn.Module):
 
 
 class _Latent(nn.Module):
-    """The distribution of a curve's latent variable, of some of its points."""
+    """The distribution of a curve's latent variable, given some of its points."""
 
     def __init__(self, inputs: int, hidden: int) -> None:
         super().__init__()

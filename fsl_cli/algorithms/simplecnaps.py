@@ -1,8 +1,8 @@
 """Simple CNAPs (Bateni et al., CVPR 2020), https://arxiv.org/abs/1912.03432
 
-A class is its mean and the covariance of its support features, of which a few examples say little: so that of the
-whole support set and the identity stand in for it (equations 2 and 3). A query belongs to the class at the smallest
-Mahalanobis distance. Nothing is learned but the features.
+A class has a mean and a covariance of its support features. A few examples say little about a covariance, so it is
+mixed with that of the whole support set and with the identity (equations 2 and 3). A query belongs to the class at the
+smallest Mahalanobis distance. Nothing is learned but the features.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def mahalanobis(support: Examples) -> Classifier:
 def _blend(y: Tensor) -> Tensor:
     """The B (T, way, n, n) with X'BX = l S_k + (1 - l) S, l = n_k / (n_k + 1), S_k and S sample covariances.
 
-    Of a single example the covariance is 0; the authors' code has there how its features vary among each other.
+    The covariance of a single example is 0 here; the authors' code takes the variance among its features instead.
     """
     member = F.one_hot(y).mT.double()  # (T, way, n)
     counts = member.sum(-1)[..., None, None]  # (T, way, 1, 1)

@@ -1,4 +1,4 @@
-"""How a network is shown gradients, which are of all sizes (Andrychowicz et al. 2016, appendix A)."""
+"""How a network reads gradients, whose sizes differ by orders of magnitude (Andrychowicz et al. 2016, appendix A)."""
 
 from __future__ import annotations
 

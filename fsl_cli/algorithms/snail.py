@@ -2,7 +2,7 @@
 
 https://arxiv.org/abs/1707.03141
 The support images, each with its label, and then a query without one are a sequence; the last output is the query's
-class. Convolutions bring together what is near, attention finds what is far; both look back only (section 3).
+class. Convolutions combine neighbours in the sequence, attention reaches far ones; both look back only (section 3).
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from fsl_cli.ranges import Count
 class SNAIL(Algorithm):
     """Attention, temporal convolutions, attention, temporal convolutions, attention, and a linear layer.
 
-    The number of convolutions follows from the longest sequence of the training. They are `first_dilation`, then twice
-    as far apart each: 2 as in the paper, from where convolutions alone reach even distances only; 1 reaches all.
+    The number of convolutions follows from the longest sequence of the training. Their dilation starts at
+    `first_dilation` and doubles each time: from 2, as in the paper, convolutions alone reach even
+    distances only; from 1, all.
     """
 
     ordered = True

@@ -1,7 +1,8 @@
 """TADAM, task dependent adaptive metric (Oreshkin et al., NeurIPS 2018), https://arxiv.org/abs/1805.10123
 
-A prototypical network whose backbone knows the task: the mean of the class means, seen by the backbone as it is, scales
-and shifts the channels of its blocks, and all images pass again (sections 3.2 and 3.3). Distances are scaled.
+A prototypical network whose backbone knows the task: the mean of the class means, seen by the unchanged backbone,
+scales and shifts the channels of its blocks, and all images pass once more (sections 3.2 and 3.3). Distances are
+scaled.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class TADAM(Algorithm):
     distances that are not squared.) `penalty` times the sum of squares of what the scales and shifts are multiplied by
     is added to the loss. With `cotraining` the loss is shared with that of an ordinary classifier of all training
     classes, whose share is 0.9^floor(20 p) after the share p of the training: the authors draw one of the two for each
-    step by that chance, and this is the mean of both. The task acts behind each block's last norm; theirs behind all.
+    step by that chance, and this is the mean of both. The task scales and shifts behind each block's last norm; in the
+    authors' code behind every norm.
     """
 
     def __init__(

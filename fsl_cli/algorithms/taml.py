@@ -1,8 +1,8 @@
 """Task-agnostic meta-learning (Jamal and Qi, CVPR 2019), https://arxiv.org/abs/1805.07722
 
-A start that is good for some tasks already is biased against others. So the outer loss has a term that keeps the start
-undecided: large entropy of its predictions before adapting, small entropy after; or a small inequality, as economists
-measure it of incomes, of the tasks' losses before adapting.
+A start that already suits some tasks is biased against others. So the outer loss has a term that keeps the start
+neutral: its predictions should have a large entropy before adapting and a small one after; or the losses of the tasks
+before adapting should be nearly equal, by a measure that economists use for incomes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Measure = Literal["theil", "ge", "atkinson", "gini", "varlogs"]
 
 
 class TAML(Algorithm):
-    """MAML, or with `learn_rates` Meta-SGD, with a term that keeps the start free of prejudice, times `weight`.
+    """MAML, or with `learn_rates` Meta-SGD, with a term that keeps the start neutral, times `weight`.
 
     `regulariser` = "entropy": of the predictions on the queries, after adapting less before; classes only. The others
     measure the inequality of the losses on the support set before adapting, over all tasks of a step, in several
@@ -90,7 +90,7 @@ class TAML(Algorithm):
         return own + self.weight * inequality(gathered(before), self.regulariser, self.exponent)
 
     def _with_entropy(self, net: nn.Module, learned: Parameters, support: Examples, query: Examples) -> Tensor:
-        """One task's loss, and how much less certain its queries are before adapting than after, as a term."""
+        """One task's loss, and the term: the entropy of its queries after adapting, less that before."""
         fast = self._fast_weights(net, learned, support)
         before, after = (functional_call(net, weights, (query.x, support.x)) for weights in (learned, fast))
         return task_loss(after, query.y) + self.weight * (entropy(after) - entropy(before))

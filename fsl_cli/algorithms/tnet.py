@@ -1,7 +1,7 @@
 """T-nets (Lee and Choi, ICML 2018), https://arxiv.org/abs/1801.05558
 
 Behind each layer stands a square matrix T that the inner loop leaves alone: T (W x + b). A gradient step on W then
-moves what the layer gives by T T' times what it would else: the outer loop, which learns T, learns the steps' metric.
+changes the layer's output by T T' times the usual change: by learning T, the outer loop learns the metric of the steps.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A small transformer over the characters of a text (Vaswani et al. 2017), for any language and script.
 
-A character is the row of a table that its code point falls on, so no alphabet is fixed; where a character stands is
-told by a learned bias for each distance (Shaw et al. 2018; Raffel et al. 2020). Each head begins by looking at one
+A character is a row of a table, chosen by its code point, so no alphabet is fixed. Where a character stands enters as
+a learned bias for each distance (Shaw et al. 2018; Raffel et al. 2020). Each head begins by looking at one
 neighbour, as n-grams do. A text's features are the mean over its characters.
 """
 
@@ -15,8 +15,8 @@ from fsl_cli.backbones.base import NO_CHANGES, Backbone, Changes
 from fsl_cli.backbones.mode import Mode
 from fsl_cli.ranges import Count
 
-REACH = 16  # characters: what is farther away is all as far
-NEAR = 5.0  # the bias of a head's own neighbour at the start, of logits
+REACH = 16  # characters: whatever is farther counts as this far
+NEAR = 5.0  # added at the start to the logit of the neighbour that a head begins with
 HIDDEN = -1e4  # a logit that leaves nothing: of places after a text's end
 
 

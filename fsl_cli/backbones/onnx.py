@@ -71,7 +71,7 @@ class Graph(nn.Module):
             raise UserError(f"backbone.file={path}: takes {self.input.type} {shape}, not images (n, 3, H, W) alone.")
         self.alone = shape[0] == 1  # a graph for one image at a time
         self.size: int | None = shape[2] if isinstance(shape[2], int) and shape[2] > 0 else None
-        # tells one file from another where features are kept, and where a run is loaded
+        # by which kept features, and a loaded run, tell one file from another
         digest = hashlib.blake2b(content, digest_size=8).digest()
         self.register_buffer("digest", torch.frombuffer(bytearray(digest), dtype=torch.uint8))
         self.path = path

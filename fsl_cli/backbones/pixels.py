@@ -9,7 +9,7 @@ from fsl_cli.backbones.mode import Mode
 
 
 class Pixels(Backbone):
-    """The image as a vector of channels * size * size numbers. Raises ValueError for a norm, which it has not."""
+    """The image as a vector of channels * size * size numbers. Raises ValueError for a norm: there is none."""
 
     takes = ("images", "points", "embeddings")
     norms = ("none",)  # that it can be built with

@@ -1,7 +1,7 @@
-"""Which prepared store was made from this copy: a store records its source, and another copy makes another store.
+"""Which prepared store was made from this copy? A store records its source, and another copy makes another store.
 
-A copy is known by the names, sizes and times of its files. Where these are new but names and sizes are those of a
-store's source, its bytes tell: the same copy elsewhere is recognised, once, and remembered.
+A copy is recognised by the names, sizes and times of its files. If only the times differ from those of a store's
+source, all bytes are compared once, and the result is remembered: so the same copy in another place is recognised.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 class Dense(nn.Module):
     """A gated causal convolution of kernel 2, put beside its input (section 3.1): C -> C + filters channels.
 
-    Of sequences that begin alike: `known` (T, n, C), and m `ends` (T, m, C), each of which would come next.
+    For m sequences with a common beginning: `known` (T, n, C), and `ends` (T, m, C), the last element of each.
     """
 
     def __init__(self, channels: int, filters: int, dilation: int) -> None:

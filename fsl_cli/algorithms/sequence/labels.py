@@ -14,7 +14,7 @@ from fsl_cli.episodes import task_loss
 
 LETTERS, LENGTH = 5, 5  # a to e, and how many make a string
 STRINGS = LETTERS**LENGTH
-WIDTH = LETTERS * LENGTH  # numbers that a string is written in
+WIDTH = LETTERS * LENGTH  # numbers that code a string
 
 
 class OneHot(NamedTuple):
@@ -49,8 +49,8 @@ class Letters(NamedTuple):
     def logits(self, found: Tensor, others: bool = False) -> Tensor:
         """Log-probabilities of the classes' strings, (T, n, 25) -> (T, n, way).
 
-        With `others` one column more, of the likeliest string where that is no class's, else of nothing: a label is
-        right when all five letters are.
+        `others` adds a column for the likeliest string if no class has it: a label is right only when all five letters
+        are.
         """
         letters = found.unflatten(-1, (LENGTH, LETTERS)).log_softmax(-1)  # (T, n, 5, 5)
         columns = F.one_hot(self.strings, LETTERS).to(letters)  # (T, way, 5, 5)

@@ -19,7 +19,7 @@ class Slots(NamedTuple):
 
 
 class Memory(nn.Module):
-    """`slots` of `width` numbers; each of `heads` heads has a key, which it reads by and writes, or writes another.
+    """`slots` of `width` numbers. Each of `heads` heads has a key, by which it reads; it writes this key, or another.
 
     Before a step writes, each head's least used slot is emptied: the least used is the first head's, the next the
     second's. The paper has R least used slots for R heads, and empties one; it does not say how heads share them.
@@ -35,7 +35,7 @@ class Memory(nn.Module):
         self.slots, self.width, self.heads, self.decay, self.sharpness = slots, width, heads, decay, sharpness
         self.keys = nn.Linear(hidden, heads * width)
         self.written = nn.Linear(hidden, heads * width) if write == "separate" else None
-        self.gate = nn.Parameter(torch.zeros(()))  # of writing where was read, against where was not used
+        self.gate = nn.Parameter(torch.zeros(()))  # of writing where it read, against the least used
 
     def start(self, like: Tensor) -> Slots:
         """Nearly empty memories for len(like) tasks; all heads have last read the first slot."""

@@ -21,7 +21,7 @@ def code(y: Tensor, width: int) -> Tensor:
 
 
 def demand_no_set(backbone: Backbone) -> None:
-    """Raises UserError for a norm that takes its statistics from a set: image by image, a sequence shows none."""
+    """Raises UserError for a norm that takes its statistics from a set: a sequence shows its images one by one."""
     if backbone.norm in ("support", "transductive"):
         raise UserError(
             f"norm={backbone.norm} takes statistics of a whole set, and this method reads image by image. Type "
@@ -30,7 +30,7 @@ def demand_no_set(backbone: Backbone) -> None:
 
 
 def demand_way(support: Examples, way: int) -> None:
-    """Raises UserError when a classification has another number of classes than the labels that are read have room."""
+    """Raises UserError when the number of classes is not the one that the labels are read with."""
     if support.y.is_floating_point():
         return
     found = by_class.way(support)

@@ -1,8 +1,8 @@
 """Curves drawn from a Gaussian process with a squared exponential kernel (Garnelo et al. 2018a; Kim et al. 2019)
 
 https://arxiv.org/abs/1807.01613, https://arxiv.org/abs/1901.05761
-x is uniform in -2..2. The process that draws the curves is also the best that can be known of them: `best` is its own
-negative log-likelihood, which no learner's mean is below.
+x is uniform in -2..2. Nobody can predict the curves better than the process that draws them: `best` is its own
+negative log-likelihood, and no learner's mean lies below it.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class QuadraticTasks:
         return self._values(self._random(batch, 0).to(x), x.expand(len(batch.index), -1, -1))
 
     def best(self, batch: Batch, device: torch.device) -> list[float]:
-        """Nothing: six points fix a function, so whatever knows how they are drawn is sure of it."""
+        """Nothing: six points fix a function, so a predictor that knows the process has no uncertainty left."""
         return []
 
     def _random(self, batch: Batch, more: int) -> Tensor:
