@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,10 @@ LIBRARIES = {  # library -> the rooms that may import it
 }
 MODULES = modules()
 FILES = list(MODULES.values())
-ARROWS = file_arrows()
+arrows = cache(file_arrows)
 
 
+@cache
 def taken(path: Path) -> set[str]:
     """What a file imports."""
     return imports(path.read_text(), MODULES)
@@ -54,11 +56,11 @@ def test_every_room_says_what_belongs_there() -> None:
 
 
 def test_no_arrow_runs_up() -> None:
-    assert not runs_up(ARROWS.adj), "\n".join(runs_up(ARROWS.adj))
+    assert not runs_up(arrows().adj), "\n".join(runs_up(arrows().adj))
 
 
 def test_no_circle() -> None:
-    assert not circles(ARROWS), "\n".join(map(str, circles(ARROWS)))
+    assert not circles(arrows()), "\n".join(map(str, circles(arrows())))
 
 
 def test_the_package_itself_is_a_door() -> None:

@@ -135,5 +135,5 @@ def test_a_sweep_ends_with_the_code_of_its_run(monkeypatch: pytest.MonkeyPatch, 
 
     monkeypatch.setattr(fsl_cli.sweeps.sweep, "through_hydra", stopped)
     with pytest.raises(Interrupted) as ended:
-        fsl_cli.cli.run(["train", "-m", "seed=0,1", f"out={tmp_path}"])
+        fsl_cli.cli.run(["train", "-m", "seed=0,1", f"out={tmp_path}", "data.train_classes=60", "data.size=16"])
     assert ended.value.code == 143

@@ -128,7 +128,9 @@ class Clock:
 
 
 @pytest.mark.parametrize(
-    ("later", "ends"), [(Pace(1.0, 0.1), False), (Pace(4.0, 0.1), True), (Pace(2.0, 0.2), True)], ids=str
+    ("later", "ends"),
+    [(Pace(1.0, 0.1), False), (Pace(4.0, 0.1), True), pytest.param(Pace(2.0, 0.2), True, marks=pytest.mark.slow)],
+    ids=str,
 )
 def test_a_run_keeps_to_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: Pace, ends: bool) -> None:
     clock = Clock(monkeypatch)

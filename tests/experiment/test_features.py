@@ -45,7 +45,12 @@ def test_the_images_of_a_split_come_in_the_order_in_which_episodes_find_their_fe
 
 @pytest.mark.parametrize(
     "words",
-    [["protonet"], ["simpleshot"], ["baseline", "algo.test_steps=5"], ["baselinepp", "algo.test_steps=5"]],
+    [
+        ["protonet"],
+        pytest.param(["simpleshot"], marks=pytest.mark.slow),
+        ["baseline", "algo.test_steps=5"],
+        pytest.param(["baselinepp", "algo.test_steps=5"], marks=pytest.mark.slow),
+    ],
     ids=lambda words: words[0],
 )
 def test_a_test_on_features_gives_what_a_test_on_images_gives(
