@@ -24,6 +24,7 @@ USE = (
     "own-images",
     "own-texts",
     "own-features",
+    "transductive",
     "distill",
     "predict",
     "report",

@@ -142,7 +142,7 @@ def _result(run: Run, settings: Settings, experiment: Experiment, step: int, cha
         seed=settings.seed,
         norm=settings.norm,
         episode_seed=EVALUATION_SEED,
-        inference="transductive" if settings.norm == "transductive" else "inductive",
+        inference=_inference(settings, experiment),
         trained_on=run.settings.data_name,
         image=experiment.image,
         checkpoint=run.best.name,
@@ -160,12 +160,23 @@ def _result(run: Run, settings: Settings, experiment: Experiment, step: int, cha
     )
 
 
+def _inference(settings: Settings, experiment: Experiment) -> str:
+    """Whether the queries of an episode help to judge each other."""
+    together = settings.norm == "transductive" or experiment.learner.algorithm.sees_queries
+    return "transductive" if together else "inductive"
+
+
 def _open(
     settings: Settings, experiment: Experiment, trainer: lightning.Trainer, calibration: Calibration | None
 ) -> dict[str, Any]:
     """The test episodes again, with pictures of other classes. Raises UserError where there are none."""
     if experiment.learner.metric != "accuracy":
         raise UserError("open=true: a regression has no classes. Leave it out.")
+    if experiment.learner.algorithm.sees_queries:
+        raise UserError(
+            f"open=true: algo={settings.algo_name} looks at all queries together, and pictures of other classes among "
+            "them would change what it says of the known. Leave it out."
+        )
     cache, count = cache_folder(settings.data_cache), experiment.episodes.episodes["test"]
     return open_results(judge(experiment, "test", count, trainer, cache), calibration)
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fsl_cli.settings.registry import names
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from fsl_cli.data.queries import Query
+    from fsl_cli.use.kept_features import Picture
     from fsl_cli.use.predictions import Predictions
     from fsl_cli.use.predictor import FewShotClassifier, Predictor
     from fsl_cli.use.saved import Support
@@ -37,7 +41,8 @@ def predicted(
     rows, files = [], {"query": [query.file for query in asked.values()]}
     digests = digests_of(files)
     _tell_copies(support, digests)
-    for pictures, found in items(run, files, digests, typed["on_error"], skipped):
+    pieces = items(run, files, digests, typed["on_error"], skipped)
+    for pictures, found in _whole(pieces) if classify.together else pieces:
         shares, unknown = classify.judged(found, rate)
         near = [("", "")] * len(pictures)
         if html:
@@ -56,6 +61,15 @@ def predicted(
             texts={name: bytes(file.read()).decode("utf-8", "surrogatepass") for name, file in read.items()}
         )
     return predictions._replace(thumbnails=thumbnails(predictions, read)) if html else predictions
+
+
+def _whole(pieces: Iterable[tuple[list[Picture], Tensor]]) -> list[tuple[list[Picture], Tensor]]:
+    """All pieces as one, for a method that looks at all queries together."""
+    import torch
+
+    pictures, found = zip(*pieces, strict=True)
+    print("Each prediction depends on the other new pictures: the method looks at all of them.", file=sys.stderr)
+    return [([picture for some in pictures for picture in some], torch.cat(found))]
 
 
 def _texts(words: list[str], classes: list[Any], lost: list[str]) -> list[Query]:

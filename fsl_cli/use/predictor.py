@@ -186,14 +186,24 @@ class FewShotClassifier:
         self.temperature = calibration.temperature if calibration else 1.0
 
     def __call__(self, images: Iterable[Any]) -> Tensor:
-        """The probability of each class for images as `Predictor.adapt` takes them: (m, classes), on the CPU."""
+        """The probability of each class for images as `Predictor.adapt` takes them: (m, classes), on the CPU.
+
+        Of a method that sees all queries together, the others of `images` have a say in each.
+        """
         images = list(images)
+        if self.together and images:
+            return self.of_pixels(self.predictor.pixels(images))
         parts = [self.of_pixels(self.predictor.pixels(images[i : i + BATCH])) for i in range(0, len(images), BATCH)]
         return torch.cat(parts) if parts else torch.zeros(0, len(self.classes))
 
     def of_pixels(self, pixels: Tensor) -> Tensor:
         """The same, for images as `Predictor.pixels` makes them, or features as `Predictor.embedded` does."""
         return self.judged(pixels)[0]
+
+    @property
+    def together(self) -> bool:
+        """Whether the method looks at all queries together, so that they must not come in pieces."""
+        return self.predictor.algorithm.sees_queries
 
     @property
     def tells_unknown(self) -> bool:

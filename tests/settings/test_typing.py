@@ -164,7 +164,7 @@ def refusal(*words: str) -> str:
         ("backbone=vit", "Here: backbone=torchvision backbone.name=vit_b_16 data.size=224."),
         ("optim=lion", "Here: optim._target_=lion_pytorch.Lion trust=[lion_pytorch]"),
         ("inner_lr=0.1", "algo.inner_lr is one of algo=anil, baseline,"),
-        ("algo.scale=3 algo=maml", "'algo.scale' is not a setting of algo=maml; algo.scale is one of algo=matching,"),
+        ("algo.scale=3 algo=maml", "'algo.scale' is not a setting of algo=maml; algo.scale is one of algo=bdcspn,"),
         ("algo.inner_lrr=3", "not a setting of algo=protonet; algo.inner_lr is one of algo=anil,"),
         ("algo.inner_lrr=3 algo=maml", "Did you mean algo.inner_lr? See fsl show algo=maml."),
         ("optim.betas=[0.9,0.99]", "Type '+optim.betas=[0.9,0.99]'."),
