@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml
 train: $(INSTALLED)  ## meta-train the built-in default, two to four minutes
 	$(BIN)/fsl train
 
-test: $(INSTALLED)  ## the fast tests, three to four minutes on two cores
+test: $(INSTALLED)  ## the fast tests, two to three minutes on two cores
 	$(TWO) -m "not slow"
 
 test-slow: $(INSTALLED)  ## trainings, processes, kills, the wheel, real data
