@@ -39,11 +39,13 @@ def main(words: Sequence[str]) -> None:
         raise UserError(f"out={out}: the file is an npz. Type {npz}.")
 
     from fsl_cli.data.inspection import bytes_text
+    from fsl_cli.experiment.allocator import keep_memory
     from fsl_cli.files import demand_writable, make_folder, writing
     from fsl_cli.use.embed import embedded, of_backbone, of_run, write
 
     advice = "Choose another with out=FILE.npz."
     demand_writable(out, advice)
+    keep_memory()
     with redirect_stdout(sys.stderr):
         made = of_run(given, user_dir) if "run" in given else of_backbone(given, user_dir)
         found = embedded(made)

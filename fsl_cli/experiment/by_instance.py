@@ -1,6 +1,6 @@
 """What a sequence learner says of the first, second, … instance of a class, before its label is shown.
 
-Santoro et al. 2016 count so: of the first instance of a class nothing is known but which classes it is not.
+As Santoro et al. 2016 count: of the first instance of a class, all that is known is which classes it is not.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def scores(said: Tensor, y: Tensor) -> Tensor:
 def first_at_most(way: int) -> float:
     """How often a first instance can be right at best in tasks of as many images of each class: H_way / way.
 
-    Who guesses among the classes that have not been seen is right once in `way` at the first class, once in way - 1 at
-    the second, and always at the last. More is a label that was shown too early.
+    A guess among the classes not yet seen is right once in `way` at the first class, once in way - 1 at the second, and
+    always at the last. A higher score means that a label was shown too early.
     """
     return sum(1 / left for left in range(1, way + 1)) / way
 

@@ -25,9 +25,9 @@ AT_ONCE = 64  # tasks that the best linear estimator learns
 def fit_tasks(
     experiment: Experiment, steps: Sequence[int] = (0, 1, 5, 10), part: str = "test", index: Sequence[int] = (0, 1, 2)
 ) -> list[FittedTask]:
-    """These curves, as the trained algorithm fits them in so many gradient steps.
+    """These curves, as the trained algorithm fits them after each of these numbers of gradient steps.
 
-    Where it predicts distributions, or takes no steps, as it predicts them.
+    An algorithm that takes no gradient steps predicts each curve once.
     """
     algorithm = experiment.learner.algorithm.eval()
     tasks: Any = experiment.episodes.tasks

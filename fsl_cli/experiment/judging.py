@@ -58,7 +58,7 @@ def _judged(experiment: Experiment, part: str, index: int) -> Open:
 def _left_out(algorithm: Algorithm, episode: Episodes) -> OpenLogits:
     """For splits without a class besides the episode's: the episode's last class is left out of the support set.
 
-    Nothing where there are but two, or the method's head has one number of classes.
+    Nothing where there are only two classes, or where the method's head is made for one number of classes.
     """
     last = int(episode.support.y.max())
     kept, asked = episode.support.y[0] < last, episode.query.y[0] < last

@@ -39,9 +39,9 @@ def ready_experiment(
 ) -> Experiment:
     """The experiment that settings describe, once it has been found to work.
 
-    `typed` are the words that led to them; `data` stands in for a data set that is not here; `again`: what is to be
-    told of it was told. Raises UserError for whatever would go wrong before the first step: data, shapes of episodes,
-    weights to begin with, optimizer, trainer, and an algorithm that cannot do what is asked.
+    `typed` are the words that led to them; `data` stands in for a data set that is not here; `again`: do not repeat
+    warnings about the data set. Raises UserError for whatever would go wrong before the first step: data, shapes of
+    episodes, weights to begin with, optimizer, trainer, and an algorithm that cannot do what is asked.
     """
     own_query = any(word.startswith("query=") for word in typed)
     experiment = assemble(settings, fewer_queries=not settings.steps and not own_query, data=data)

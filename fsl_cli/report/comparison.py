@@ -77,7 +77,7 @@ def _more(a: Side, b: Side, found: Difference) -> list[str]:
         f"Were the true difference of this size, {found.needed:,} episodes in all "
         f"({found.needed - found.episodes:,} more) would show it with a probability of {POWER:.0%}:"
     )
-    if found.needed <= found.episodes:  # the power was there, and chance against it
+    if found.needed <= found.episodes:  # so many would have sufficed on average: chance was against it
         return [
             f"Were the true difference of this size, {found.episodes:,} episodes showed it in {POWER:.0%} of tries."
         ]
