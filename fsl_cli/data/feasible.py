@@ -20,6 +20,8 @@ def shape_problems(data: DataSet, shapes: Shapes) -> list[str]:
             problems.append(
                 f"{_prefix(part)}way={shape.way}: with fewer than 2 classes there is nothing to tell apart."
             )
+        if shape.query_balance == "dirichlet" and shape.query == "all":
+            problems.append("query=all leaves no queries to choose from: type query=15, or query_balance=even.")
         problems += _too_few(data, part, shapes) + (_too_small(data, part, shapes) or _too_many(data, part, shape))
     return list(dict.fromkeys(problems))
 

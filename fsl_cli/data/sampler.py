@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from hashlib import shake_128
+from math import log
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
 Count = int | Sequence[int]  # a number, or the least and the most of a range to draw from
 Queries = int | Literal["all"]  # images of each class, or all that are left of it
+Balance = Literal["even", "dirichlet"]  # as many queries of each class, or shares by Dirichlet(2)
 
 
 class Shape(NamedTuple):
@@ -24,6 +26,7 @@ class Shape(NamedTuple):
     way: Count
     shot: Count
     query: Queries
+    query_balance: Balance = "even"
 
 
 class Episode(NamedTuple):
@@ -42,6 +45,7 @@ class Sampler(NamedTuple):
     shot: Count
     query: Queries
     groups: list[Numbers] | None = None  # the classes of an episode come from one of these, if given
+    query_balance: Balance = "even"
 
     def episode(self, seed: int, split: str, index: int) -> Episode:
         """Episode number `index` of the stream that (seed, split) names; its cost grows with its images only."""
@@ -57,7 +61,10 @@ class Sampler(NamedTuple):
         shots = [_between(self.shot, dice, size - least) for size in sizes]
         each = [shot if self.query == "all" else shot + self.query for shot in shots]
         raw = iter(raw_numbers(stream, way + sum(each))[way:])
-        images = [distinct([next(raw) for _ in range(n)], size) for n, size in zip(each, sizes, strict=True)]
+        numbers = [[next(raw) for _ in range(n)] for n in each]
+        if self.query_balance == "dirichlet":
+            numbers = _other_queries(numbers, shots, sizes, f"{stream}/balance")
+        images = [distinct(own, size) for own, size in zip(numbers, sizes, strict=True)]
         support = [drawn[:shot] for drawn, shot in zip(images, shots, strict=True)]
         if self.query == "all":
             return Episode(classes, support, [_others(own, n) for own, n in zip(support, sizes, strict=True)])
@@ -131,6 +138,35 @@ def distinct(raw: Sequence[int], n: int) -> list[int]:
         drawn.append(moved.get(j, j))
         moved[j] = moved.get(i, i)
     return drawn
+
+
+def _other_queries(numbers: list[list[int]], shots: list[int], sizes: list[int], stream: str) -> list[list[int]]:
+    """The raw numbers of each class, those of its queries drawn anew from `stream`, as many as its share allows.
+
+    As many queries in all, and the same support set, as without. Shares of queries are by Dirichlet's law with
+    concentration 2 (Veilleux et al., NeurIPS 2021, https://arxiv.org/abs/2204.11181).
+    """
+    total = sum(map(len, numbers)) - sum(shots)
+    raw = iter(raw_numbers(stream, 2 * len(shots) + total))
+    dice = [(next(raw) + 0.5) / 2**64 for _ in range(2 * len(shots))]
+    shares = [-log(dice[2 * i] * dice[2 * i + 1]) for i in range(len(shots))]  # a Gamma(2) each
+    counts = apportioned(total, shares, [size - shot for size, shot in zip(sizes, shots, strict=True)])
+    return [
+        own[:shot] + [next(raw) for _ in range(count)] for own, shot, count in zip(numbers, shots, counts, strict=True)
+    ]
+
+
+def apportioned(total: int, shares: Sequence[float], most: Sequence[int]) -> list[int]:
+    """`total` divided by `shares` into whole numbers, none above its `most`: what is over goes to the others."""
+    counts = [0] * len(shares)
+    while left := total - sum(counts):
+        free = [i for i, count in enumerate(counts) if count < most[i]]
+        exact = {i: left * shares[i] / sum(shares[j] for j in free) for i in free}
+        floors = {i: int(exact[i]) for i in free}
+        largest_rests = sorted(free, key=lambda i: floors[i] - exact[i])[: left - sum(floors.values())]
+        for i in free:
+            counts[i] = min(counts[i] + floors[i] + (i in largest_rests), most[i])
+    return counts
 
 
 def _others(drawn: list[int], n: int) -> list[int]:

@@ -170,4 +170,4 @@ def sampler(data: DataSet, part: str, shape: Shape) -> Sampler:
     problems = shape_problems(data, {part: shape})
     if problems:
         raise UserError("\n".join(problems))
-    return Sampler(sizes_of(data, part), *shape, groups_of(data, part))
+    return Sampler(sizes_of(data, part), *shape[:3], groups_of(data, part), shape.query_balance)

@@ -67,6 +67,10 @@ def assemble(
             raise UserError(f"train_on=trainval: the tasks of {data.name} are drawn anew, and none is held out.")
         data = data.training_on_validation()
     shapes = shapes_of(settings, data, parts, fewer_queries)
+    if not isinstance(data, DataSet) and settings.query_balance != "even":
+        raise UserError(
+            f"query_balance={settings.query_balance}: the curves of {data.name} have no classes. Leave it out."
+        )
     if isinstance(data, DataSet):
         data = without_small(data, shapes)
     tasks, image = (
@@ -93,13 +97,13 @@ def assemble(
             f"{type(built.algorithm).__name__} tells classes apart, and the tasks of {data.name} have none: they are "
             "curves. Type algo=maml or another of the gradient family, or a data set of images."
         )
-    if built.algorithm.compares_tasks and not all(isinstance(count, int) for count in shapes.get("train", ())):
+    if built.algorithm.compares_tasks and not all(isinstance(count, int) for count in shapes.get("train", ())[:3]):
         raise UserError(
             f"{type(built.algorithm).__name__} compares the tasks of a step, so all have one shape. "
             "Type one number each for train_way, train_shot and train_query, such as train_shot=5."
         )
     pretrained = settings.pretrained or next((b.origin for b in built.modules() if isinstance(b, Backbone)), "")
-    tested = shapes.get("test", Shape(settings.way, settings.shot, settings.query))
+    tested = shapes.get("test", Shape(settings.way, settings.shot, settings.query, settings.query_balance))
     return Experiment(built, episodes, data, image, train_classes, pretrained, tested)
 
 

@@ -48,7 +48,7 @@ def last_screen(run: Run, settings: Settings, data: Data) -> None:
         lines = [line for line in lines if line]
         if isinstance(data, DataSet):
             shot = 5 if result.shot == 1 else 1
-            if not shape_problems(data, {"test": Shape(settings.way, shot, settings.query)}):
+            if not shape_problems(data, {"test": Shape(settings.way, shot, settings.query, settings.query_balance)}):
                 other = f"shot={shot}"
     boxed(lines)
     tell(f"files  {run}")  # outside the frame: whole lines to copy

@@ -31,7 +31,7 @@ def shapes_of(
     A run that trains nothing looks at the test split, and at training images where its method asks for some.
     """
     wanted = parts or (SPLITS if settings.steps else ("train", "test"))
-    evaluation = Shape(settings.way, settings.shot, settings.query)
+    evaluation = Shape(settings.way, settings.shot, settings.query, settings.query_balance)
     shapes = {part: evaluation for part in wanted if part != "train"}
     if "train" in wanted and (settings.steps or parts):
         shapes["train"] = Shape(settings.train_way, settings.train_shot, settings.train_query)

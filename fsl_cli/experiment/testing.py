@@ -143,6 +143,7 @@ def _result(run: Run, settings: Settings, experiment: Experiment, step: int, cha
         norm=settings.norm,
         episode_seed=EVALUATION_SEED,
         inference=_inference(settings, experiment),
+        query_balance=settings.query_balance,
         trained_on=run.settings.data_name,
         image=experiment.image,
         checkpoint=run.best.name,

@@ -11,13 +11,14 @@ from fsl_cli.runs.records import Result
 
 # what decides which images an episode consists of, and what is measured
 EPISODES = (
-    "data", "images", "split", "split_hash", "rotations", "part", "way", "shot", "query", "episode_seed", "sampling",
-    "metric",
+    "data", "images", "split", "split_hash", "rotations", "part", "way", "shot", "query", "query_balance",
+    "episode_seed", "sampling", "metric",
 )  # fmt: skip
 # and what else two numbers of one column have in common, as the field means it: whose statistics normalise is the
 # method's own affair as long as no query sees another, and how many episodes were met is in the interval
 COLUMN = (*EPISODES, "inference", "trained_on", "pretrained", "channels", "size")
-OF_A_TEST = ("way", "shot", "query", "data", "rotations", "sampling")  # fsl test can change these of a finished run
+# fsl test can change these of a finished run
+OF_A_TEST = ("way", "shot", "query", "query_balance", "data", "rotations", "sampling")
 
 Protocol = tuple[tuple[str, Any], ...]
 

@@ -72,6 +72,7 @@ class Result:
     training_seconds: float
     changes: list[str]  # settings of the run that were changed for this test
     version: str
+    query_balance: Literal["even", "dirichlet"] = "even"  # queries of each class, or shares of as many in all
     sampling: str = "uniform"  # of an episode's classes: uniform in the split | within_alphabet
     pretrained: str = ""  # what the backbone's first weights had seen: ImageNet, or a file's name; "": nothing
     seen: str = ""  # whether the test classes were among that: "" no, as far as fsl knows | maybe | yes

@@ -33,10 +33,11 @@ def episodes_line(result: Result) -> str:
     if result.metric == "mse":
         return f"{elsewhere}{result.data} {result.split}, {result.query} queries"
     queries = "1 query" if result.query == 1 else f"{result.query} queries"
+    balance = " on average, shares by Dirichlet(2)" if result.query_balance == "dirichlet" else ""
     sampling = f"classes drawn {result.sampling}, " if result.sampling != "uniform" else ""
     return (
         f"{elsewhere}{result.data} {result.split} split ({result.split_hash}), "
-        f"rotations={result.rotations}, {sampling}{queries} a class"
+        f"rotations={result.rotations}, {sampling}{queries} a class{balance}"
     )
 
 

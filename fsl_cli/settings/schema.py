@@ -76,6 +76,10 @@ class Settings:
         Literal["train", "trainval"],
         "classes that are trained on; trainval: those of validation too, so the last step is kept in place of the best",
     ] = "train"
+    query_balance: Annotated[
+        Literal["even", "dirichlet"],
+        "queries of a validation or test episode: as many of each class, or shares by Dirichlet(2), as many in all",
+    ] = "even"
     teacher: Annotated[str | None, "folder of a run to learn from, for methods that do"] = None
     choices: Annotated[dict[str, str], "which file of each group was chosen"] = field(default_factory=dict)
     image: Annotated[Image | None, "what the backbone sees; found out at the start"] = None

@@ -11,7 +11,7 @@ from conftest import tiny_data
 
 from fsl_cli.data.augment import Augment
 from fsl_cli.data.feasible import shape_problems
-from fsl_cli.data.sampler import Sampler, Shape
+from fsl_cli.data.sampler import Sampler, Shape, apportioned
 from fsl_cli.data.sources.glyphs import glyphs
 from fsl_cli.data.tasks import Batch, ImageTasks
 from fsl_cli.episodes import Episodes
@@ -185,3 +185,35 @@ def test_a_range_of_shots_that_no_class_reaches_is_refused() -> None:
     [line] = shape_problems(data, {"val": Shape(5, [1, 99], 2)})
     assert line.startswith("shot=[1, 99] and query=2 need up to 101 images of a class") and "Try shot=[1,6]." in line
     assert shape_problems(data, {"val": Shape(5, [1, 6], 2)}) == []
+
+
+def test_dirichlet_changes_the_number_of_queries_of_each_class_and_nothing_else() -> None:
+    """As many in all, the same classes and support sets; shares as Dirichlet(2), whose variance is known."""
+    uneven, shares = SAMPLER._replace(query_balance="dirichlet"), []
+    for index in range(300):
+        even, found = SAMPLER.episode(0, "test", index), uneven.episode(0, "test", index)
+        assert (found.classes, found.support) == (even.classes, even.support)
+        counts = [len(own) for own in found.query]
+        assert sum(counts) == 30 and found == uneven.episode(0, "test", index)
+        for number, first, second in zip(found.classes, found.support, found.query, strict=True):
+            assert len({*first, *second}) == len(first) + len(second)
+            assert max([*first, *second]) < uneven.sizes[number]
+        if min(uneven.sizes[found.classes]) == 20 and max(counts) < 18:
+            shares.append(counts)
+    large = Sampler(np.full(5, 1000), way=5, shot=1, query=100, query_balance="dirichlet")
+    drawn = np.array([[len(own) for own in large.episode(0, "test", i).query] for i in range(1000)]) / 500
+    assert drawn.mean(0) == pytest.approx(0.2, abs=0.015)
+    assert drawn.var() == pytest.approx(0.2 * 0.8 / 11, rel=0.1)  # of a share: p (1 - p) / (sum of concentrations + 1)
+    assert len({tuple(sorted(counts)) for counts in shares}) > 20
+
+
+def test_what_a_class_cannot_give_goes_to_the_others() -> None:
+    assert apportioned(10, [8, 1, 1], [20, 20, 20]) == [8, 1, 1]
+    assert apportioned(10, [8, 1, 1], [4, 20, 20]) == [4, 3, 3]
+    assert apportioned(10, [8, 1.5, 0.5], [4, 2, 4]) == [4, 2, 4]
+    assert apportioned(3, [1, 1, 1e-9], [1, 1, 1]) == [1, 1, 1]
+
+
+def test_dirichlet_needs_queries_to_choose_from() -> None:
+    shape = Shape(5, 1, "all", "dirichlet")
+    assert any("type query=15" in line for line in shape_problems(tiny_data(), {"test": shape}))

@@ -90,6 +90,7 @@ def test_of_errors_the_lowest_is_best(tmp_path: Path) -> None:
     [
         {"inference": "transductive"}, {"rotations": "none"}, {"split": "lake"},
         {"split_hash": "c"}, {"images": "c"}, {"way": [5, 20]}, {"shot": 5}, {"query": "all"}, {"data": "glyphs"},
+        {"query_balance": "dirichlet"},
         {"metric": "mse"}, {"episode_seed": 1}, {"trained_on": "glyphs"}, {"sampling": "within_alphabet"},
         {"image": {"channels": 1, "size": 84, "mean": [0.0], "std": [1.0]}},
     ],
