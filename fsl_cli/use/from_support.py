@@ -28,10 +28,10 @@ def calibration_of(algorithm: Algorithm, features: Tensor, y: Tensor) -> Calibra
     """A temperature, and what tells strangers, for a head on features (n, d) with labels (n,).
 
     The threshold is by all classes at once, as in use; how likely strangers are below it, by heads from which
-    classes are hidden. None where fewer than two classes have two pictures.
+    classes are hidden. None where fewer than two classes have two pictures, or no picture is judged alone.
     """
     counts = y.bincount()
-    if int((counts > 1).sum()) < 2:
+    if algorithm.sees_queries or int((counts > 1).sum()) < 2:
         return None
     found = rounds.judged(algorithm, features, y)
     known = [Judged(found.logits.cpu(), found.y.cpu())]

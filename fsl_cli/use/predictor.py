@@ -192,9 +192,14 @@ class FewShotClassifier:
         """
         images = list(images)
         if self.together and images:
-            return self.of_pixels(self.predictor.pixels(images))
+            return self.of_pixels(self._whole(images))
         parts = [self.of_pixels(self.predictor.pixels(images[i : i + BATCH])) for i in range(0, len(images), BATCH)]
         return torch.cat(parts) if parts else torch.zeros(0, len(self.classes))
+
+    def _whole(self, images: list[Any]) -> Tensor:
+        """All images in one piece: as features, where that can be, of so many at a time that memory does not grow."""
+        pieces = (self.predictor.pixels(images[i : i + BATCH]) for i in range(0, len(images), BATCH))
+        return torch.cat([self.predictor.embedded(piece) if self.predictor.backbone else piece for piece in pieces])
 
     def of_pixels(self, pixels: Tensor) -> Tensor:
         """The same, for images as `Predictor.pixels` makes them, or features as `Predictor.embedded` does."""
