@@ -377,6 +377,7 @@ RUNS = [  # words -> accuracy beside it, and what was otherwise there
     ("algo=feat data=miniimagenet backbone=resnet12 backbone.average=true", "66.78", None),
     ("algo=metabaseline data=miniimagenet backbone=resnet12 backbone.average=true", None, None),
     ("algo=siamese data=omniglot", None, None),
+    ("algo=snail data=omniglot", "99.07 ± 0.16", "not known"),
     ("algo=matching data=omniglot", "98.1", "split and rotations not known"),
     ("algo=matching data=miniimagenet", "43.40", "inference not known"),
     ("algo=fomaml data=omniglot", "98.3", "split and rotations not known"),
