@@ -44,6 +44,7 @@ class Row(NamedTuple):
 
 
 SMALL_MAML = ("algo.inner_lr=0.4", "algo.inner_steps=2", "algo.test_steps=3")
+QUIET = ("algo.std=1e-30", "algo.weight=1e-6")  # noise that moves no number
 SMALL_IMAML = ("algo.inner_lr=0.3", "algo.inner_steps=3", "algo.penalty=0.5")
 SMALL_REPTILE = (
     "algo.inner_lr=0.02",
@@ -89,6 +90,7 @@ ROWS = {
     "metacurvature": Row(GRADIENT_NORMS, SMALL_MAML),
     "tnet": Row(GRADIENT_NORMS, SMALL_MAML),
     "taml": Row(GRADIENT_NORMS, SMALL_MAML, own_loss=True),
+    "mrmaml": Row(GRADIENT_NORMS, (*SMALL_MAML, *QUIET), own_loss=True),
     "gradagree": Row(GRADIENT_NORMS, SMALL_MAML, exact=False, own_loss=True, compares=True),
     "imaml": Row(GRADIENT_NORMS, SMALL_IMAML, exact=False, own_loss=True, reaches=0.7),
     "metalstm": Row(GRADIENT_NORMS, ("algo.inner_steps=3", "algo.hidden=6"), exact=False, steps=400),
@@ -117,6 +119,9 @@ VARIANTS = {  # settings of an algorithm that all the tests are run with too
     for name in ("anil", "mamlpp")
 } | {
     "taml-theil": Row(GRADIENT_NORMS, (*SMALL_MAML, "algo.regulariser=theil"), own_loss=True, compares=True),
+    "mrmaml-activations": Row(
+        GRADIENT_NORMS, (*SMALL_MAML, *QUIET, "algo.regularise=activations", "algo.code=8"), own_loss=True
+    ),
     "maml-exclusive": Row(GRADIENT_NORMS, (*SMALL_MAML, "algo.exclusive=0.1"), own_loss=True, compares=True),
     "protonet-cosine": Row(METRIC_NORMS, ("algo.distance=cosine",)),
     "matching-context": Row(METRIC_NORMS, ("algo.context=true",)),

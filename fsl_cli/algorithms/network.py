@@ -39,11 +39,7 @@ class Network(nn.Module):
 
     def __init__(self, backbone: Backbone, way: int | list[int], head_init: HeadInit = "learned") -> None:
         super().__init__()
-        if backbone.norm == "running":
-            raise UserError(
-                "norm=running keeps averages over all tasks, which an inner loop cannot follow. "
-                "Type norm=support (inductive), norm=transductive, norm=group or norm=none."
-            )
+        refuse_running(backbone)
         self.backbone = backbone
         self.temperature = usual_temperature(backbone.out_features) if head_init == "scaled_prototypes" else 1.0
         self.way = None if head_init in ("prototypes", "scaled_prototypes") else _one_number(way)
@@ -53,6 +49,15 @@ class Network(nn.Module):
     def forward(self, x: Tensor, support: Tensor | None = None, changes: Changes = NO_CHANGES) -> Tensor:
         features = self.backbone(x.unsqueeze(0), None if support is None else support.unsqueeze(0), changes)
         return self.head(features.squeeze(0))
+
+
+def refuse_running(backbone: Backbone) -> None:
+    """Raises UserError where a backbone's norms keep averages."""
+    if backbone.norm == "running":
+        raise UserError(
+            "norm=running keeps averages over all tasks, which an inner loop cannot follow. "
+            "Type norm=support (inductive), norm=transductive, norm=group or norm=none."
+        )
 
 
 def _head(features: int, way: int, start: HeadInit) -> nn.Linear:

@@ -55,6 +55,7 @@ def main(words: Sequence[str]) -> None:
         classes_line,
         instances_line,
         likelihood_line,
+        memorisation_line,
         open_line,
         protocol_line,
         reached_line,
@@ -76,6 +77,7 @@ def main(words: Sequence[str]) -> None:
             classes_line(result),
             likelihood_line(result),
             instances_line(result),
+            memorisation_line(result),
         ),
     ):
         console().print(line, highlight=False)

@@ -8,6 +8,7 @@ The random numbers are the bytes of SHAKE-128 over those three, so no library's 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from hashlib import shake_128
 from math import log
 from typing import Any, Literal, NamedTuple
@@ -32,7 +33,7 @@ class Shape(NamedTuple):
 class Episode(NamedTuple):
     """One task, as numbers. The order of `classes` is the order of the labels."""
 
-    classes: list[int]  # drawn without replacement, in random order: labels carry no meaning
+    classes: list[int]  # drawn without replacement, in random order: labels carry no meaning, unless they are fixed
     support: list[list[int]]  # for each class, which of its images
     query: list[list[int]]  # likewise, disjoint from support
 
@@ -46,6 +47,7 @@ class Sampler(NamedTuple):
     query: Queries
     groups: list[Numbers] | None = None  # the classes of an episode come from one of these, if given
     query_balance: Balance = "even"
+    fixed: bool = False  # each class has one label in all episodes, one class of each label is in each; no groups
 
     def episode(self, seed: int, split: str, index: int) -> Episode:
         """Episode number `index` of the stream that (seed, split) names; its cost grows with its images only."""
@@ -54,8 +56,12 @@ class Sampler(NamedTuple):
         dice = iter(raw_numbers(f"{stream}/shape", 2 + largest(self.way)))
         way = _between(self.way, dice)
         pool = self._pool(way, dice)
-        drawn = distinct(raw_numbers(stream, way), len(self.sizes) if pool is None else len(pool))
-        classes = drawn if pool is None else pool[drawn].tolist()
+        if self.fixed:
+            of_labels = labelled(seed, split, len(self.sizes), way)
+            classes = [own[n % len(own)] for own, n in zip(of_labels, raw_numbers(stream, way), strict=True)]
+        else:
+            drawn = distinct(raw_numbers(stream, way), len(self.sizes) if pool is None else len(pool))
+            classes = drawn if pool is None else pool[drawn].tolist()
         sizes = self.sizes[classes].tolist()
         least = 1 if self.query == "all" else self.query
         shots = [_between(self.shot, dice, size - least) for size in sizes]
@@ -97,6 +103,14 @@ class Sampler(NamedTuple):
         """
         return distinct(raw_numbers(f"{seed}/{split}/{index}/order", count), count)
 
+    @staticmethod
+    def label_order(seed: int, split: str, index: int, count: int) -> list[int]:
+        """An order for the labels of the episode's `count` support images that has nothing to do with the images.
+
+        From a stream of its own, so the episode stays as it is.
+        """
+        return distinct(raw_numbers(f"{seed}/{split}/{index}/shuffled", count), count)
+
     def _pool(self, way: int, dice: Iterator[int]) -> Numbers | None:
         """The classes of one group that has enough of them; None: all classes."""
         if self.groups is None:
@@ -113,6 +127,13 @@ def smallest(count: Count) -> int:
 def largest(count: Count) -> int:
     """The number, or the most of the range."""
     return count if isinstance(count, int) else count[1]
+
+
+@lru_cache(maxsize=8)
+def labelled(seed: int, split: str, classes: int, way: int) -> list[list[int]]:
+    """The classes of each of `way` fixed labels: pools of one size, but for one class, drawn by seed and split."""
+    order = distinct(raw_numbers(f"{seed}/{split}/labels", classes), classes)
+    return [order[label::way] for label in range(way)]
 
 
 def raw_numbers(stream: str, count: int) -> list[int]:

@@ -46,18 +46,26 @@ class ImageTasks:
     """Episodes of one data set's images, as its constants scale them and a backbone for `channels` sees them.
 
     Or of its texts, or embeddings. Training images are changed by `augmentation`, validation and test images never.
+    `fixed_labels`: each training class has one label in all episodes, as `Sampler.fixed`.
     Raises UserError when a split cannot give episodes of its shape.
     """
 
     metric: Literal["accuracy", "mse"] = "accuracy"
 
     def __init__(
-        self, data: DataSet, shapes: dict[str, Shape], channels: int, augmentation: Augment | None = None
+        self,
+        data: DataSet,
+        shapes: dict[str, Shape],
+        channels: int,
+        augmentation: Augment | None = None,
+        fixed_labels: bool = False,
     ) -> None:
         self.data = data
         self.channels = channels
         self.augmentation = augmentation
-        self.samplers = {part: sampler(data, part, shape) for part, shape in shapes.items()}
+        self.samplers = {
+            part: sampler(data, part, shape, fixed_labels and part == "train") for part, shape in shapes.items()
+        }
         self.features: dict[str, Tensor] = {}  # of all images of a split, in place of its images
         self.ordered = False  # whether support sets are dealt in random orders, or class by class
         self._images: Tensor | None = None
@@ -165,9 +173,19 @@ class ImageTasks:
         return self._images[torch.from_numpy(rows).to(device)]
 
 
-def sampler(data: DataSet, part: str, shape: Shape) -> Sampler:
+def sampler(data: DataSet, part: str, shape: Shape, fixed: bool = False) -> Sampler:
     """The sampler of one split. Raises UserError when the split cannot give such episodes."""
     problems = shape_problems(data, {part: shape})
+    if fixed and not isinstance(shape.way, int):
+        problems.append(
+            f"labels=fixed: each class has one of as many labels as an episode has classes, and train_way={shape.way}. "
+            f"Type train_way={shape.way[0]}."
+        )
+    if fixed and data.splits[part].groups is not None:
+        problems.append(
+            f"labels=fixed: an episode takes one class of each label, whatever its group, and those of {data.name} "
+            "come from one group each. Type labels=drawn, or choose episodes of all classes."
+        )
     if problems:
         raise UserError("\n".join(problems))
-    return Sampler(sizes_of(data, part), *shape[:3], groups_of(data, part), shape.query_balance)
+    return Sampler(sizes_of(data, part), *shape[:3], groups_of(data, part), shape.query_balance, fixed)

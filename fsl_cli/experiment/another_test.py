@@ -40,7 +40,8 @@ def another_test(
     with quiet():
         trainer = one_process(settings.trainer)
         changes = [f"{key}={value}" for key, value in given.items()]
-        experiment = _assembled(settings, needs_fit(run, changes))
+        learned = settings.labels == "fixed" and not any(key.partition(".")[0] == "data" for key in given)
+        experiment = _assembled(settings, needs_fit(run, changes), ["train"] if learned else [])
         settings = settings.having(**experiment.tested._asdict())
         if compared:
             demand_inner_loop(experiment.learner.algorithm, settings.algo_name)
@@ -49,9 +50,12 @@ def another_test(
     return AnotherTest(result, destination, experiment)
 
 
-def _assembled(settings: Settings, fits: bool) -> Experiment:
-    """The experiment of a test; with validation episodes too, if a temperature must be fitted and there are any."""
+def _assembled(settings: Settings, fits: bool, more: list[str]) -> Experiment:
+    """The experiment of a test; with validation episodes too, if a temperature must be fitted and there are any.
+
+    And with `more` splits.
+    """
     if settings.calibrate and fits:
         with suppress(UserError):  # what is wrong with the test itself is said below
-            return assemble(settings, ["val", "test"])
-    return assemble(settings, ["test"])
+            return assemble(settings, ["val", "test", *more])
+    return assemble(settings, ["test", *more])

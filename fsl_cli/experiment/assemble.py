@@ -66,6 +66,8 @@ def assemble(
         if not isinstance(data, DataSet):
             raise UserError(f"train_on=trainval: the tasks of {data.name} are drawn anew, and none is held out.")
         data = data.training_on_validation()
+    if settings.labels == "fixed" and not isinstance(data, DataSet):
+        raise UserError(f"labels=fixed: the tasks of {data.name} have no labels. Type labels=drawn.")
     shapes = shapes_of(settings, data, parts, fewer_queries)
     if not isinstance(data, DataSet) and settings.query_balance != "even":
         raise UserError(
@@ -154,7 +156,8 @@ def image_tasks(settings: Settings, data: DataSet, shapes: dict[str, Shape]) -> 
         raise UserError(
             f"augment.padding={augmentation.padding}: images have {size} pixels a side. Type less, such as 8."
         )
-    tasks = ImageTasks(scaled, shapes, image.channels, None if augmentation == Augment() else augmentation)
+    changes = None if augmentation == Augment() else augmentation
+    tasks = ImageTasks(scaled, shapes, image.channels, changes, settings.labels == "fixed")
     return tasks, image
 
 

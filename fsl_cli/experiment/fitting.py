@@ -34,18 +34,19 @@ def fit_tasks(
     device, trained = experiment.learner.device, algorithm.test_steps if isinstance(algorithm, TakesSteps) else None
     batch = Batch(part, EVALUATION_SEED, list(index))
     alone = [tasks.gather(Batch(part, EVALUATION_SEED, [each]), device)[0].support for each in index]
-    x = torch.linspace(-tasks.reach, tasks.reach, 200, device=device).unsqueeze(-1)
-    truth = tasks.truth(batch, x)  # (T, 200, 1)
+    place = torch.linspace(-tasks.reach, tasks.reach, 200, device=device).unsqueeze(-1)
+    truth = tasks.truth(batch, place)  # (T, 200, 1)
     found = []
     for support, curve in zip(alone, truth, strict=True):
         after, std = {}, None
+        x = torch.cat([place, support.x[0, :1, 1:].expand(len(place), -1)], -1)  # with a task's code, if it has one
         for number in steps if trained is not None else (trained,):
             if number is not None and isinstance(algorithm, TakesSteps):
                 algorithm.test_steps = number
             after[number] = algorithm.adapt(support)(x.unsqueeze(0)).detach().flatten().tolist()
         if isinstance(algorithm, PredictsDistribution):
             std = algorithm.distribution(support)(x.unsqueeze(0)).std.detach().flatten().tolist()
-        drawn = [each.flatten().tolist() for each in (x, curve, support.x, support.y)]
+        drawn = [each.flatten().tolist() for each in (place, curve, support.x[..., 0], support.y)]
         found.append(FittedTask(drawn[0], drawn[1], drawn[2], drawn[3], after, std))
     if trained is not None and isinstance(algorithm, TakesSteps):
         algorithm.test_steps = trained
@@ -78,7 +79,7 @@ def fit_planes(experiment: Experiment, part: str = "test", index: Sequence[int] 
 
 def draw(experiment: Experiment, out: Path, part: str = "test", index: Sequence[int] = (0, 1, 2)) -> None:
     """A picture of these tasks and of what is predicted."""
-    if experiment.image.channels == 1:
+    if experiment.image.channels != 2:
         fitted_tasks(out, fit_tasks(experiment, part=part, index=index))
     else:
         fitted_planes(out, fit_planes(experiment, part, index))

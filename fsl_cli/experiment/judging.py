@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from fsl_cli.experiment.assemble import Experiment
 from fsl_cli.experiment.calibration import Judged
 from fsl_cli.experiment.datamodule import EVALUATION_SEED
 from fsl_cli.experiment.features import features_where_worth_it
+from fsl_cli.experiment.learner import Learner
 from fsl_cli.experiment.unknowns import OpenLogits
 
 
@@ -30,14 +32,21 @@ class Open(NamedTuple):
 def judge(experiment: Experiment, part: str, count: int, trainer: lightning.Trainer, cache: Path) -> list[Open]:
     """The first episodes of validation or test, the same as in every evaluation, on the trainer's device."""
     learner = experiment.learner
-    with ExitStack() as stack:
-        stack.enter_context(features_where_worth_it(learner, experiment.episodes, part, trainer, cache))
-        training = learner.training
-        learner.to(trainer.strategy.root_device).eval()
-        stack.callback(learner.train, training)
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(trainer.precision_plugin.forward_context())
+    features = features_where_worth_it(learner, experiment.episodes, part, trainer, cache)
+    with features, evaluating(learner, trainer):
         return [_judged(experiment, part, index) for index in range(count)]
+
+
+@contextmanager
+def evaluating(learner: Learner, trainer: lightning.Trainer) -> Iterator[None]:
+    """On the trainer's device, at its precision, in evaluation mode and without gradients."""
+    training = learner.training
+    learner.to(trainer.strategy.root_device).eval()
+    try:
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            yield
+    finally:
+        learner.train(training)
 
 
 def _judged(experiment: Experiment, part: str, index: int) -> Open:

@@ -14,6 +14,7 @@ from fsl_cli.runs.result_lines import (
     classes_line,
     instances_line,
     likelihood_line,
+    memorisation_line,
     protocol_line,
     reached_line,
 )
@@ -41,6 +42,7 @@ def last_screen(run: Run, settings: Settings, data: Data) -> None:
             protocol_line(result),
             calibration_line(result),
             classes_line(result),
+            memorisation_line(result),
             likelihood_line(result),
             instances_line(result),
             *lines,

@@ -24,6 +24,7 @@ from fsl_cli.experiment.features import features_where_worth_it
 from fsl_cli.experiment.fitting import linear_errors
 from fsl_cli.experiment.judging import judge
 from fsl_cli.experiment.learner import Learner
+from fsl_cli.experiment.memorisation import can_be_measured, memorisation
 from fsl_cli.experiment.open_test import open_results
 from fsl_cli.files import write_table, writing
 from fsl_cli.pictures.instances import instances_picture
@@ -81,6 +82,7 @@ def run_test(
         else None,
         best_mean=linear[0] if linear else None,
         best_by_instance=linear[1] if linear and told else None,
+        memorisation=memorisation(experiment, trainer) if can_be_measured(experiment) else None,
         open=opened,
     )
     with writing(destination, "Free some space and test again."):

@@ -76,6 +76,20 @@ def open_line(found: dict[str, Any]) -> str:
     return f"none of these: {words} (score: {found['score']})"
 
 
+def memorisation_line(result: Result) -> str:
+    """Whether the run reads its support sets; "" where training labels were not fixed."""
+    found = result.memorisation
+    if not found:
+        return ""
+    own, shuffled, gap = (
+        f"{found[name]:.2%} ± {found[f'{name}_interval']:.2%}" for name in ("accuracy", "shuffled", "gap")
+    )
+    return (
+        f"training tasks {own}, with support labels shuffled {shuffled} (chance {found['chance']:.1%}): "
+        f"memorisation gap {gap}"
+    )
+
+
 def classes_line(result: Result) -> str:
     """What the classes reached, each counting the same, where they recur; else ""."""
     found = result.by_class

@@ -80,6 +80,10 @@ class Settings:
         Literal["even", "dirichlet"],
         "queries of a validation or test episode: as many of each class, or shares by Dirichlet(2), as many in all",
     ] = "even"
+    labels: Annotated[
+        Literal["drawn", "fixed"],
+        "of training classes, drawn for each episode; fixed: each class keeps one, which can be learned by heart",
+    ] = "drawn"
     teacher: Annotated[str | None, "folder of a run to learn from, for methods that do"] = None
     choices: Annotated[dict[str, str], "which file of each group was chosen"] = field(default_factory=dict)
     image: Annotated[Image | None, "what the backbone sees; found out at the start"] = None

@@ -14,6 +14,7 @@ from fsl_cli.data.sampler import Shape
 from fsl_cli.data.sources.pixels import pixels
 from fsl_cli.data.sources.quadratic2d import monomials, quadratic2d
 from fsl_cli.data.sources.sinusoid import sinusoid
+from fsl_cli.data.sources.sinusoid_coded import sinusoid_coded
 from fsl_cli.data.tasks import Batch
 from fsl_cli.episodes import Examples
 from fsl_cli.errors import UserError
@@ -112,3 +113,21 @@ def test_classification_is_refused_a_fit_and_curves_a_classifier() -> None:
     few = [f"data.{part}_classes=5" for part in ("train", "val", "test")]
     with pytest.raises(UserError, match="type algo=cnp, or a regression: data=gp"):
         run(["check", "algo=anp", "data=glyphs", *few])
+
+
+def test_codes_name_the_amplitude_in_training_and_nothing_in_a_test() -> None:
+    tasks = sinusoid_coded(noise=1e-9).tasks({part: Shape(1, 4, 4) for part in ("train", "test")})
+    found: dict[str, tuple[float, float]] = {}
+    for part in ("train", "test"):
+        [some] = tasks.gather(Batch(part, 0, [*range(400)]), torch.device("cpu"), torch.float64)
+        code = some.query.x[:, :, 1:]
+        assert torch.equal(code.sum(-1), torch.ones(400, 4)) and torch.equal(code[:, :1].expand(-1, 4, -1), code)
+        amplitude = (some.query.y / some.query.x[..., :1].sin()).mean((1, 2))
+        number = code[:, 0].argmax(-1)
+        assert (number < 16).all() == (part == "train")
+        named = 0.1 + 3.9 * number / 19
+        linked = float(torch.corrcoef(torch.stack([named, amplitude]))[0, 1])
+        found[part] = linked, float((named - amplitude).abs().max())
+        truth = tasks.truth(Batch(part, 0, [7]), some.query.x[7])
+        torch.testing.assert_close(truth[0], some.query.y[7], rtol=0, atol=1e-7)
+    assert found["train"][1] < 1e-5 and abs(found["test"][0]) < 0.15

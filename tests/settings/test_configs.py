@@ -9,8 +9,17 @@ from fsl_cli.settings.binding import problems
 from fsl_cli.settings.compose import compose, provenance
 from fsl_cli.settings.registry import choices, conf_dir, describe
 
-RECIPES = [tuple(name.split("_")) for name in choices("recipe")]  # (algorithm, data set), and for some the backbone
 DATA = list(choices("data"))
+
+
+def parts_of(recipe: str) -> tuple[str, ...]:
+    """Algorithm and data set, whose name may have the name of another in front, and for some recipes the backbone."""
+    algo, _, rest = recipe.partition("_")
+    data = max((name for name in DATA if f"{rest}_".startswith(f"{name}_")), key=len, default=rest)
+    return (algo, data, *filter(None, [rest[len(data) + 1 :]]))
+
+
+RECIPES = [parts_of(name) for name in choices("recipe")]
 IN_TURN = [(algo, DATA[i % len(DATA)]) for i, algo in enumerate(choices("algo"))]
 PAIRS = sorted({recipe[:2] for recipe in RECIPES}.union(IN_TURN))  # all that a file is written for, and some others
 OTHERS = [(group, name) for group in ("backbone", "optim", "trainer") for name in choices(group)]
