@@ -64,7 +64,7 @@ class Augment:
             pixels = _shift(pixels, self.padding, uniform, flipped)
         elif self.flip:  # exact, and three times as fast as resampling
             pixels = torch.where(flipped.view(-1, 1, 1, 1), pixels.flip(3), pixels)
-        return _recolour(pixels, 1 + self.jitter * (2 * uniform[:, 5:] - 1)) if self.jitter else pixels
+        return recolour(pixels, 1 + self.jitter * (2 * uniform[:, 5:] - 1)) if self.jitter else pixels
 
 
 def numbers(seed: int, split: str, index: int, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -113,7 +113,7 @@ def _positions(start: Tensor, length: Tensor, size: int) -> Tensor:
     return (2 * (start[:, None] + inside) + 1) / size - 1
 
 
-def _recolour(pixels: Tensor, factors: Tensor) -> Tensor:
+def recolour(pixels: Tensor, factors: Tensor) -> Tensor:
     """Brightness, contrast and, for three channels, saturation, by factors (N, 3)."""
     brightness, contrast, saturation = factors.to(pixels.dtype)[..., None, None, None].unbind(1)  # (N, 1, 1, 1)
     coloured = pixels.shape[1] == 3

@@ -33,6 +33,8 @@ def without_small(data: DataSet, shapes: Shapes) -> DataSet:
     splits, lines = dict(data.splits), []
     for part, shape in shapes.items():
         split, counts = data.splits[part], np.diff(data.store.starts)[data.splits[part].classes]
+        if split.pseudo:
+            continue
         good = counts >= needed(shape)
         small = [f"{data.store.names[c]} ({n})" for c, n in zip(split.classes[~good], counts[~good], strict=True)]
         if small and good.sum() * split.turns >= largest(shape.way):  # else the shape is what does not fit
@@ -56,12 +58,16 @@ def needed(shape: Shape) -> int:
 def sizes_of(data: DataSet, part: str) -> Numbers:
     """Images of each class of the split, turned classes counted on their own."""
     split = data.splits[part]
+    if split.pseudo:
+        return split.pseudo.sizes
     return np.repeat(np.diff(data.store.starts)[split.classes], split.turns)
 
 
 def groups_of(data: DataSet, part: str) -> list[Numbers] | None:
     """The classes of each group, those turned alike on their own: an alphabet lies on its side as a whole."""
     split = data.splits[part]
+    if split.pseudo:
+        return split.pseudo.groups
     if split.groups is None:
         return None
     classes = [np.flatnonzero(split.groups == number) for number in np.unique(split.groups)]
@@ -89,7 +95,7 @@ def _too_few(data: DataSet, part: str, shapes: Shapes) -> list[str]:
     way, most, prefix = largest(shapes[part].way), _most(data, part), _prefix(part)
     if way <= most:
         return []
-    grouped = data.splits[part].groups is not None
+    grouped = groups_of(data, part) is not None
     where = f"no group of classes has more than {most}" if grouped else f"the {part} split of {data.name} has {most}"
     least = min(_most(data, each) for each in _alike(shapes, part))
     advice = (

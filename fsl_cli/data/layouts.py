@@ -26,6 +26,7 @@ LAYOUT = (
     "or a table (CSV) with the columns file and label; or a zip or tar of these."
 )
 
+UNSORTED = "unsorted pictures"  # the class of pictures that nobody has sorted
 ENOUGH = 6  # classes, for two in each split
 
 
@@ -38,11 +39,17 @@ class Found(NamedTuple):
     left_out: list[str]
 
 
-def find(root: str | None, setting: str = "data.root", chosen: Chosen = Chosen()) -> Found:  # noqa: B008
+def find(
+    root: str | None,
+    setting: str = "data.root",
+    chosen: Chosen = Chosen(),  # noqa: B008
+    unsorted: bool = False,
+) -> Found:
     """The images of a folder, a table or an archive, as `setting` names it.
 
     A table that lies directly in a folder or archive and lists pictures that are there is what counts, whatever folders
-    are beside it; other tables mean nothing. Raises UserError.
+    are beside it; other tables mean nothing. With `unsorted`, pictures that lie in no class folders, or in one, are
+    of the class `UNSORTED`. Raises UserError.
     """
     if not root:
         raise UserError(f"data=folder needs to know where your images are: type data.root=ROOT. {LAYOUT}")
@@ -53,7 +60,9 @@ def find(root: str | None, setting: str = "data.root", chosen: Chosen = Chosen()
             tables = tables_of(place, chosen)
         tables = tables or tables_of_last_resort(place, chosen)
         finder = Finder(place)
-        return _by_tables(place, tables, finder, chosen, not table) if tables else _by_name(place, root, setting)
+        return (
+            _by_tables(place, tables, finder, chosen, not table) if tables else _by_name(place, root, setting, unsorted)
+        )
     except OSError as error:
         raise UserError(f"{error.filename or root} cannot be read: {error.strerror or error}.") from error
     except BROKEN as error:
@@ -132,11 +141,19 @@ def counted(groups: Mapping[str, Mapping[str, object]]) -> str:
     return f"{sum(counts.values()):,} classes" + (f": {parts}" if parts else "")
 
 
-def _by_name(place: Place, root: str, setting: str) -> Found:
+def _by_name(place: Place, root: str, setting: str, unsorted: bool) -> Found:
     """Images by folders. Folders named as splits are splits only if there are several: a class may be called
     train."""
     full = divided(place, "")
     parts = split_folders(full)
+    loose = place.images("") if len(full) < 2 else []
+    if unsorted and loose:
+        return Found(
+            {"": {UNSORTED: loose}},
+            "",
+            f"unsorted pictures; {len(loose):,} of them",
+            left_out(place, [each.file.name for each in loose], [], "no pictures"),
+        )
     groups = {part: _inner(place, folder) for folder, part in parts.items()} if parts else {"": full}
     found = {
         part: {path.rpartition("/")[2]: place.images(path) for path in groups[part]}
@@ -206,7 +223,10 @@ def _inner(place: Place, folder: str) -> list[str]:
 
 def _without_classes(place: Place, folder: str) -> str:
     loose = len(place.images(folder))
-    return f"has {loose} images but no class folders" if loose else "has no class folders"
+    if not loose:
+        return "has no class folders"
+    hint = " (fsl train learns from unsorted pictures with pseudo=prototransfer)" if not folder else ""
+    return f"has {loose} images but no class folders{hint}"
 
 
 def _empty(place: Place, parts: dict[str, str]) -> list[str]:

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from fsl_cli.data.decode import File
-from fsl_cli.data.layouts import find
+from fsl_cli.data.layouts import UNSORTED, find
 from fsl_cli.data.listed import Chosen
-from fsl_cli.data.sources.folder import divide, without_single
+from fsl_cli.data.sources.folder import divide, divided_pictures, without_single
 
 LOOKED_AT = 48  # pictures
 COLOURED = 8  # of 255: how far apart red, green and blue are on average in a picture that has colours
@@ -30,19 +30,27 @@ class Look(NamedTuple):
     side: int  # pixels of the shorter side, in the middle of those looked at
     coloured: bool
     photographs: bool  # else drawings, writing and the like
+    unsorted: bool = False
 
     def words(self) -> str:
         """20 classes of 20 coloured photographs or more, 300 pixels"""
         kind = f"{'coloured' if self.coloured else 'grey'} {'photographs' if self.photographs else 'drawings'}"
+        if self.unsorted:
+            return f"{self.pictures} {kind} or more, {self.side} pixels, without labels"
         return f"{sum(self.classes.values())} classes of {min(self.least.values())} {kind} or more, {self.side} pixels"
 
 
-def look(root: str, chosen: Chosen, on_small: str, fractions: dict[str, float], split_seed: int) -> Look:
+def look(
+    root: str, chosen: Chosen, on_small: str, fractions: dict[str, float], split_seed: int, unsorted: bool = False
+) -> Look:
     """Read the names of all pictures in a folder, or in another place that `find` reads, and some of the pictures.
 
     The rest are settings of data=folder; `fractions` of the val and test split. Raises UserError as `find` does.
     """
-    groups, _, _, lost = find(root, chosen=chosen)
+    groups, _, _, lost = find(root, chosen=chosen, unsorted=unsorted)
+    alone = list(groups.get("", {})) == [UNSORTED]
+    if alone:
+        groups = divided_pictures(groups[""][UNSORTED], fractions, split_seed)
     if on_small == "skip":
         groups, _ = without_single(groups)
     pictures = {name: own for group in groups.values() for name, own in group.items()}
@@ -58,6 +66,7 @@ def look(root: str, chosen: Chosen, on_small: str, fractions: dict[str, float], 
         int(median(side for side, _, _ in seen)),
         float(np.mean([colour >= COLOURED for _, colour, _ in seen])) > 0.1,
         float(np.median([shades for *_, shades in seen])) >= SHADES,
+        alone,
     )
 
 

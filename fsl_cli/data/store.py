@@ -53,6 +53,27 @@ class ImageStore(NamedTuple):
         return taken
 
 
+class PseudoClasses(NamedTuple):
+    """Classes that take the place of a split's labels, which nobody has to know."""
+
+    items: np.ndarray[Any, np.dtype[np.int64]]  # images: row of the store * turns + quarter turns
+    starts: np.ndarray[Any, np.dtype[np.int64]]  # (classes + 1,) class c has the items starts[c] to starts[c + 1]
+    copies: int = 0  # in place of several images a class has one, so often, and queries are changed copies
+    groups: list[np.ndarray[Any, np.dtype[np.int64]]] | None = None  # an episode's classes are of one of these
+
+    @property
+    def sizes(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Images of each class."""
+        sizes = np.diff(self.starts)
+        return np.full_like(sizes, self.copies) if self.copies else sizes
+
+    def at(
+        self, classes: np.ndarray[Any, np.dtype[np.int64]], numbers: np.ndarray[Any, np.dtype[np.int64]]
+    ) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The items that are these images of these classes."""
+        return self.items[self.starts[classes] + (0 if self.copies else numbers)]
+
+
 class Split(NamedTuple):
     """The classes that one split may show.
 
@@ -64,6 +85,7 @@ class Split(NamedTuple):
     classes: np.ndarray[Any, np.dtype[np.int64]]  # class numbers of the store
     turns: int = 1  # 1 or 4
     groups: np.ndarray[Any, np.dtype[np.int64]] | None = None  # of each class, if an episode's come from one group
+    pseudo: PseudoClasses | None = None  # the classes of episodes, where labels are hidden
 
 
 class DataSet(NamedTuple):
@@ -80,6 +102,7 @@ class DataSet(NamedTuple):
     left_out: list[str] = []  # kinds of files that were not taken, and why
     on_small: str | None = None  # classes too small for an episode: stop | skip; None where there is no such setting
     part_of: str = ""  # a larger collection of which its classes are some, such as ImageNet
+    unsorted: bool = False  # pictures without labels, one class of the store for each split
     items: Literal["images", "texts", "embeddings"] = (
         "images"  # as `data.texts`, `data.embeddings` put them into a store
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -14,6 +15,7 @@ from fsl_cli.data import augment
 from fsl_cli.data.augment import Augment
 from fsl_cli.data.embeddings import features
 from fsl_cli.data.feasible import groups_of, shape_problems, sizes_of
+from fsl_cli.data.pseudo import Copies
 from fsl_cli.data.sampler import Episode, Numbers, Sampler, Shape
 from fsl_cli.data.store import DataSet
 from fsl_cli.data.texts import code_points
@@ -47,6 +49,7 @@ class ImageTasks:
 
     Or of its texts, or embeddings. Training images are changed by `augmentation`, validation and test images never.
     `fixed_labels`: each training class has one label in all episodes, as `Sampler.fixed`.
+    Where a class is one image, queries are copies that `copies` changes.
     Raises UserError when a split cannot give episodes of its shape.
     """
 
@@ -59,6 +62,7 @@ class ImageTasks:
         channels: int,
         augmentation: Augment | None = None,
         fixed_labels: bool = False,
+        copies: Copies | None = None,
     ) -> None:
         self.data = data
         self.channels = channels
@@ -66,6 +70,7 @@ class ImageTasks:
         self.samplers = {
             part: sampler(data, part, shape, fixed_labels and part == "train") for part, shape in shapes.items()
         }
+        self.copies = copies
         self.features: dict[str, Tensor] = {}  # of all images of a split, in place of its images
         self.ordered = False  # whether support sets are dealt in random orders, or class by class
         self._images: Tensor | None = None
@@ -103,6 +108,7 @@ class ImageTasks:
             stacked = np.stack([augment.numbers(batch.seed, batch.split, number, each) for number in index])
             random = torch.from_numpy(stacked).to(device, dtype or torch.get_default_dtype())  # (T, n + m, K)
         n = sum(map(len, support[0]))
+        changes = self._copies(batch, index, sum(map(len, query[0])), device, dtype)
         support_set = self._examples(
             batch.split, classes, support, device, dtype, random if random is None else random[:, :n]
         )
@@ -111,40 +117,62 @@ class ImageTasks:
             support_set = support_set.in_order(torch.tensor(orders, device=device))
         return Episodes(
             support_set,
-            self._examples(batch.split, classes, query, device, dtype, random if random is None else random[:, n:]),
+            self._examples(
+                batch.split, classes, query, device, dtype, random if random is None else random[:, n:], changes
+            ),
             torch.from_numpy(classes).to(device),
             torch.tensor(index, device=device),
         )
 
+    def _copies(self, batch: Batch, index: list[int], count: int, device: Any, dtype: Any) -> Tensor | None:
+        """How the `count` queries of each episode are changed, (T, count, K), where they are copies."""
+        pseudo = self.data.splits[batch.split].pseudo
+        if batch.plain or not self.copies or not pseudo or not pseudo.copies:
+            return None
+        pixels = math.prod(self.data.store.images.shape[2:])
+        drawn = np.stack([self.copies.numbers(batch.seed, batch.split, number, count, pixels) for number in index])
+        return torch.from_numpy(drawn).to(device, dtype or torch.get_default_dtype())
+
     def _examples(
-        self, part: str, classes: Numbers, images: list[list[list[int]]], device: Any, dtype: Any, random: Tensor | None
+        self,
+        part: str,
+        classes: Numbers,
+        images: list[list[list[int]]],
+        device: Any,
+        dtype: Any,
+        random: Tensor | None,
+        changes: Tensor | None = None,
     ) -> Examples:
         """classes (T, way), images of each class of each episode: pixels (T, n, C, H, W) and labels (T, n)."""
         episodes, way = classes.shape
         counts = np.array([len(own) for episode in images for own in episode])  # (T * way,)
         numbers = np.array([number for episode in images for own in episode for number in own])
         labels = torch.from_numpy(np.repeat(np.tile(np.arange(way), episodes), counts)).to(device)
-        x = self._items(part, classes, counts, numbers, device, dtype, random)
+        x = self._items(part, classes, counts, numbers, device, dtype, random, changes)
         return Examples(x.unflatten(0, (episodes, -1)), labels.view(episodes, -1))
 
     def _items(
         self, part: str, classes: Numbers, counts: Numbers, numbers: Numbers, device: Any, dtype: Any,
-        random: Tensor | None,
+        random: Tensor | None, changes: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """What `_scaled` gives; or the split's features in place of images, where they are known."""
         if part not in self.features:
-            return self._scaled(part, classes, counts, numbers, device, dtype, random)
+            return self._scaled(part, classes, counts, numbers, device, dtype, random, changes)
         first = np.cumsum([0, *self.samplers[part].sizes])[np.repeat(classes.reshape(-1), counts)]
         return self.features[part][torch.from_numpy(first + numbers).to(device)]
 
     def _scaled(
         self, part: str, classes: Numbers, counts: Numbers, numbers: Numbers, device: Any, dtype: Any,
-        random: Tensor | None,
+        random: Tensor | None, changes: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """The next counts[i] `numbers` are images of class i of `classes`: all of them turned, augmented and scaled."""
         split, store = self.data.splits[part], self.data.store
-        base, turn = (np.repeat(each.reshape(-1), counts) for each in np.divmod(classes, split.turns))
-        raw = self._raw(store.starts[split.classes[base]] + numbers, device)
+        if split.pseudo:
+            rows, turn = np.divmod(split.pseudo.at(np.repeat(classes.reshape(-1), counts), numbers), split.turns)
+        else:
+            base, turn = (np.repeat(each.reshape(-1), counts) for each in np.divmod(classes, split.turns))
+            rows = store.starts[split.classes[base]] + numbers
+        raw = self._raw(rows, device)
         dtype = dtype or torch.get_default_dtype()
         if self.data.items == "texts":
             return code_points(raw, dtype)  # (T * n, 1, 1, size)
@@ -159,6 +187,8 @@ class ImageTasks:
             pixels[chosen] = pixels[chosen].rot90(quarter, (2, 3))
         if random is not None and self.augmentation:
             pixels = self.augmentation.apply(pixels, random.flatten(0, 1))
+        if changes is not None and self.copies:
+            pixels = self.copies.apply(pixels, changes.flatten(0, 1))
         for values, change in ((self.data.mean, pixels.sub_), (self.data.std, pixels.div_)):
             change(torch.tensor(values, device=device, dtype=pixels.dtype).expand(self.channels).view(-1, 1, 1))
         return pixels

@@ -15,7 +15,8 @@ from fsl_cli.backbones.mode import Mode
 from fsl_cli.data.augment import Augment
 from fsl_cli.data.curves import Curves
 from fsl_cli.data.embeddings import BYTES
-from fsl_cli.data.feasible import shape_problems, without_small
+from fsl_cli.data.feasible import shape_problems, sizes_of, without_small
+from fsl_cli.data.pseudo import hidden
 from fsl_cli.data.sampler import Shape
 from fsl_cli.data.store import DataSet
 from fsl_cli.data.tasks import ImageTasks
@@ -73,6 +74,8 @@ def assemble(
         raise UserError(
             f"query_balance={settings.query_balance}: the curves of {data.name} have no classes. Leave it out."
         )
+    if settings.pseudo:
+        data = _hidden(settings, data, shapes)
     if isinstance(data, DataSet):
         data = without_small(data, shapes)
     tasks, image = (
@@ -88,7 +91,7 @@ def assemble(
         val_every=settings.val_every,
         episodes={"val": settings.val_episodes, "test": settings.episodes},
     )
-    own = len(data.splits["train"].classes) * data.splits["train"].turns if isinstance(data, DataSet) else 1
+    own = len(sizes_of(data, "train")) if isinstance(data, DataSet) else 1
     train_classes = settings.train_classes or max(1, own)
     teacher = trained(Run(settings.teacher)) if settings.teacher and "train" in shapes else None
     built = learner(settings, image, tasks.metric, train_classes, teacher)
@@ -107,6 +110,17 @@ def assemble(
     pretrained = settings.pretrained or next((b.origin for b in built.modules() if isinstance(b, Backbone)), "")
     tested = shapes.get("test", Shape(settings.way, settings.shot, settings.query, settings.query_balance))
     return Experiment(built, episodes, data, image, train_classes, pretrained, tested)
+
+
+def _hidden(settings: Settings, data: Data, shapes: dict[str, Shape]) -> DataSet:
+    """The data set without labels where training would see them. Raises UserError where it has no images."""
+    assert settings.pseudo
+    if not isinstance(data, DataSet) or data.items != "images":
+        what = data.items if isinstance(data, DataSet) else "curves"
+        raise UserError(
+            f"pseudo={settings.pseudo_name} makes copies of images, and {data.name} has {what}. Leave it out."
+        )
+    return hidden(data, build(settings.pseudo), shapes)
 
 
 def trained(run: Run, trust: Sequence[str] = (), norm: Mode | None = None) -> Algorithm:
@@ -157,7 +171,8 @@ def image_tasks(settings: Settings, data: DataSet, shapes: dict[str, Shape]) -> 
             f"augment.padding={augmentation.padding}: images have {size} pixels a side. Type less, such as 8."
         )
     changes = None if augmentation == Augment() else augmentation
-    tasks = ImageTasks(scaled, shapes, image.channels, changes, settings.labels == "fixed")
+    copies = build(settings.pseudo) if settings.pseudo else None
+    tasks = ImageTasks(scaled, shapes, image.channels, changes, settings.labels == "fixed", copies)
     return tasks, image
 
 

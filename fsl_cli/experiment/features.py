@@ -40,7 +40,8 @@ def backbone_is_frozen(learner: Learner) -> bool:
 
 def augmented(episodes: Episodic) -> bool:
     """Whether training images are never the same twice."""
-    return isinstance(episodes.tasks, ImageTasks) and episodes.tasks.augmentation is not None
+    tasks = episodes.tasks
+    return isinstance(tasks, ImageTasks) and (tasks.augmentation is not None or tasks.copies is not None)
 
 
 def train_on_them(learner: Learner, episodes: Episodic) -> bool:
@@ -58,12 +59,19 @@ def worth_it(episodes: Episodic, part: str, count: int | None = None) -> bool:
     return bool(count * each > sampler.sizes.sum())
 
 
+def _copied(episodes: Episodic, part: str) -> bool:
+    """Whether the episodes of a split take changed copies, which are never the same twice."""
+    tasks = episodes.tasks
+    pseudo = tasks.data.splits[part].pseudo if isinstance(tasks, ImageTasks) else None
+    return bool(pseudo and pseudo.copies)
+
+
 @contextmanager
 def features_where_worth_it(
     learner: Learner, episodes: Episodic, part: str, trainer: lightning.Trainer, cache: Path
 ) -> Iterator[None]:
     """While inside, `features_for_images` for this split where that is possible and worth it; else nothing changes."""
-    if possible(learner) and worth_it(episodes, part):
+    if possible(learner) and worth_it(episodes, part) and not _copied(episodes, part):
         with features_for_images(learner, episodes, [part], trainer, cache):
             yield
     else:

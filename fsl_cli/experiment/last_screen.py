@@ -13,6 +13,7 @@ from fsl_cli.runs.result_lines import (
     calibration_line,
     classes_line,
     instances_line,
+    labels_line,
     likelihood_line,
     memorisation_line,
     protocol_line,
@@ -40,6 +41,7 @@ def last_screen(run: Run, settings: Settings, data: Data) -> None:
         lines = [
             f"[bold]{reached_line(result)}[/]",
             protocol_line(result),
+            labels_line(result),
             calibration_line(result),
             classes_line(result),
             memorisation_line(result),

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from fsl_cli.data.download import Absent, without_downloads
+from fsl_cli.data.feasible import sizes_of
 from fsl_cli.data.sampler import Queries, largest
 from fsl_cli.data.store import SPLITS, DataSet, ImageStore, Split
 from fsl_cli.data.tasks import Batch
@@ -72,7 +73,7 @@ def check(config: Config) -> Found:
         return Found(absent.name, None, 0, absent=True)
     if not isinstance(data, DataSet):
         return Found(data.name, None, 0)
-    classes = {part: len(data.splits[part].classes) * data.splits[part].turns for part in SPLITS}
+    classes = {part: len(sizes_of(data, part)) for part in SPLITS}
     return Found(data.name, classes, len(data.store.images))
 
 

@@ -10,7 +10,7 @@ from fsl_cli.data.feasible import sizes_of
 from fsl_cli.data.sampler import Shape, smallest
 from fsl_cli.data.store import SPLITS, DataSet
 from fsl_cli.settings.binding import class_of
-from fsl_cli.settings.parts import Part, all_for_the_test
+from fsl_cli.settings.parts import Part, all_for_the_test, maybe_unsorted
 from fsl_cli.settings.schema import Settings
 
 
@@ -20,7 +20,8 @@ def data_part(settings: Settings) -> Part:
     That is, if it would else be divided here: a split of its own stands.
     """
     whole = settings.classes == "all" and not settings.steps
-    return all_for_the_test(settings.data) if whole else settings.data
+    data = maybe_unsorted(settings.data) if settings.pseudo else settings.data
+    return all_for_the_test(data) if whole else data
 
 
 def shapes_of(

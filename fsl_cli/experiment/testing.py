@@ -159,6 +159,7 @@ def _result(run: Run, settings: Settings, experiment: Experiment, step: int, cha
         changes=changes if run.training else [*changes, UNFINISHED],
         version=__version__,
         pretrained=experiment.pretrained,
+        hidden_labels=_without_labels(run.settings, data),
         seen=seen(experiment.pretrained, data.part_of if isinstance(data, DataSet) else ""),
     )
 
@@ -167,6 +168,14 @@ def _inference(settings: Settings, experiment: Experiment) -> str:
     """Whether the queries of an episode help to judge each other."""
     together = settings.norm == "transductive" or experiment.learner.algorithm.sees_queries
     return "transductive" if together else "inductive"
+
+
+def _without_labels(settings: Settings, data: Data) -> str:
+    """Of what labels were hidden, and how; those of validation choose the checkpoint where there are any."""
+    if not settings.pseudo:
+        return ""
+    hidden = "training, validation and test" if isinstance(data, DataSet) and data.unsorted else "training"
+    return f"{hidden} ({settings.pseudo_name})"
 
 
 def _open(

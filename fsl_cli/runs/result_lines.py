@@ -41,6 +41,15 @@ def episodes_line(result: Result) -> str:
     )
 
 
+def labels_line(result: Result) -> str:
+    """Which labels were used for what, where some were hidden; else ""."""
+    if not result.hidden_labels:
+        return ""
+    if result.hidden_labels.startswith("training, "):
+        return f"no labels in {result.hidden_labels}: each picture is a class, told by changed copies of it"
+    return f"no labels in {result.hidden_labels}; those of validation chose the checkpoint and the temperature"
+
+
 def weights_words(result: Result) -> str:
     """What the backbone had seen before, which is no measure of new classes where the test's were among it."""
     if not result.pretrained:

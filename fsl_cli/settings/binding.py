@@ -26,6 +26,7 @@ ROOMS = {  # where each part lives: what a run's configuration may name without 
     "schedule": ("fsl_cli.experiment.schedule", "torch.optim"),
     "data": ("fsl_cli.data.sources",),
     "augment": ("fsl_cli.data.augment",),
+    "pseudo": ("fsl_cli.data.pseudo",),
     "trainer": ("fsl_cli.experiment.trainer",),
     "logger": ("pytorch_lightning.loggers", "fsl_cli.experiment.tracking"),
 }
@@ -36,6 +37,7 @@ LATER = {  # what is known only when the data set is there
     "schedule": {"optimizer"},
     "data": set(),
     "augment": set(),
+    "pseudo": set(),
     "trainer": {"more"},
     "logger": {"save_dir", "id", "run_id", "experiment_key"},
 }

@@ -252,7 +252,7 @@ def accepted(words: Sequence[str], user_dir: str | None) -> tuple[dict[str, str]
     keys = list(dotted_keys(OmegaConf.to_container(found)))
     keys += [f"hydra.{key}" for key in dotted_keys(OmegaConf.to_container(found.hydra))]
     made = {group: str(name) for group, name in found.hydra.runtime.choices.items() if group in found}
-    nodes = {name: OmegaConf.to_container(found[name]) for name in PARTS}
+    nodes = {name: OmegaConf.to_container(found[name]) for name in PARTS if found[name] is not None}
     return made, keys, {name: str(node.get("_target_", "")) for name, node in nodes.items() if isinstance(node, dict)}
 
 

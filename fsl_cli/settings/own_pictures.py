@@ -15,7 +15,7 @@ from fsl_cli.data.listed import Chosen
 from fsl_cli.data.look import Look, look
 from fsl_cli.errors import UserError
 from fsl_cli.settings.compose import Config, compose, provenance
-from fsl_cli.settings.parts import OfData, Part, asked
+from fsl_cli.settings.parts import OfData, Part, asked, maybe_unsorted
 from fsl_cli.settings.schema import part
 
 PHOTOGRAPHS, DRAWINGS = "miniimagenet", "omniglot"  # whose recipes to start from
@@ -42,7 +42,9 @@ def fit_to_pictures(config: Config) -> Fitted:
     if not isinstance(data, dict) or not str(data.get("_target_")).endswith(".folder.folder"):
         return Fitted(config, {})
     try:
-        return _Choice(config, looked_at(part(data))).fitted()
+        return _Choice(
+            config, looked_at(maybe_unsorted(part(data)) if config.values.get("pseudo") else part(data))
+        ).fitted()
     except (UserError, KeyError, TypeError, ValueError, OSError):
         return Fitted(config, {})
 
@@ -54,7 +56,7 @@ def looked_at(data: Part) -> Look:
         raise UserError("data.root: which folder? Type data.root=FOLDER.")
     chosen = Chosen(own.file_column, own.label_column, own.on_error == "skip")
     fractions = {"val": float(own.val_fraction), "test": float(own.test_fraction)}
-    return look(own.root, chosen, own.on_small or "", fractions, own.split_seed)
+    return look(own.root, chosen, own.on_small or "", fractions, own.split_seed, own.unsorted)
 
 
 class _Choice:
@@ -104,7 +106,13 @@ class _Choice:
             self.set("data.size", asked, "the network brings pictures to it")
         each = seen.pictures / max(seen.classes["train"], 1)
         augmented = any((self.values.get("augment") or {}).get(key) for key in (*AUGMENT, "padding"))
-        if seen.photographs and each < FEW and not augmented and not self._of_the_user("augment"):
+        if (
+            seen.photographs
+            and each < FEW
+            and not augmented
+            and not self.values.get("pseudo")
+            and not self._of_the_user("augment")
+        ):
             for key, value in AUGMENT.items():
                 self.set(f"augment.{key}", value, f"{each:.0f} photographs a class are few")
         if self.values.get("norm") == "transductive":
@@ -119,12 +127,19 @@ class _Choice:
 
     def _episodes(self) -> None:
         seen, values = self.seen, self.values
+        if self.values.get("pseudo"):
+            self._at_most("train_way", seen.pictures, f"there are {seen.pictures} pictures to train on")
+        if seen.unsorted:
+            return
         way = min(seen.classes["val"], seen.classes["test"])
         self._at_most("way", way, f"validation and test have {way} classes or more")
-        self._at_most("train_way", seen.classes["train"], f"there are {seen.classes['train']} classes to train on")
+        if not self.values.get("pseudo"):
+            self._at_most("train_way", seen.classes["train"], f"there are {seen.classes['train']} classes to train on")
         for prefix, parts in (("train_", ("train",)), ("", ("val", "test"))):
             least = min(seen.least[split] for split in parts)
             shot = values.get(f"{prefix}shot")
+            if prefix and self.values.get("pseudo"):
+                continue
             if prefix and isinstance(shot, int):
                 self._at_most("train_shot", max(1, least // 2), f"the smallest class has {least} pictures")
             top = max(values[f"{prefix}shot"]) if isinstance(shot, list) else values[f"{prefix}shot"]

@@ -50,6 +50,7 @@ class OfData:
     label_column: str | None = None
     on_error: str | None = None
     on_small: str | None = None
+    unsorted: bool = False
     val_fraction: float | None = None
     test_fraction: float | None = None
     split_seed: int = 0
@@ -124,6 +125,11 @@ def offline(data: Part) -> Part:
 def all_for_the_test(data: Part) -> Part:
     """A data set of the user's own with all its classes in the test split, where it is to be divided at all."""
     return _changed(data, {"val_fraction": 0.0, "test_fraction": 1.0})
+
+
+def maybe_unsorted(data: Part) -> Part:
+    """A data set of the user's own that may be a folder of pictures without labels."""
+    return _changed(data, {"unsorted": True})
 
 
 def of_size(data: Part, size: int) -> Part:

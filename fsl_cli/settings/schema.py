@@ -84,6 +84,9 @@ class Settings:
         Literal["drawn", "fixed"],
         "of training classes, drawn for each episode; fixed: each class keeps one, which can be learned by heart",
     ] = "drawn"
+    pseudo: Annotated[
+        Part | None, "classes of training episodes in place of labels, which stay hidden; null: labels"
+    ] = None
     teacher: Annotated[str | None, "folder of a run to learn from, for methods that do"] = None
     choices: Annotated[dict[str, str], "which file of each group was chosen"] = field(default_factory=dict)
     image: Annotated[Image | None, "what the backbone sees; found out at the start"] = None
@@ -109,6 +112,11 @@ class Settings:
     def backbone_name(self) -> str:
         """Which file of conf/backbone was chosen, or else the Python that makes it."""
         return self.choices.get("backbone", self.backbone.target)
+
+    @property
+    def pseudo_name(self) -> str:
+        """Which file of conf/pseudo was chosen, or else the Python that makes it; "" where labels are taken."""
+        return self.choices.get("pseudo", self.pseudo.target) if self.pseudo else ""
 
     @property
     def trainer_name(self) -> str:
@@ -154,7 +162,7 @@ KINDS: dict[str, Any] = get_type_hints(Settings, include_extras=True)
 OPTIONAL = {
     each.name for each in fields(Settings) if each.default is not MISSING or each.default_factory is not MISSING
 }
-PARTS = ("data", "algo", "backbone", "optim", "schedule", "augment", "trainer")  # of which there is one each
+PARTS = ("data", "algo", "backbone", "optim", "schedule", "augment", "pseudo", "trainer")  # of which there is one each
 
 
 def meaning(name: str) -> str:
@@ -198,7 +206,7 @@ def shape_problems(values: Mapping[str, Any]) -> Iterator[str]:
     nodes = {name: (name, values.get(name)) for name in PARTS}
     nodes |= {f"logger.{name}": ("logger", node) for name, node in loggers.items()}
     for called, (part, node) in nodes.items():
-        if not (part == "augment" and node is None) and not is_part(node):
+        if not (part in ("augment", "pseudo") and node is None) and not is_part(node):
             yield f"{called}: names no Python to build it with (_target_). {_choose(part, node)}"
 
 
@@ -227,7 +235,7 @@ def is_part(node: Any) -> bool:
 def typed(values: Mapping[str, Any]) -> Settings:
     """The settings of a configuration in which neither `root_problems` nor `shape_problems` finds anything."""
     made: dict[str, Any] = {name: value for name, value in values.items() if name in NAMES}
-    made |= {name: part(values[name]) for name in PARTS if values[name] is not None}
+    made |= {name: part(values[name]) for name in PARTS if values.get(name) is not None}
     made["logger"] = {name: part(node) for name, node in (values.get("logger") or {}).items()}
     if values.get("image"):
         made["image"] = Image(**values["image"])

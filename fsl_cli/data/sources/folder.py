@@ -14,11 +14,12 @@ from typing import Literal, TypeVar
 
 from fsl_cli.data.copies import divided
 from fsl_cli.data.decode import decode
-from fsl_cli.data.layouts import find, refuse
+from fsl_cli.data.layouts import UNSORTED, find, refuse
 from fsl_cli.data.left_out import some
 from fsl_cli.data.listed import Chosen
 from fsl_cli.data.names import own_name
 from fsl_cli.data.photos import photo
+from fsl_cli.data.places import Picture
 from fsl_cli.data.store import DataSet, Images, cache_folder, open_store
 from fsl_cli.errors import UserError, command
 from fsl_cli.ranges import Natural, PartOf
@@ -36,6 +37,7 @@ def folder(
     on_small: Literal["stop", "skip"] = "stop",
     file_column: str | int | None = None,
     label_column: str | int | None = None,
+    unsorted: bool = False,
     name: str | None = None,
     cache: str | None = None,
 ) -> DataSet:
@@ -48,8 +50,9 @@ def folder(
     train and test, `val_fraction` and `test_fraction` of the classes, at least two each where there are six, are drawn
     by `split_seed`; where there is but no val, val is `val_fraction` of the classes in train. `on_error="skip"`
     leaves out images that cannot be read, or that a table lists and are not there; `on_small="skip"` classes with fewer
-    images than an episode takes. What is left out is told, and in the data set's `left_out`. Reports call it
-    `name`, by default as `own_name` does. Raises UserError.
+    images than an episode takes. `unsorted`: pictures that lie in no class folders, or in one, are taken without
+    labels, those two shares of them for validation and test. What is left out is told, and in the data set's
+    `left_out`. Reports call it `name`, by default as `own_name` does. Raises UserError.
     """
     fractions = {"val": val_fraction, "test": test_fraction}
     checks = {
@@ -61,7 +64,12 @@ def folder(
     }
     if not all(checks.values()):
         refuse("These values cannot be:", [message for message, good in checks.items() if not good])
-    groups, table, reading, lost = find(root, chosen=Chosen(file_column, label_column, on_error == "skip"))
+    groups, table, reading, lost = find(
+        root, chosen=Chosen(file_column, label_column, on_error == "skip"), unsorted=unsorted
+    )
+    alone = list(groups.get("", {})) == [UNSORTED]
+    if alone:
+        groups = divided_pictures(groups[""][UNSORTED], fractions, split_seed)
     lists, classes, lost = split_classes(groups, lost, fractions, split_seed, on_small, str(root))
     listing = [picture.stamp for name in sorted(classes) for picture in classes[name]]
     digest = blake2b(json.dumps(listing).encode(), digest_size=16).hexdigest()
@@ -77,11 +85,28 @@ def folder(
         return decode(files, size, on_error, skipped, partial(photo, channels=channels), advice)
 
     store = open_store(cache_folder(cache), "folder", recipe, drawn)
-    split = f"seeded-{split_seed}" if "" in groups else "csv" if table else "folders"
+    split = (
+        f"unsorted-{split_seed}" if alone else f"seeded-{split_seed}" if "" in groups else "csv" if table else "folders"
+    )
     data = divided(own_name(root, name), store, split, lists, rotations)
     return data._replace(
-        mean=(0.5,) * channels, std=(0.5,) * channels, reading=reading, left_out=lost, on_small=on_small
+        mean=(0.5,) * channels, std=(0.5,) * channels, reading=reading, left_out=lost, on_small=on_small, unsorted=alone
     )
+
+
+def divided_pictures(
+    pictures: list[Picture], fractions: dict[str, float], seed: int
+) -> dict[str, dict[str, list[Picture]]]:
+    """Unsorted pictures as one class for each split, in an order that depends on the seed and their names only."""
+    order = sorted(
+        pictures,
+        key=lambda each: blake2b(
+            f"{seed}/{each.file.name.rpartition('/')[2]}".encode(errors="surrogateescape")
+        ).digest(),
+    )
+    first, second = (round(fractions[part] * len(order)) for part in ("val", "test"))
+    parts = {"val": order[:first], "test": order[first : first + second], "train": order[first + second :]}
+    return {part: {f"{part} pictures": own} for part, own in parts.items()}
 
 
 Item = TypeVar("Item")
