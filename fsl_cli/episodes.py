@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+Metric = Literal["accuracy", "mse", "bits"]  # of classes, of a regression, of characters
+IGNORED = -100  # the label of what is not judged, as torch's cross-entropy has it
 
 
 class Examples(NamedTuple):
     """Inputs and their labels."""
 
     x: Tensor  # (T, n, *item) float
-    y: Tensor  # (T, n) labels 0..way-1; in regression (T, n, d) targets
+    y: Tensor  # (T, n) labels 0..way-1; in regression (T, n, d) targets; of characters (T, n, size) symbols
 
     def in_order(self, places: Tensor) -> Examples:
         """The examples that stand at these places (T, k), each episode's in an order of its own."""
@@ -55,7 +58,10 @@ class Normal(NamedTuple):
 
 
 def task_loss(predicted: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy of logits (..., n, way) with labels (..., n); in regression mean squared error of (..., n, d)."""
+    """Cross-entropy of logits (..., n, way) with labels (..., n); in regression mean squared error of (..., n, d).
+
+    Labels that are IGNORED do not count.
+    """
     if y.is_floating_point():
         return F.mse_loss(predicted, y)
     return F.cross_entropy(predicted.flatten(0, -2), y.flatten())

@@ -49,6 +49,7 @@ class Algorithm(nn.Module, ABC):
 
     takes_features = False  # True: evaluation needs only features that `self.backbone` computes from each image alone
     regresses = False  # True: can learn regression tasks too
+    writes = False  # True: can learn to predict characters, each from those before it
     ordered = False  # True: the order of the support set matters, so episodes give it in a random order
     sees_queries = False  # True: all queries of an episode are looked at together, so what is reached is transductive
     compares_tasks = False  # True: its loss is of all tasks of a step together, which must have one shape

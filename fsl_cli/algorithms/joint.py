@@ -26,6 +26,7 @@ class Joint(Algorithm):
     """
 
     regresses = True
+    writes = True
 
     def __init__(
         self, backbone: Backbone, way: Count, inner_lr: Rate, test_steps: Natural, head_init: Start = "learned"

@@ -46,6 +46,7 @@ class MAML(Algorithm):
     """
 
     regresses = True
+    writes = True
 
     def __init__(
         self,

@@ -121,11 +121,11 @@ def prototype_head(features: Tensor, y: Tensor, way: int, temperature: float = 1
 
 
 def demand_way(support: Examples, way: int | None, otherwise: str = "") -> int:
-    """The number of classes of the episodes; in regression, which has none, 0.
+    """The number of classes of the episodes; in regression and of characters, which have none, 0.
 
     Raises UserError when the head has another number of outputs, `way` (None: any); `otherwise` ends its message.
     """
-    found = 0 if support.y.is_floating_point() else by_class.way(support)
+    found = 0 if support.y.is_floating_point() or support.y.ndim > 2 else by_class.way(support)
     if found and way not in (None, found):
         raise UserError(
             f"This model's head has {way} outputs, the episodes have {found} classes. "

@@ -41,7 +41,7 @@ class Chars(Backbone):
         self.norm = norm
         self.buckets = buckets
         self.table = nn.Embedding(buckets, width)
-        self.layers = nn.ModuleList(_Layer(width, heads) for _ in range(layers))
+        self.layers = nn.ModuleList(Layer(width, heads, neighbours(heads)) for _ in range(layers))
         self.last = nn.LayerNorm(width)
         self.out_features = width
         self.map_shape = (width, 1, 1)
@@ -50,42 +50,50 @@ class Chars(Backbone):
     def features(self, x: Tensor, n_support: int, changes: Changes = NO_CHANGES) -> Tensor:
         points = x.flatten(2).long()  # (T, n, size)
         there = points > 0
-        far = self._distances(points.shape[-1], x.device)
+        far = distances(points.shape[-1], x.device)
         y = self.table(points % self.buckets)  # (T, n, size, width)
         for number, layer in enumerate(self.layers):
-            y = layer(y, far, there)
+            y = layer(y, far, there[:, :, None, None])
             if number in changes:
                 y = changes[number](y.mT.unsqueeze(-1)).squeeze(-1).mT
         kept = there.unsqueeze(-1).to(y.dtype)
         return (self.last(y) * kept).sum(2) / kept.sum(2).clamp(min=1)  # (T, n, width)
 
-    @staticmethod
-    def _distances(size: int, device: torch.device) -> Tensor:
-        """For each place which of the biases each other place has, (size, size)."""
-        places = torch.arange(size, device=device)
-        return (places - places[:, None]).clamp(-REACH, REACH) + REACH
+
+def distances(size: int, device: torch.device) -> Tensor:
+    """For each place which of the biases each other place has, (size, size)."""
+    places = torch.arange(size, device=device)
+    return (places - places[:, None]).clamp(-REACH, REACH) + REACH
 
 
-class _Layer(nn.Module):
-    """Attention and two linear layers, each with a LayerNorm before it and what came in added."""
+def neighbours(heads: int) -> list[int]:
+    """Where each head looks first: the one after, the one before, and so on."""
+    return [(head // 2 + 1) * (-1) ** head for head in range(heads)]
 
-    def __init__(self, width: int, heads: int) -> None:
+
+class Layer(nn.Module):
+    """Attention and two linear layers, each with a LayerNorm before it and what came in added.
+
+    Each head begins by looking at one of the places `first`, counted from its own.
+    """
+
+    def __init__(self, width: int, heads: int, first: list[int]) -> None:
         super().__init__()
         self.heads = heads
         self.before, self.between = nn.LayerNorm(width), nn.LayerNorm(width)
         self.joint, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
         bias = torch.zeros(heads, 2 * REACH + 1)
-        neighbours = [(head // 2 + 1) * (-1) ** head for head in range(heads)]  # the one after, the one before, ...
-        for head, place in enumerate(neighbours):
+        for head, place in enumerate(first):
             bias[head, REACH + max(-REACH, min(place, REACH))] = NEAR
         self.bias = nn.Parameter(bias)
 
-    def forward(self, x: Tensor, far: Tensor, there: Tensor) -> Tensor:
+    def forward(self, x: Tensor, far: Tensor, seen: Tensor) -> Tensor:
+        """x (T, n, size, width); `seen`, as broad as (T, n, heads, size, size): which places each may look at."""
         parts = self.joint(self.before(x)).unflatten(-1, (3, self.heads, -1))  # (T, n, size, 3, heads, d)
         query, key, value = (part.transpose(2, 3) for part in parts.unbind(3))  # (T, n, heads, size, d)
         query = query / query.shape[-1] ** 0.5
         logits = query @ key.mT + self.bias[:, far]  # written out: derivatives of any order
-        weights = logits.masked_fill(~there[:, :, None, None], HIDDEN).softmax(-1)  # (T, n, heads, size, size)
+        weights = logits.masked_fill(~seen, HIDDEN).softmax(-1)  # (T, n, heads, size, size)
         x = x + self.out((weights @ value).transpose(2, 3).flatten(3))
         return x + self.down(F.gelu(self.up(self.between(x))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from fsl_cli.data.pseudo import Copies
 from fsl_cli.data.sampler import Episode, Numbers, Sampler, Shape
 from fsl_cli.data.store import DataSet
 from fsl_cli.data.texts import code_points
-from fsl_cli.episodes import Episodes, Examples
+from fsl_cli.episodes import Episodes, Examples, Metric
 from fsl_cli.errors import UserError
 
 ON_DEVICE_LIMIT = 4 << 30  # bytes: larger stores are gathered on the host, image by image
@@ -37,7 +37,7 @@ class Batch(NamedTuple):
 class Tasks(Protocol):
     """Where episodes come from."""
 
-    metric: Literal["accuracy", "mse"]
+    metric: Metric
     features: dict[str, Tensor]  # of splits whose episodes consist of features, not images
 
     def gather(self, batch: Batch, device: torch.device, dtype: torch.dtype | None = None) -> list[Episodes]:
@@ -53,7 +53,7 @@ class ImageTasks:
     Raises UserError when a split cannot give episodes of its shape.
     """
 
-    metric: Literal["accuracy", "mse"] = "accuracy"
+    metric: Metric = "accuracy"
 
     def __init__(
         self,

@@ -18,11 +18,13 @@ from fsl_cli.data.embeddings import BYTES
 from fsl_cli.data.feasible import shape_problems, sizes_of, without_small
 from fsl_cli.data.pseudo import hidden
 from fsl_cli.data.sampler import Shape
+from fsl_cli.data.sources.lm import Corpus
 from fsl_cli.data.store import DataSet
-from fsl_cli.data.tasks import ImageTasks
+from fsl_cli.data.tasks import ImageTasks, Tasks
+from fsl_cli.episodes import Metric
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.datamodule import Episodic
-from fsl_cli.experiment.learner import Learner, Metric
+from fsl_cli.experiment.learner import Learner
 from fsl_cli.experiment.shapes import data_part, shapes_of
 from fsl_cli.runs.checkpoints import load_weights
 from fsl_cli.runs.run import Run
@@ -40,6 +42,7 @@ ITEMS = {
     "texts": "backbone=chars",
     "points": "backbone=mlp",
     "embeddings": "backbone=identity",
+    "characters": "backbone=causal_chars",
 }
 
 
@@ -78,11 +81,11 @@ def assemble(
         data = _hidden(settings, data, shapes)
     if isinstance(data, DataSet):
         data = without_small(data, shapes)
-    tasks, image = (
-        image_tasks(settings, data, shapes)
-        if isinstance(data, DataSet)
-        else (data.tasks(shapes), replace(POINT, channels=data.inputs))
-    )
+    tasks: Tasks
+    if isinstance(data, DataSet):
+        tasks, image = image_tasks(settings, data, shapes)
+    else:
+        tasks, image = data.tasks(shapes), _seen(data)
     episodes = Episodic(
         tasks,
         seed=settings.seed,
@@ -97,6 +100,11 @@ def assemble(
     built = learner(settings, image, tasks.metric, train_classes, teacher)
     if isinstance(tasks, ImageTasks):
         tasks.ordered = built.algorithm.ordered
+    if tasks.metric == "bits" and not built.algorithm.writes:
+        raise UserError(
+            f"{type(built.algorithm).__name__} does not predict characters, which the tasks of {data.name} ask for. "
+            "Type algo=maml, algo=fomaml or algo=joint, or data=texts, whose classes it may tell apart."
+        )
     if tasks.metric == "mse" and not built.algorithm.regresses:
         raise UserError(
             f"{type(built.algorithm).__name__} tells classes apart, and the tasks of {data.name} have none: they are "
@@ -121,6 +129,13 @@ def _hidden(settings: Settings, data: Data, shapes: dict[str, Shape]) -> DataSet
             f"pseudo={settings.pseudo_name} makes copies of images, and {data.name} has {what}. Leave it out."
         )
     return hidden(data, build(settings.pseudo), shapes)
+
+
+def _seen(data: Curves) -> Image:
+    """What the backbone sees of tasks that are drawn."""
+    if isinstance(data, Corpus):
+        return replace(POINT, size=data.size, items="characters")
+    return replace(POINT, channels=data.inputs)
 
 
 def trained(run: Run, trust: Sequence[str] = (), norm: Mode | None = None) -> Algorithm:

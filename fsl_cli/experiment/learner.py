@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from hashlib import shake_128
 from statistics import fmean
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,19 +20,17 @@ from torch.utils._pytree import tree_map
 
 from fsl_cli.algorithms.base import Algorithm, PredictsDistribution, PredictsInSequence
 from fsl_cli.algorithms.sequence.order import shuffled
-from fsl_cli.episodes import Episodes, Normal
+from fsl_cli.episodes import IGNORED, Episodes, Metric, Normal
 from fsl_cli.experiment.by_class import Pairs, pairs
 from fsl_cli.experiment.by_instance import scores
 from fsl_cli.experiment.calibration import Judged
-
-Metric = Literal["accuracy", "mse"]
 
 
 class Score(NamedTuple):
     """How one evaluation episode went."""
 
     index: int  # type: ignore[assignment]
-    value: float  # accuracy: the share of the queries, 0..1; in regression the mean squared error
+    value: float  # accuracy: the share of the queries, 0..1; in regression mean squared error; else bits a character
     loss: float  # cross-entropy; in regression the mean squared error, or minus the log-likelihood a point
 
 
@@ -170,6 +169,10 @@ class Learner(LightningModule):
                 loss = value = (predicted - y).square().double().mean((1, 2))  # (T,)
                 if told:
                     loss = -told.log_prob(y).sum(-1).double().mean(-1)
+            elif self.metric == "bits":
+                each = F.cross_entropy(predicted.flatten(1, -2).mT, y.flatten(1), reduction="none").double()
+                loss = each.sum(-1) / (y != IGNORED).flatten(1).sum(-1)  # (T,)
+                value = loss / math.log(2)
             else:
                 value = (predicted.argmax(-1) == y).double().mean(-1)
                 loss = F.cross_entropy(predicted.mT, y, reduction="none").double().mean(-1)

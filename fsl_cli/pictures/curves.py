@@ -52,8 +52,10 @@ def curves(rows: Sequence[Mapping[str, float]], out: Path) -> None:
     left.plot(steps, [row["val_loss"] for row in rows], label="validation")
     left.set(xlabel="meta-iterations", ylabel="loss")
     left.legend()
-    percent, label = (100, "accuracy (%)") if "val_accuracy" in rows[0] else (1, "mean squared error")
-    value = [percent * row.get("val_accuracy", row.get("val_mse", 0)) for row in rows]
+    labels = {"val_accuracy": "accuracy (%)", "val_mse": "mean squared error", "val_bits": "bits a character"}
+    measured = next(key for key in labels if key in rows[0])
+    percent, label = 100 if measured == "val_accuracy" else 1, labels[measured]
+    value = [percent * row[measured] for row in rows]
     interval = [percent * row["val_interval"] for row in rows]
     right.plot(steps, value)
     low, high = zip(*((v - i, v + i) for v, i in zip(value, interval, strict=True)), strict=True)

@@ -14,7 +14,7 @@ from fsl_cli.report.rows import Row, Section, row_names
 from fsl_cli.runs.jobs import Dotted
 from fsl_cli.runs.result_lines import episodes_line
 from fsl_cli.runs.run import Run
-from fsl_cli.runs.wording import task_words
+from fsl_cli.runs.wording import MEASURES, task_words
 
 Point = tuple[float, float, float]  # x, y, and half the interval of y; 0: none
 LOSS = "training loss"
@@ -128,8 +128,8 @@ def _chart(lines: dict[tuple[str, bool], list[tuple[Row, Point]]], axis: str, na
         return []
     result = next(iter(lines.values()))[0][0].result
     other = f"{result.way}-way" if axis == "shot" else f"{result.shot}-shot"
-    if result.metric == "mse":
-        return [Chart(episodes_line(result), axis, "squared error", series)]
+    if result.metric != "accuracy":
+        return [Chart(episodes_line(result), axis, MEASURES[result.metric], series)]
     return [Chart(f"{other}, {episodes_line(result)}", axis, "test accuracy (%)", series)]
 
 

@@ -32,7 +32,7 @@ def hardest_and_easiest(sections: Sequence[Section]) -> list[HardestAndEasiest]:
             data = _open(section, opened)
             scores = _scores(section)
             order = sorted(scores, key=lambda index: (scores[index], index))
-            if section.metric == "mse":
+            if section.metric != "accuracy":
                 order.reverse()
             hardest, easiest = order[:EACH], [index for index in order[::-1][:EACH] if index not in order[:EACH]]
             found.append(

@@ -14,6 +14,7 @@ from fsl_cli.report import markup
 from fsl_cli.report.instances import instance_columns
 from fsl_cli.report.rows import Row, Section
 from fsl_cli.runs.published import Published, backbone_name
+from fsl_cli.runs.wording import MEASURES
 
 EXPLAINED = (
     "±: half a 95% interval of the mean, over seeds and episodes together where there are several seeds, else over "
@@ -69,7 +70,7 @@ def table(section: Section, notes: Notes, strong: Strong = str, plain: Strong = 
         if len({getattr(row.result, key) for row in rows}) > 1:
             columns[key] = [plain(str(getattr(row.result, key))) for row in rows]
     columns["seeds"] = [str(len(row.tests)) for row in rows]
-    measure = "accuracy (%)" if accuracy else "squared error"
+    measure = MEASURES[section.metric]
     columns[measure] = [strong(mean) if row.best else mean for row, mean in zip(rows, means, strict=True)]
     columns["±"] = [number(row.interval, accuracy) for row in rows]
     if several:

@@ -66,7 +66,7 @@ def _heads(sections: Sequence[Section], columns: Sequence[str]) -> list[tuple[st
     flat = [dict(protocol(section.result)) for section in sections]
     heads = []
     for own in flat:
-        regresses = own["metric"] == "mse"  # one curve, which has no classes
+        regresses = own["metric"] != "accuracy"  # one curve or language, which has no classes
         rest = [_word(key, own[key]) for key in columns if key != "data" and not (key == "way" and regresses)]
         heads.append((str(own["data"]) if "data" in columns else "", " ".join(rest)))
     told = []

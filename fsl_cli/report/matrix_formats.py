@@ -38,7 +38,9 @@ def caption(found: Matrix) -> str:
         if metrics == {"accuracy"}
         else "Squared error"
         if metrics == {"mse"}
-        else "Accuracy (%), or squared error"
+        else "Bits a character"
+        if metrics == {"bits"}
+        else "Accuracy (%), squared error or bits"
     )
     seeds = sorted({len(row.tests) for line in found.lines for row in line.cells if row})
     episodes = sorted({row.result.episodes for line in found.lines for row in line.cells if row})

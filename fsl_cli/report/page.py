@@ -19,6 +19,7 @@ from fsl_cli.report.matrix import Matrix, matrix
 from fsl_cli.report.matrix_formats import caption, cells, several_norms
 from fsl_cli.report.rows import Row, Section, differences
 from fsl_cli.runs.published import MARKS, backbone_name, published
+from fsl_cli.runs.wording import MEASURES
 
 PLACES = ("fsl", "commit", "python", "torch", "pytorch-lightning", "platform", "gpus", "threads")
 
@@ -131,7 +132,7 @@ def _section(section: Section, looked: HardestAndEasiest) -> dict[str, Any]:
     differing += ["backbone"] if len(backbones) > 1 else []
     seeds = ["± episodes", "± seeds"] if any(len(row.tests) > 1 for row in section.rows) else []
     theirs = ["published"] if any(row.published for row in section.rows) else []
-    measure = "accuracy (%)" if accuracy else "squared error"
+    measure = MEASURES[section.metric]
     return {
         "title": section.title,
         "protocol": section.protocol + (f", {min(backbones)}" if len(backbones) == 1 else ""),

@@ -118,7 +118,7 @@ def _rows(group: Sequence[Reported]) -> list[Row]:
     for test in group:
         methods.setdefault(identity(test.settings), []).append(test)
     rows = [_row(sorted(tests, key=lambda test: test.outcome.result.seed)) for tests in methods.values()]
-    lower_is_better = group[0].outcome.result.metric == "mse"
+    lower_is_better = group[0].outcome.result.metric != "accuracy"
     rows.sort(key=lambda row: row.mean if lower_is_better else -row.mean)
     first, *others = rows
     behind = [_difference(first, other) for other in others]

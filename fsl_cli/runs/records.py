@@ -23,7 +23,7 @@ class Training:
 
     steps: int  # meta-iterations
     best_step: int
-    metric: str  # accuracy | mse
+    metric: str  # accuracy | mse | bits
     best_value: float | None  # of validation, None where nothing was trained; an accuracy is 0..1
     seconds: float
     pruned: bool = False  # stopped by a search
@@ -64,7 +64,7 @@ class Result:
     image: Image  # what the run's backbone sees
     checkpoint: str
     step: int  # meta-iterations behind the checkpoint
-    metric: str  # accuracy | mse
+    metric: str  # accuracy | mse | bits
     mean: float  # of the metric over the episodes; an accuracy is 0..1
     interval: float  # half the width of its 95% interval
     loss: float

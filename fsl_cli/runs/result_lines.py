@@ -20,7 +20,7 @@ def protocol_line(result: Result) -> str:
     """What an accuracy was reached under, in one line."""
     tasks = (
         "tasks"
-        if result.metric == "mse"
+        if result.metric != "accuracy"
         else f"episodes, {result.inference} (norm={result.norm}){weights_words(result)}"
     )
     best = "" if result.best_mean is None else f"; the best linear estimator {result.best_mean:.3g}"
@@ -30,7 +30,7 @@ def protocol_line(result: Result) -> str:
 def episodes_line(result: Result) -> str:
     """Which episodes those are, whatever their number."""
     elsewhere = f"trained on {result.trained_on}, " if result.trained_on != result.data else ""
-    if result.metric == "mse":
+    if result.metric != "accuracy":
         return f"{elsewhere}{result.data} {result.split}, {result.query} queries"
     queries = "1 query" if result.query == 1 else f"{result.query} queries"
     balance = " on average, shares by Dirichlet(2)" if result.query_balance == "dirichlet" else ""
@@ -60,7 +60,7 @@ def weights_words(result: Result) -> str:
 
 def reached_line(result: Result) -> str:
     """The number itself."""
-    measure = "accuracy" if result.metric == "accuracy" else "error"
+    measure = {"accuracy": "accuracy", "mse": "error"}.get(result.metric, "length")
     reached = score_text(result.metric, result.mean, result.interval)
     return f"{task_words(result.way, result.shot, result.metric)} {result.part} {measure}  {reached}"
 
@@ -128,6 +128,8 @@ def likelihood_line(result: Result) -> str:
 
 
 def best_line(training: Training) -> str:
-    """accuracy 97.57%, or MSE 0.351: the best validation."""
+    """accuracy 97.57%, MSE 0.351, or 2.314 bits a character: the best validation."""
     value = math.nan if training.best_value is None else training.best_value
+    if training.metric == "bits":
+        return f"{value:.3f} bits a character"
     return f"accuracy {value:.2%}" if training.metric == "accuracy" else f"MSE {value:.3f}"

@@ -5,14 +5,17 @@ from __future__ import annotations
 Counts = int | list[int]  # a number, or the range that it is drawn from
 
 
+MEASURES = {"accuracy": "accuracy (%)", "mse": "squared error", "bits": "bits a character"}  # by metric
+
+
 def task_name(way: Counts, shot: Counts) -> str:
     """5w1s, or 5-20w1-10s where way and shot are ranges."""
     return f"{_count_text(way)}w{_count_text(shot)}s"
 
 
 def task_words(way: Counts, shot: Counts, metric: str = "accuracy") -> str:
-    """5-way 1-shot, or 5-20-way 1-10-shot where way and shot are ranges; in regression, 10-shot."""
-    if metric == "mse":
+    """5-way 1-shot, or 5-20-way 1-10-shot where way and shot are ranges; 10-shot where there are no classes."""
+    if metric != "accuracy":
         return f"{_count_text(shot)}-shot"
     return f"{_count_text(way)}-way {_count_text(shot)}-shot"
 
@@ -22,5 +25,7 @@ def _count_text(count: Counts) -> str:
 
 
 def score_text(metric: str, mean: float, interval: float) -> str:
-    """97.29% ± 0.22%, or MSE 0.351 ± 0.020."""
+    """97.29% ± 0.22%, MSE 0.351 ± 0.020, or 2.314 ± 0.020 bits a character."""
+    if metric == "bits":
+        return f"{mean:.3f} ± {interval:.3f} bits a character"
     return f"{mean:.2%} ± {interval:.2%}" if metric == "accuracy" else f"MSE {mean:.3f} ± {interval:.3f}"

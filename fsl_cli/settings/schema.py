@@ -29,7 +29,7 @@ class Image:
     mean: Annotated[list[float], Range()]  # that pixels of 0..1 are scaled by
     std: Annotated[list[float], Range()]
     ink: bool = False  # whether 1 - pixel is seen, as for dark ink on white paper
-    items: Literal["images", "texts", "points", "embeddings"] = "images"
+    items: Literal["images", "texts", "points", "embeddings", "characters"] = "images"
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def _progress(folder: str | None) -> tuple[str, str, str]:
     rows = run.validations if run else []
     if not run or not rows:
         return "", "", ""
-    metric = "accuracy" if "val_accuracy" in rows[0] else "mse"
+    metric = next(each for each in ("accuracy", "mse", "bits") if f"val_{each}" in rows[0])
     best = (max if metric == "accuracy" else min)(rows, key=lambda row: row[f"val_{metric}"])
     validation = score_text(metric, best[f"val_{metric}"], best["val_interval"])
     test = score_text(metric, run.result.mean, run.result.interval) if run.result else ""

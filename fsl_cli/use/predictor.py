@@ -45,6 +45,8 @@ def load_run(folder: str | Path, trust: Sequence[str] = (), device: str | None =
         raise UserError(
             f"{run} is a run of regression, and has no classes. Choose one that was trained on images or texts."
         )
+    if run.settings.image and run.settings.image.items == "characters":
+        raise UserError(f"{run} predicts characters, and has no classes. Choose a run that was trained on data=texts.")
     changed = run.settings.norm == "transductive"
     try:
         algorithm = trained(run, trust, "support" if changed else None)

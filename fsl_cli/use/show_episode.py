@@ -24,6 +24,8 @@ def show(words: Sequence[str], user_dir: str | None) -> None:
     index = number(given, "index", 0, 0)
     run = open_run(given, f"episode-{index}", user_dir)
     demand_index(run, index)
+    if run.experiment.learner.metric == "bits":
+        raise UserError(f"The tasks of {run.experiment.data.name} have no classes to show. Type fsl show steps.")
     if run.experiment.learner.metric == "mse":  # no images: as fsl show fit
         draw_fits(run.out, run, [index])
         return

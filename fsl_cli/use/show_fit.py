@@ -15,6 +15,8 @@ def show(words: Sequence[str], user_dir: str | None) -> None:
     index = number(given, "index", 0, 0)
     run = open_run(given, f"fit-{index}", user_dir)
     demand_index(run, index)
+    if run.experiment.learner.metric == "bits":
+        raise UserError(f"{run.experiment.data.name} has texts, and no curve is fitted to points.")
     if run.experiment.learner.metric != "mse":
         raise UserError(
             f"{run.experiment.data.name} has classes, and nothing is fitted to points. Type fsl show episode."

@@ -92,6 +92,7 @@ def test_every_backbone_has_a_row() -> None:
         "pixels",
         "identity",
         "sentences",
+        "causal_chars",  # features of each character: tests/data/test_lm.py
     }  # which come trained: test_photos.py, test_sentences.py; and no network
 
 

@@ -90,6 +90,7 @@ def small(name: str, *words: str) -> Backbone:
 
 SMALL = {
     "conv4": ["backbone.filters=[4,6,5,4]"],
+    "causal_chars": ["norm=none", "backbone.width=16", "backbone.layers=1"],
     "chars": ["norm=none", "backbone.width=16", "backbone.layers=1"],
     "mlp": ["backbone.widths=[6,5]"],
     "r2d2": ["backbone.filters=[4,6,5,4]"],

@@ -8,7 +8,7 @@ negative log-likelihood, and no learner's mean lies below it.
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from fsl_cli.data.curves import Uniform, demand_points, uniform
 from fsl_cli.data.sampler import Shape, largest, smallest
 from fsl_cli.data.tasks import Batch
-from fsl_cli.episodes import Episodes, Examples
+from fsl_cli.episodes import Episodes, Examples, Metric
 from fsl_cli.errors import UserError
 from fsl_cli.ranges import Rate
 
@@ -58,7 +58,7 @@ class Process(NamedTuple):
 class ProcessTasks:
     """Episodes of curves: x (T, n, 1), y (T, n, 1)."""
 
-    metric: Literal["accuracy", "mse"] = "mse"
+    metric: Metric = "mse"
     reach = REACH
 
     def __init__(self, process: Process, shapes: dict[str, Shape]) -> None:

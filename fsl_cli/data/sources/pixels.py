@@ -19,7 +19,7 @@ from fsl_cli.data.sampler import Shape, distinct, largest, raw_numbers, smallest
 from fsl_cli.data.sources import cifar, cub, folder, glyphs, miniimagenet, omniglot
 from fsl_cli.data.store import DataSet
 from fsl_cli.data.tasks import Batch
-from fsl_cli.episodes import Episodes, Examples
+from fsl_cli.episodes import Episodes, Examples, Metric
 from fsl_cli.errors import UserError
 from fsl_cli.ranges import Count
 
@@ -76,7 +76,7 @@ class Pictures(NamedTuple):
 class PictureTasks:
     """Episodes of images: x (T, n, 2), y (T, n, 1)."""
 
-    metric: Literal["accuracy", "mse"] = "mse"
+    metric: Metric = "mse"
     reach = 1.0
 
     def __init__(self, data: DataSet, shapes: dict[str, Shape]) -> None:

@@ -6,7 +6,7 @@ a function, and `linear` is the estimator that knows this and how coefficients a
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from fsl_cli.data.curves import demand_points, uniform
 from fsl_cli.data.linear import Linear
 from fsl_cli.data.sampler import Shape, largest
 from fsl_cli.data.tasks import Batch
-from fsl_cli.episodes import Episodes, Examples
+from fsl_cli.episodes import Episodes, Examples, Metric
 from fsl_cli.ranges import Rate
 
 COEFFICIENTS = 6
@@ -49,7 +49,7 @@ class Quadratics(NamedTuple):
 class QuadraticTasks:
     """Episodes of functions: x (T, n, 2), y (T, n, 1)."""
 
-    metric: Literal["accuracy", "mse"] = "mse"
+    metric: Metric = "mse"
     reach = 1.0
 
     def __init__(self, functions: Quadratics, shapes: dict[str, Shape]) -> None:

@@ -6,7 +6,7 @@ A task is one curve, its shot the points to learn from, x uniform in -5..5.
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from fsl_cli.data.curves import demand_points, uniform
 from fsl_cli.data.linear import Linear
 from fsl_cli.data.sampler import Shape, largest
 from fsl_cli.data.tasks import Batch
-from fsl_cli.episodes import Episodes, Examples
+from fsl_cli.episodes import Episodes, Examples, Metric
 
 REACH = 5.0  # x is in -REACH..REACH
 MOST = 100_000  # points of a task
@@ -50,7 +50,7 @@ class Sinusoids(NamedTuple):
 class SinusoidTasks:
     """Episodes of curves: x (T, n, 1), y (T, n, 1)."""
 
-    metric: Literal["accuracy", "mse"] = "mse"
+    metric: Metric = "mse"
     reach = REACH
 
     def __init__(self, curves: Sinusoids, shapes: dict[str, Shape]) -> None:

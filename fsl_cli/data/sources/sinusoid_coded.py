@@ -7,7 +7,7 @@ amplitude is any, and the code is drawn without regard to it: only the points to
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from fsl_cli.data.curves import demand_points, uniform
 from fsl_cli.data.sampler import Shape, largest
 from fsl_cli.data.tasks import Batch
-from fsl_cli.episodes import Episodes, Examples
+from fsl_cli.episodes import Episodes, Examples, Metric
 from fsl_cli.ranges import Rate
 
 REACH = 5.0  # x is in -REACH..REACH
@@ -52,7 +52,7 @@ class CodedSinusoids(NamedTuple):
 class CodedTasks:
     """Episodes of curves: x (T, n, 1 + CODES), y (T, n, 1)."""
 
-    metric: Literal["accuracy", "mse"] = "mse"
+    metric: Metric = "mse"
     reach = REACH
     linear = None
 
