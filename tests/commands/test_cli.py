@@ -70,7 +70,7 @@ def test_ls_backbone_shows_a_line_each(capsys: pytest.CaptureFixture[str], monke
     run(["ls", "backbone"])
     first, *lines = capsys.readouterr().out.splitlines()
     assert first.split()[:3] == ["backbone", "parameters", "features"]
-    assert "  conv4        <conv4>  Four blocks of 3x3 convolution" in "\n".join(lines)
+    assert "  conv4         <conv4>  Four blocks of 3x3 convolution" in "\n".join(lines)
     assert [line.split()[0] for line in lines] == list(choices("backbone"))
 
 
