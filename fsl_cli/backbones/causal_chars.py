@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fsl_cli.backbones.base import NO_CHANGES, Backbone, Changes
-from fsl_cli.backbones.chars import Layer, distances
+from fsl_cli.backbones.chars import Layer, demand_buildable, distances
 from fsl_cli.backbones.mode import Mode
 from fsl_cli.ranges import Count
 
@@ -28,10 +28,7 @@ class CausalChars(Backbone):
         buckets: Count = 509,
     ) -> None:  # fmt: skip
         super().__init__()
-        if norm != "none":
-            raise ValueError(f"norm={norm}: each text is normalised alone. Type norm=none.")
-        if width % heads:
-            raise ValueError(f"backbone.width={width} cannot be divided by backbone.heads={heads}")
+        demand_buildable(norm, width, heads)
         self.norm = norm
         self.buckets = buckets
         self.table = nn.Embedding(buckets, width)

@@ -34,10 +34,7 @@ class Chars(Backbone):
         buckets: Count = 4093,
     ) -> None:  # fmt: skip
         super().__init__()
-        if norm != "none":
-            raise ValueError(f"norm={norm}: each text is normalised alone. Type norm=none.")
-        if width % heads:
-            raise ValueError(f"backbone.width={width} cannot be divided by backbone.heads={heads}")
+        demand_buildable(norm, width, heads)
         self.norm = norm
         self.buckets = buckets
         self.table = nn.Embedding(buckets, width)
@@ -58,6 +55,14 @@ class Chars(Backbone):
                 y = changes[number](y.mT.unsqueeze(-1)).squeeze(-1).mT
         kept = there.unsqueeze(-1).to(y.dtype)
         return (self.last(y) * kept).sum(2) / kept.sum(2).clamp(min=1)  # (T, n, width)
+
+
+def demand_buildable(norm: Mode, width: int, heads: int) -> None:
+    """Raises ValueError for a norm over several texts, and for a width that heads do not divide."""
+    if norm != "none":
+        raise ValueError(f"norm={norm}: each text is normalised alone. Type norm=none.")
+    if width % heads:
+        raise ValueError(f"backbone.width={width} cannot be divided by backbone.heads={heads}")
 
 
 def distances(size: int, device: torch.device) -> Tensor:

@@ -66,17 +66,11 @@ def assemble(
     these have not enough. Raises UserError when the data set cannot be had or cannot give such episodes.
     """
     data = data or build(data_part(settings))
-    if settings.train_on == "trainval":
-        if not isinstance(data, DataSet):
-            raise UserError(f"train_on=trainval: the tasks of {data.name} are drawn anew, and none is held out.")
+    if not isinstance(data, DataSet):
+        _demand_no_classes(settings, data)
+    elif settings.train_on == "trainval":
         data = data.training_on_validation()
-    if settings.labels == "fixed" and not isinstance(data, DataSet):
-        raise UserError(f"labels=fixed: the tasks of {data.name} have no labels. Type labels=drawn.")
     shapes = shapes_of(settings, data, parts, fewer_queries)
-    if not isinstance(data, DataSet) and settings.query_balance != "even":
-        raise UserError(
-            f"query_balance={settings.query_balance}: the curves of {data.name} have no classes. Leave it out."
-        )
     if settings.pseudo:
         data = _hidden(settings, data, shapes)
     if isinstance(data, DataSet):
@@ -118,6 +112,18 @@ def assemble(
     pretrained = settings.pretrained or next((b.origin for b in built.modules() if isinstance(b, Backbone)), "")
     tested = shapes.get("test", Shape(settings.way, settings.shot, settings.query, settings.query_balance))
     return Experiment(built, episodes, data, image, train_classes, pretrained, tested)
+
+
+def _demand_no_classes(settings: Settings, data: Curves) -> None:
+    """Raises UserError where settings ask for something of classes, and the tasks of `data` have none."""
+    if settings.train_on == "trainval":
+        raise UserError(f"train_on=trainval: the tasks of {data.name} are drawn anew, and none is held out.")
+    if settings.labels == "fixed":
+        raise UserError(f"labels=fixed: the tasks of {data.name} have no labels. Type labels=drawn.")
+    if settings.query_balance != "even":
+        raise UserError(
+            f"query_balance={settings.query_balance}: the curves of {data.name} have no classes. Leave it out."
+        )
 
 
 def _hidden(settings: Settings, data: Data, shapes: dict[str, Shape]) -> DataSet:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from fsl_cli.pictures.lettering import save
 
+MEASURES = {"accuracy": "accuracy (%)", "mse": "mean squared error", "bits": "bits a character"}  # of axes, by metric
+
 
 class FittedTask(NamedTuple):
     """What is drawn of a regression task."""
@@ -52,10 +54,9 @@ def curves(rows: Sequence[Mapping[str, float]], out: Path) -> None:
     left.plot(steps, [row["val_loss"] for row in rows], label="validation")
     left.set(xlabel="meta-iterations", ylabel="loss")
     left.legend()
-    labels = {"val_accuracy": "accuracy (%)", "val_mse": "mean squared error", "val_bits": "bits a character"}
-    measured = next(key for key in labels if key in rows[0])
-    percent, label = 100 if measured == "val_accuracy" else 1, labels[measured]
-    value = [percent * row[measured] for row in rows]
+    metric = next(name for name in MEASURES if f"val_{name}" in rows[0])
+    percent, label = 100 if metric == "accuracy" else 1, MEASURES[metric]
+    value = [percent * row[f"val_{metric}"] for row in rows]
     interval = [percent * row["val_interval"] for row in rows]
     right.plot(steps, value)
     low, high = zip(*((v - i, v + i) for v, i in zip(value, interval, strict=True)), strict=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from fsl_cli.pictures.curves import MEASURES
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -27,8 +29,7 @@ def draw(rows: Sequence[AfterSteps], trained: dict[str, int], metric: str, title
     figure = Figure(figsize=(10, 4), layout="constrained")
     steps = [row.steps for row in rows]
     accuracy = metric == "accuracy"
-    names = {"accuracy": "accuracy (%)", "mse": "mean squared error", "bits": "bits a character"}
-    columns = [("value", names[metric], 100 if accuracy else 1)]
+    columns = [("value", MEASURES[metric], 100 if accuracy else 1)]
     columns += [("loss", "loss", 1)] if accuracy else []  # a regression's loss is its error
     axes = figure.subplots(1, len(columns), squeeze=False)[0]
     for axis, (column, label, times) in zip(axes, columns, strict=True):

@@ -13,6 +13,7 @@ from fsl_cli.report import markup
 from fsl_cli.report.formats import EXPLAINED, number
 from fsl_cli.report.matrix import Matrix
 from fsl_cli.report.rows import Row
+from fsl_cli.runs.wording import MEASURES
 
 Strong = Callable[[str], str]
 
@@ -33,15 +34,7 @@ def several_norms(found: Matrix) -> bool:
 def caption(found: Matrix) -> str:
     """What the numbers are, and what stands behind them in all columns."""
     metrics = {section.metric for section in found.sections}
-    measure = (
-        "Accuracy (%)"
-        if metrics == {"accuracy"}
-        else "Squared error"
-        if metrics == {"mse"}
-        else "Bits a character"
-        if metrics == {"bits"}
-        else "Accuracy (%), squared error or bits"
-    )
+    measure = ", or ".join(name for metric, name in MEASURES.items() if metric in metrics).capitalize()
     seeds = sorted({len(row.tests) for line in found.lines for row in line.cells if row})
     episodes = sorted({row.result.episodes for line in found.lines for row in line.cells if row})
     norms = {line.norms for line in found.lines}

@@ -17,11 +17,11 @@ from fsl_cli.errors import UserError
 from fsl_cli.experiment.shapes import data_part
 from fsl_cli.files import make_folder, replacing, write_table
 from fsl_cli.pictures.distilled import distilled_picture
-from fsl_cli.settings.binding import build, demand_fit, demand_root
-from fsl_cli.settings.compose import compose
+from fsl_cli.settings.binding import build
 from fsl_cli.settings.hints import did_you_mean
 from fsl_cli.stats import share_interval
 from fsl_cli.use import inducing
+from fsl_cli.use.embed import untrained
 from fsl_cli.use.inducing import Taught
 
 ALL_AT_ONCE = 5000  # items of which the kernel regression on all of them is worth its time
@@ -75,9 +75,7 @@ class Distilled(NamedTuple):
 
 def read(chosen: Sequence[str], plan: Plan, user_dir: str | None) -> Items:
     """The items of the data set that the words name. Raises UserError, also where classes or items are too few."""
-    composed = compose(["algo=simpleshot", "steps=0", *chosen], user_dir)
-    settings = demand_fit(composed.values).having(choices=composed.choices)
-    demand_root(settings.data)
+    settings = untrained(chosen, user_dir)
     data = build(data_part(settings))
     if not isinstance(data, DataSet) or data.items == "texts":
         what = "texts" if isinstance(data, DataSet) else "curves, drawn as they are needed"

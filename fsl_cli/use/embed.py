@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,9 +51,7 @@ def of_run(given: dict[str, str], user_dir: str | None) -> Made:
 
 def of_backbone(given: dict[str, str], user_dir: str | None) -> Made:
     """A network that came trained, and the data set that is typed. Raises UserError."""
-    composed = compose(["algo=simpleshot", "steps=0", *(f"{key}={value}" for key, value in given.items())], user_dir)
-    settings = demand_fit(composed.values).having(choices=composed.choices)
-    demand_root(settings.data)
+    settings = untrained([f"{key}={value}" for key, value in given.items()], user_dir)
     made = _made(settings, f"backbone={settings.backbone_name}", None)
     if not made.backbone.origin and any(True for _ in made.backbone.parameters()):
         raise UserError(
@@ -60,6 +59,14 @@ def of_backbone(given: dict[str, str], user_dir: str | None) -> Made:
             "backbone.pretrained=true, backbone=photos, or run=RUN for a run's."
         )
     return made
+
+
+def untrained(words: Sequence[str], user_dir: str | None) -> Settings:
+    """The settings of a data set that is typed, of which nothing is trained. Raises UserError."""
+    composed = compose(["algo=simpleshot", "steps=0", *words], user_dir)
+    settings = demand_fit(composed.values).having(choices=composed.choices)
+    demand_root(settings.data)
+    return settings
 
 
 def _made(settings: Settings, by: str, run: Run | None) -> Made:
