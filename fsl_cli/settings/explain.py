@@ -36,7 +36,7 @@ def demand_readable(words: Sequence[str], user_dir: str | None = None, sweep: bo
         if form := _form(word):
             problems.append(form)
             continue
-        group = key.lstrip("+")
+        group = key.lstrip("+~")
         if group in known and not all(map(_may_be_choice, names(value))):
             problems.append(no_such_choice(group, value, user_dir))
             continue
