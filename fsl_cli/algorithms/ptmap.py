@@ -51,12 +51,12 @@ class PTMAP(Algorithm):
         self.power, self.sharpness, self.rate, self.rounds = power, sharpness, rate, rounds
 
     def adapt(self, support: Examples) -> Classifier:
-        known = self.embed(support.x)
+        known = self._powered(support.x)
         middle = known.mean(1, keepdim=True)
         centred = Examples(F.normalize(known - middle, dim=-1), support.y)
 
         def classify(x: Tensor) -> Tensor:
-            queries = self.embed(x, support.x)
+            queries = self._powered(x, support.x)
             if queries.shape[1] == 1:
                 return self.sharpness * logits(F.normalize(queries - middle, dim=-1), prototypes(*centred))
             return self._dealt(centred, F.normalize(queries - queries.mean(1, keepdim=True), dim=-1))
@@ -68,16 +68,19 @@ class PTMAP(Algorithm):
         return supervised_loss(self.backbone, self.head, episodes)
 
     def embed(self, x: Tensor, support: Tensor | None = None) -> Tensor:
-        """The backbone's features after the power, of unit length. Raises UserError."""
+        """The backbone's features after the power, of unit length: NaN where they are negative."""
         features = self.backbone(x, support)
-        if self.power is not None:
-            if (features < 0).any():
-                raise UserError(
-                    "algo=ptmap takes a power of features, and some of this backbone's are negative. Type "
-                    "algo.power=null, or choose a backbone that ends in a ReLU."
-                )
-            features = (features + SMALL) ** self.power
-        return F.normalize(features, dim=-1)
+        return F.normalize(features if self.power is None else (features + SMALL) ** self.power, dim=-1)
+
+    def _powered(self, x: Tensor, support: Tensor | None = None) -> Tensor:
+        """`embed`, whose numbers are looked at, which no graph could do. Raises UserError."""
+        features = self.embed(x, support)
+        if features.isnan().any():
+            raise UserError(
+                "algo=ptmap takes a power of features, and some of this backbone's are negative. Type "
+                "algo.power=null, or choose a backbone that ends in a ReLU."
+            )
+        return features
 
     def _dealt(self, known: Examples, queries: Tensor) -> Tensor:
         """The logarithms of the shares (T, m, way) in which queries are dealt to the classes at last."""

@@ -74,12 +74,6 @@ def main(words: Sequence[str]) -> None:
             )
             raise UserError(f"{run.run} sees {run.image.items}: graphs are made for pictures. {use}")
         demand_layers(run.algorithm)
-        if known and run.algorithm.sees_queries:
-            words = command("fsl", "predict", f"run={run.run}", f"support={typed['support']}", "query=FOLDER")
-            raise UserError(
-                "this method looks at all queries together, which a graph that classifies pictures cannot. Leave "
-                f"support= out for its embedding, or type {words}."
-            )
         if run.changed:
             print("norm=transductive: exported with norm=support, as no prediction may depend on other pictures.")
         if known:

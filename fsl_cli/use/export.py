@@ -117,6 +117,11 @@ def classifier(classify: FewShotClassifier) -> Graph:
             "With algo.with_query=true each query is normalised together with the support set, which a graph of single "
             "images cannot do. Train with algo.with_query=false, or classify with fsl predict."
         )
+    if classify.together:
+        raise UserError(
+            "This method looks at all queries together, which a graph of single images cannot do. Leave support= out "
+            "for its embedding, or classify with fsl predict."
+        )
     classes, kept = list(map(str, classify.classes)), classify.calibration
     tells = kept if kept and kept.score and kept.slope < 0 else None
 

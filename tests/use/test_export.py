@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import CLASSIFIERS, untrained_run
+from conftest import CLASSIFIERS, made_by, untrained_run
 from PIL import Image
 from torch import Tensor
 
@@ -80,9 +80,20 @@ def export(graph: Graph, format: str = "torch", *others: Any) -> Exported:
     return exported(graph, format, "fp32", [Image.fromarray(image.numpy()) for image in colours(NEW)], *others)
 
 
+TOGETHER = [name for name in CLASSIFIERS if made_by(name).sees_queries]
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_of_methods_that_see_all_queries_the_embedding_alone_is_exported(name: str, tmp_path: Path) -> None:
+    classify = adapted(tmp_path / "run", f"algo={name}", *SMALL)
+    with pytest.raises(UserError, match=r"at all queries together, .* Leave support= out"):
+        classifier(classify)
+    assert export(embedding(classify.predictor)).difference.relative < 1e-4
+
+
 def cases() -> list[Any]:
     words = dict.fromkeys(("protonet", "relation"), "norm=support") | {"snail": "train_shot=[1,5]"}
-    each = [(name, words.get(name, "")) for name in CLASSIFIERS]
+    each = [(name, words.get(name, "")) for name in CLASSIFIERS if name not in TOGETHER]
     more = [("protonet", ""), ("maml", "norm=group"), ("matching", "algo.context=true")]
     slow = pytest.mark.slow
     marks = {("maml", ""): []}
