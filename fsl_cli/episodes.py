@@ -37,6 +37,7 @@ class Episodes(NamedTuple):
     query: Examples
     classes: Tensor  # (T, way) the data set's own class numbers behind the labels
     index: Tensor  # type: ignore[assignment]  # (T,) which episode of (seed, split) each one is
+    class_rows: Tensor | None = None  # (T, way, k) what is known of a class besides its images: attributes, or its name
 
 
 Classifier = Callable[[Tensor], Tensor]  # (T, m, *item) -> logits (T, m, way); in regression predictions (T, m, d)

@@ -51,6 +51,8 @@ class Algorithm(nn.Module, ABC):
     regresses = False  # True: can learn regression tasks too
     writes = False  # True: can learn to predict characters, each from those before it
     ordered = False  # True: the order of the support set matters, so episodes give it in a random order
+    reads_class_rows = False  # True: asks for class rows, `Episodes.class_rows`, which not every data set has
+    zero_shot = False  # True: needs no support images, so that shot=0 is possible
     sees_queries = False  # True: all queries of an episode are looked at together, so what is reached is transductive
     compares_tasks = False  # True: its loss is of all tasks of a step together, which must have one shape
     with_query = False  # True: a query is normalised together with the support set
@@ -73,9 +75,16 @@ class Algorithm(nn.Module, ABC):
     def adapt(self, support: Examples) -> Classifier:
         """Learn from T support sets; what was learned lives in the returned closure and nowhere else."""
 
+    def classifier(self, episodes: Episodes) -> Classifier:
+        """What is learned from all of T episodes but the queries: by default what `adapt` makes of the support sets.
+
+        Overridden by methods that are told more than these, such as class rows.
+        """
+        return self.adapt(episodes.support)
+
     def loss(self, episodes: Episodes) -> Tensor:
         """What training minimises, averaged over the T episodes; its gradient is the meta-gradient."""
-        return task_loss(self.adapt(episodes.support)(episodes.query.x), episodes.query.y)
+        return task_loss(self.classifier(episodes)(episodes.query.x), episodes.query.y)
 
     def embed(self, x: Tensor, support: Tensor | None = None) -> Tensor:
         """What the method compares images by: x (T, n, *item) -> (T, n, d), before anything adapts to a task.

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fsl_cli.data.class_rows import STEM, class_rows, rows_from
 from fsl_cli.data.feature_files import FORMS, TABLES, Chosen, File, read_features
 from fsl_cli.data.layouts import counted, in_two, refuse, split_folders, split_problems
 from fsl_cli.data.left_out import some
@@ -19,8 +20,9 @@ from fsl_cli.errors import UserError
 
 BLOCK = 1 << 16  # rows looked at together
 LAYOUT = (
-    "It needs a file .npz or .safetensors with the arrays features (n, d), labels (n) and perhaps split (n); a .npy "
-    "with a table (CSV) of label[,split] beside it, a line for each row; or a folder of such files, or of CLASS.npy."
+    "It needs a file .npz, .safetensors or .parquet with the arrays features (n, d), labels (n) and perhaps split (n); "
+    "a .npy with a table (CSV) of label[,split] beside it, a line for each row; or a folder of such files, or of "
+    "CLASS.npy."
 )
 Row = tuple[int, int]  # the number of a file, and of a row in it
 
@@ -33,6 +35,7 @@ class Found(NamedTuple):
     digest: str  # of all that was found
     reading: str
     left_out: list[str]
+    class_rows: dict[str, Any]  # of each class a vector (k,), where there are any
 
     def of(self, rows: list[Row]) -> Any:
         """The features (n, d) of some rows, in their order."""
@@ -50,25 +53,43 @@ def find_embeddings(root: str | None, chosen: Chosen = Chosen()) -> Found:  # no
         raise UserError(f"data=embeddings needs to know where your features are: type data.root=FILE.npz. {LAYOUT}")
     place = Path(root).expanduser()
     if not place.is_dir() and not (place.is_file() and place.suffix.lower() in FORMS):
-        state = "is no .npz, .npy or .safetensors" if place.exists() else "does not exist"
+        state = "is no .npz, .npy, .safetensors or .parquet" if place.exists() else "does not exist"
         raise UserError(f"data.root={root} {state}. {LAYOUT}")
     try:
         paths, others = ([place], 0) if place.is_file() else _inside(place)
         if not paths:
             raise UserError(f"data.root={root} is no data set yet: it has no files {', '.join(FORMS)}. {LAYOUT}")
         files = [read_features(path, chosen) for path in paths]
+        rows = [file.class_rows for file in files]
+        rows += [rows_from(path, chosen) for path in _of_classes(place, chosen)]
     except OSError as error:
         raise UserError(f"{error.filename or root} cannot be read: {error.strerror or error}.") from error
     by_place = [_by_place(path.relative_to(place)) if place.is_dir() else None for path in paths]
     found = _gathered(str(root), files, by_place, chosen)
+    classes = sorted({label for each in found.groups.values() for label in each})
+    values, unused = class_rows(classes, rows, str(root))
     lost = [f"{others:,} file{'s' * (others > 1)}: no {', '.join(FORMS)}, and no table of one"] if others else []
-    return found._replace(left_out=[*found.left_out, *lost])
+    told = found.reading if values is None else f"{found.reading}, with class rows of {values.shape[1]:,} numbers"
+    return found._replace(
+        left_out=[*found.left_out, *lost, *unused],
+        reading=told,
+        class_rows={} if values is None else dict(zip(classes, values, strict=True)),
+    )
+
+
+def _of_classes(place: Path, chosen: Chosen) -> list[Path]:
+    """The file of class rows: the one that was typed, or the one that is called classes, in the folder or beside."""
+    if chosen.class_rows:
+        return [Path(chosen.class_rows).expanduser()]
+    folder = place if place.is_dir() else place.parent
+    return [path for ending in FORMS if (path := folder / f"{STEM}{ending}").is_file() and path != place][:1]
 
 
 def _inside(folder: Path) -> tuple[list[Path], int]:
     """The files of features in a folder, however deep, and how many others there are, tables not counted."""
     inside = sorted(path for path in folder.rglob("*") if path.is_file())
     inside = [path for path in inside if not any(map(is_junk, path.relative_to(folder).parts))]
+    inside = [path for path in inside if path.stem != STEM or path.parent != folder]  # which are rows of classes
     found = [path for path in inside if path.suffix.lower() in FORMS]
     return found, sum(path.suffix.lower() not in (*FORMS, *TABLES) for path in inside)
 
@@ -133,7 +154,7 @@ def _gathered(root: str, files: list[File], places: list[tuple[str, str] | None]
     kinds = Counter(Path(file.name).suffix.lower() for file in files)
     read = f"{len(files):,} files" if len(files) > 1 else f"a file {next(iter(kinds))}"
     reading = f"{read}: {count:,} embeddings of {width:,} numbers; {counted(groups)}"
-    return Found(dict(groups), [file.features for file in files], digest.hexdigest(), reading, lost)
+    return Found(dict(groups), [file.features for file in files], digest.hexdigest(), reading, lost, {})
 
 
 def _widths(files: list[File]) -> list[str]:

@@ -21,4 +21,6 @@ def as_items(vectors: Any) -> Images:
 
 def features(raw: Tensor, dtype: torch.dtype) -> Tensor:
     """Items (n, 1, 1, 4 * d) as networks take them: (n, d, 1, 1)."""
+    if not len(raw):  # whose bytes torch cannot view as numbers
+        return raw.new_zeros(0, raw.shape[-1] // BYTES, 1, 1, dtype=dtype)
     return raw.contiguous().view(torch.float32).to(dtype).reshape(len(raw), -1, 1, 1)

@@ -1,6 +1,7 @@
-"""One file of features with their classes, in the forms in which people keep them: npz, safetensors, npy with a table.
+"""One file of features with their classes, in the forms in which people keep them.
 
-A npy stays where it is, mapped.
+npz, safetensors, Parquet, or npy with a table. A npy stays where it is, mapped. Rows of classes may stand beside: see
+`class_rows.py`.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from fsl_cli.data.store import SPLITS
 from fsl_cli.data.tables import parse_table
 from fsl_cli.errors import UserError
 
-FORMS = (".npz", ".npy", ".safetensors")
+FORMS = (".npz", ".npy", ".safetensors", ".parquet")
 TABLES = (".csv", ".tsv")
 FEATURES = ("features", "embeddings", "feature", "embedding", "feats", "embs", "vectors", "x")
 LABELS = (*LABEL, "targets")
+CLASS_ROWS = ("classrows", "classembeddings", "classfeatures", "textfeatures", "textembeddings", "attributes")
 NAMES = ("names", "classnames", "labelnames", "classes")
 MAPPED = 1 << 20  # bytes: smaller files are read, as there may be one for each item
 
@@ -30,6 +32,15 @@ class Chosen(NamedTuple):
     labels: str | None = None  # a table for a file without labels
     label_column: str | int | None = None
     skip: bool = False  # leave out what is not finite, or all zeros
+    class_rows: str | None = None  # a file of them
+
+
+class Rows(NamedTuple):
+    """Rows of classes, and the classes that they are of."""
+
+    name: str  # of the file
+    classes: list[str]
+    values: Any  # (classes, k), if all is well
 
 
 class File(NamedTuple):
@@ -39,15 +50,17 @@ class File(NamedTuple):
     features: Any  # (n, d)
     labels: list[str] | None
     splits: list[str] | None
+    class_rows: Rows | None = None
 
 
 def read_features(path: Path, chosen: Chosen) -> File:
     """The features of a file, with the labels and splits that it or the table beside it has. Raises UserError."""
     arrays = _arrays(path)
     by_name = {plain(name): value for name, value in reversed(arrays.items())}
+    rows = next((by_name.pop(name) for name in CLASS_ROWS if name in by_name), None)
     features = next((by_name[name] for name in FEATURES if name in by_name), None)
     if features is None:
-        tables = [value for value in arrays.values() if value.ndim == 2 and value.dtype.kind == "f"]
+        tables = [value for value in by_name.values() if value.ndim == 2 and value.dtype.kind == "f"]
         several = path.suffix.lower() == ".npy"  # has but one
         features = next(iter(arrays.values())) if several else tables[0] if len(tables) == 1 else None
     if features is None:
@@ -60,22 +73,28 @@ def read_features(path: Path, chosen: Chosen) -> File:
         )
     n = len(features)
     labels = _first(by_name, LABELS, n)
-    if labels is not None and labels.dtype.kind in "iu":
-        named = next((by_name[key] for key in NAMES if key in by_name and by_name[key] is not labels), None)
-        if named is not None and named.dtype.kind in "US" and named.ndim == 1 and labels.max(initial=-1) < len(named):
-            labels = named[labels]
+    named = next((by_name[key] for key in NAMES if key in by_name and by_name[key] is not labels), None)
+    if named is not None and not (named.dtype.kind in "US" and named.ndim == 1):
+        named = None
+    if labels is not None and labels.dtype.kind in "iu" and named is not None and labels.max(initial=-1) < len(named):
+        labels = named[labels]
+    class_rows = None
+    if rows is not None:
+        of = list(map(str, range(len(rows)))) if named is None else _words(named, path)
+        class_rows = Rows(str(path), of, rows)
     splits = _first(by_name, SPLIT, n)
     if splits is not None and splits.dtype.kind in "iu":
         splits = np.array([SPLITS[value] if 0 <= value < 3 else str(value) for value in splits.tolist()])
     beside = None if labels is not None else _table_of(path, chosen)
     if beside:
         told, parts = _listed(beside, n, path, chosen)
-        return File(str(path), features, told, parts)
+        return File(str(path), features, told, parts, class_rows)
     return File(
         str(path),
         features,
         None if labels is None else _words(labels, path),
         None if splits is None else _words(splits, path),
+        class_rows,
     )
 
 
@@ -87,11 +106,11 @@ def _arrays(path: Path) -> dict[str, Any]:
         if path.suffix.lower() == ".npz":
             with np.load(path, allow_pickle=False) as file:
                 return {name: file[name] for name in file.files}
-        return _safetensors(path)
+        return _parquet(path) if path.suffix.lower() == ".parquet" else _safetensors(path)
     except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(
-            f"{path} cannot be read ({error}). Write it again, with numpy.savez, numpy.save or safetensors, without "
-            "Python objects in it."
+            f"{path} cannot be read ({error}). Write it again, with numpy.savez, numpy.save, safetensors or Parquet, "
+            "without Python objects in it."
         ) from error
 
 
@@ -108,6 +127,37 @@ def _safetensors(path: Path) -> dict[str, Any]:
     return {
         name: (value.float() if value.is_floating_point() else value).numpy() for name, value in tensors.items()
     }  # NumPy has no bfloat16
+
+
+def _parquet(path: Path) -> dict[str, Any]:
+    """A table's columns: one of lists of numbers is a matrix; where there is none, all of fractions together are."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise UserError(f'{path} needs pyarrow. Type pip install "fsl-cli[parquet]".') from error
+    try:
+        table = parquet.ParquetFile(path).read()
+    except pyarrow.ArrowException as error:
+        raise ValueError(error) from error
+    found: dict[str, Any] = {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        cells = column.combine_chunks()
+        if pyarrow.types.is_dictionary(cells.type):
+            cells = cells.dictionary_decode()
+        if pyarrow.types.is_nested(cells.type) and hasattr(cells, "value_lengths"):
+            numbers = cells.flatten().to_numpy(zero_copy_only=False)
+            if len(set(cells.value_lengths().to_pylist())) > 1:
+                raise UserError(f"{path}: rows of its column {name} are not all as long: they must be numbers (n, d).")
+            found[name] = numbers.reshape(len(cells), -1)
+        elif pyarrow.types.is_string(cells.type) or pyarrow.types.is_large_string(cells.type):
+            found[name] = np.array(cells.fill_null("").to_pylist(), dtype=str)
+        else:
+            found[name] = cells.to_numpy(zero_copy_only=False)
+    wide = [cells for cells in found.values() if cells.ndim == 1 and cells.dtype.kind == "f"]
+    if wide and all(cells.ndim == 1 for cells in found.values()):
+        found["features"] = np.stack(wide, 1)
+    return found
 
 
 def _first(arrays: dict[str, Any], names: tuple[str, ...], count: int) -> Any:

@@ -106,11 +106,17 @@ class DataSet(NamedTuple):
     items: Literal["images", "texts", "embeddings"] = (
         "images"  # as `data.texts`, `data.embeddings` put them into a store
     )
+    class_rows: np.ndarray[Any, np.dtype[np.float32]] | None = None  # (classes of the store, k): see `class_rows.py`
 
     @property
     def hash(self) -> str:
         """The hash of all images."""
         return self.store.hash
+
+    @property
+    def class_rows_hash(self) -> str:
+        """A hash of the class rows, "" where there are none."""
+        return "" if self.class_rows is None else hashlib.blake2b(self.class_rows.data, digest_size=8).hexdigest()
 
     def training_on_validation(self) -> DataSet:
         """The same data with the validation classes among those of training; validation itself stays as it is."""

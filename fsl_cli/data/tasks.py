@@ -122,6 +122,16 @@ class ImageTasks:
             ),
             torch.from_numpy(classes).to(device),
             torch.tensor(index, device=device),
+            self._class_rows(batch.split, classes, device, dtype),
+        )
+
+    def _class_rows(self, part: str, classes: Numbers, device: Any, dtype: Any) -> Tensor | None:
+        """The class rows (T, way, k) of these classes of a split, where the data set has any."""
+        rows, split = self.data.class_rows, self.data.splits[part]
+        if rows is None:
+            return None
+        return torch.from_numpy(rows[split.classes[classes // split.turns]]).to(
+            device, dtype or torch.get_default_dtype()
         )
 
     def _copies(self, batch: Batch, index: list[int], count: int, device: Any, dtype: Any) -> Tensor | None:
@@ -146,10 +156,11 @@ class ImageTasks:
         """classes (T, way), images of each class of each episode: pixels (T, n, C, H, W) and labels (T, n)."""
         episodes, way = classes.shape
         counts = np.array([len(own) for episode in images for own in episode])  # (T * way,)
-        numbers = np.array([number for episode in images for own in episode for number in own])
+        numbers = np.array([number for episode in images for own in episode for number in own], dtype=np.int64)
         labels = torch.from_numpy(np.repeat(np.tile(np.arange(way), episodes), counts)).to(device)
         x = self._items(part, classes, counts, numbers, device, dtype, random, changes)
-        return Examples(x.unflatten(0, (episodes, -1)), labels.view(episodes, -1))
+        each = len(labels) // episodes
+        return Examples(x.unflatten(0, (episodes, each)), labels.view(episodes, each))
 
     def _items(
         self, part: str, classes: Numbers, counts: Numbers, numbers: Numbers, device: Any, dtype: Any,

@@ -180,6 +180,7 @@ def image_tasks(settings: Settings, data: DataSet, shapes: dict[str, Shape]) -> 
             f"{data.name} has embeddings of {channels:,} numbers, and this run sees {image.channels:,}. "
             "Choose those that the same network has made."
         )
+    image = replace(image, class_rows=_row_width(settings, data, image))
     mean, std = tuple(image.mean), tuple(image.std)
     if image.ink != data.ink:  # 1 - pixel takes the place of pixel
         mean, std = tuple(1 - value for value in mean), tuple(-value for value in std)
@@ -195,6 +196,25 @@ def image_tasks(settings: Settings, data: DataSet, shapes: dict[str, Shape]) -> 
     copies = build(settings.pseudo) if settings.pseudo else None
     tasks = ImageTasks(scaled, shapes, image.channels, changes, settings.labels == "fixed", copies)
     return tasks, image
+
+
+def _row_width(settings: Settings, data: DataSet, image: Image) -> int:
+    """Numbers of a class row, where the method reads these; else 0. Raises UserError where it cannot have them."""
+    if not class_of(settings.algo, Algorithm).reads_class_rows:
+        return 0
+    if data.class_rows is None:
+        raise UserError(
+            f"algo={settings.algo_name} reads class rows, such as attributes or the embeddings of names, and "
+            f"{data.name} has none. Type data=embeddings data.root=FILE.npz with the arrays class_rows (classes, k) "
+            "and class_names, or data.class_rows=FILE."
+        )
+    width: int = data.class_rows.shape[1]
+    if image.class_rows not in (0, width):
+        raise UserError(
+            f"{data.name} has class rows of {width:,} numbers, and this run reads {image.class_rows:,}. Choose those "
+            "that were made alike."
+        )
+    return width
 
 
 def learner(
@@ -219,8 +239,9 @@ def learner(
     backbone = build(settings.backbone, channels=image.channels, size=image.size)
     backbone.pixels = (image.mean, image.std)
     algorithm = build(
-        settings.algo, backbone=backbone, train_classes=train_classes, teacher=teacher, regression=metric == "mse"
-    )
+        settings.algo, backbone=backbone, train_classes=train_classes, teacher=teacher, regression=metric == "mse",
+        row_width=image.class_rows,
+    )  # fmt: skip
     if settings.steps and not any(parameter.requires_grad for parameter in algorithm.parameters()):
         raise UserError(
             "There is nothing to train: the backbone has no weights or keeps them, and this algorithm has none of its "

@@ -157,7 +157,7 @@ def _once(learner: Learner, episodes: Episodic, trainer: Trainer) -> tuple[float
             backbone.precomputed = True
             for _ in range(2):
                 began = time.monotonic()
-                learner.algorithm.adapt(Examples(seen, support.y))(asked)
+                learner.algorithm.classifier(episode._replace(support=Examples(seen, support.y)))(asked)
                 seconds[1] = time.monotonic() - began
     finally:
         backbone.precomputed = False

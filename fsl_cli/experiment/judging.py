@@ -55,7 +55,7 @@ def _judged(experiment: Experiment, part: str, index: int) -> Open:
     batch = Batch(part, EVALUATION_SEED, [index])
     [episode] = tasks.gather(batch, learner.device, learner.dtype)
     [others] = tasks.outside(batch, learner.device, learner.dtype)
-    classify = learner.algorithm.adapt(episode.support)
+    classify = learner.algorithm.classifier(episode)
     known = Judged(classify(episode.query.x)[0].float().cpu(), episode.query.y[0].cpu())
     if learner.algorithm.sees_queries:  # others among them would change what is said of the known
         return Open(known, OpenLogits(torch.zeros(0, known.logits.shape[1]), torch.zeros(0, known.logits.shape[1])))
@@ -69,13 +69,15 @@ def _left_out(algorithm: Algorithm, episode: Episodes) -> OpenLogits:
 
     Nothing where there are only two classes, or where the method's head is made for one number of classes.
     """
-    last = int(episode.support.y.max())
+    last = int(episode.query.y.max())
     kept, asked = episode.support.y[0] < last, episode.query.y[0] < last
     none = torch.zeros(0, last)
     if last < 2:
         return OpenLogits(none, none)
     try:
-        classify = algorithm.adapt(Examples(episode.support.x[:, kept], episode.support.y[:, kept]))
+        fewer = Examples(episode.support.x[:, kept], episode.support.y[:, kept])
+        rows = None if episode.class_rows is None else episode.class_rows[:, :last]
+        classify = algorithm.classifier(episode._replace(support=fewer, class_rows=rows))
         logits = classify(episode.query.x)[0].float().cpu()
     except UserError:
         return OpenLogits(none, none)

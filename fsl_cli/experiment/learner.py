@@ -102,7 +102,7 @@ class Learner(LightningModule):
         found = {}
         for group in groups:
             for i, index in enumerate(group.index.tolist()):
-                alone: Episodes = tree_map(lambda tensor, i=i: tensor[i : i + 1], group)
+                alone: Episodes = tree_map(lambda each, i=i: None if each is None else each[i : i + 1], group)
                 with torch.no_grad():
                     found[index] = float(self.algorithm.loss(alone).detach())
         for buffer, start in zip(self._running(), before, strict=True):
@@ -163,7 +163,7 @@ class Learner(LightningModule):
             told: Normal | None = None
             if self.metric == "mse" and isinstance(self.algorithm, PredictsDistribution):
                 told = self.algorithm.distribution(episodes.support)(episodes.query.x)
-            predicted = told.mean if told else self.algorithm.adapt(episodes.support)(episodes.query.x)  # (T, m, way)
+            predicted = told.mean if told else self.algorithm.classifier(episodes)(episodes.query.x)  # (T, m, way)
             y = episodes.query.y
             if self.metric == "mse":
                 loss = value = (predicted - y).square().double().mean((1, 2))  # (T,)

@@ -45,10 +45,11 @@ def memorisation(experiment: Experiment, trainer: lightning.Trainer) -> dict[str
 def _accuracies(experiment: Experiment, index: int) -> list[float]:
     """Of one training task: with its support labels, and with these shuffled."""
     learner, tasks, seed = experiment.learner, experiment.episodes.tasks, experiment.episodes.seed
-    [(support, query, *_)] = tasks.gather(Batch("train", seed, [index], plain=True), learner.device, learner.dtype)
+    [own] = tasks.gather(Batch("train", seed, [index], plain=True), learner.device, learner.dtype)
+    support, query = own.support, own.query
     order = torch.tensor(Sampler.label_order(seed, "train", index, support.y.shape[1]), device=support.y.device)
-    sets = support, Examples(support.x, support.y[:, order])
-    said = [learner.algorithm.adapt(each)(query.x).argmax(-1) for each in sets]
+    both = own, own._replace(support=Examples(support.x, support.y[:, order]))
+    said = [learner.algorithm.classifier(each)(query.x).argmax(-1) for each in both]
     return [float((each == query.y).double().mean()) for each in said]
 
 

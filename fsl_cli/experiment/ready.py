@@ -57,7 +57,7 @@ def ready_experiment(
         [episode] = experiment.episodes.tasks.gather(
             Batch("val" if settings.steps else "test", 0, [0]), torch.device("cpu")
         )
-        experiment.learner.eval().algorithm.adapt(episode.support)(episode.query.x)
+        experiment.learner.eval().algorithm.classifier(episode)(episode.query.x)
         experiment.learner.train()
     return experiment
 

@@ -61,7 +61,7 @@ def similarity(algorithm: Any, episodes: Iterable[Episodes]) -> list[LayerSimila
 
 def _grams(algorithm: Algorithm, episode: Episodes) -> list[Tensor]:
     """The Gram matrix (m, m) of the m query images at each norm and at the head, after adaptation."""
-    classify = algorithm.adapt(episode.support)
+    classify = algorithm.classifier(episode)
     m, found = episode.query.x.shape[1], []
 
     def keep(norm: nn.Module, inputs: Any, output: Tensor) -> None:  # (1, n, C, H, W), the queries last

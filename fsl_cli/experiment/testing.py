@@ -159,6 +159,7 @@ def _result(run: Run, settings: Settings, experiment: Experiment, step: int, cha
         changes=changes if run.training else [*changes, UNFINISHED],
         version=__version__,
         pretrained=experiment.pretrained,
+        class_rows=data.class_rows_hash if isinstance(data, DataSet) and experiment.image.class_rows else "",
         hidden_labels=_without_labels(run.settings, data),
         seen=seen(experiment.pretrained, data.part_of if isinstance(data, DataSet) else ""),
     )

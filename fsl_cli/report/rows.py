@@ -13,7 +13,7 @@ from fsl_cli.report.protocol import protocol
 from fsl_cli.runs.jobs import Dotted
 from fsl_cli.runs.published import Published, beside
 from fsl_cli.runs.records import Result
-from fsl_cli.runs.result_lines import episodes_line, weights_words
+from fsl_cli.runs.result_lines import episodes_line, rows_words, weights_words
 from fsl_cli.runs.wording import task_words
 from fsl_cli.stats import Difference, both_interval, compare, mean_interval, seeds_interval
 
@@ -91,7 +91,7 @@ def _words(result: Result) -> tuple[str, str]:
     }.get(image.items if result.metric == "accuracy" else "points", "")
     return (
         f"{result.data} {task_words(result.way, result.shot, result.metric)}",
-        f"{episodes_line(result)}{size}, {result.inference}{weights_words(result)}",
+        f"{episodes_line(result)}{size}, {result.inference}{rows_words(result)}{weights_words(result)}",
     )
 
 

@@ -75,6 +75,7 @@ class Result:
     query_balance: Literal["even", "dirichlet"] = "even"  # queries of each class, or shares of as many in all
     sampling: str = "uniform"  # of an episode's classes: uniform in the split | within_alphabet
     pretrained: str = ""  # what the backbone's first weights had seen: ImageNet, or a file's name; "": nothing
+    class_rows: str = ""  # hash of those that the method read; "": none
     hidden_labels: str = ""  # what was done without labels: training (umtra) | training and test (umtra); "": nothing
     seen: str = ""  # whether the test classes were among that: "" no, as far as fsl knows | maybe | yes
     calibration: str = "none"  # how the temperature was found: fitted on validation, 5w1s | the run's own, 5w1s | none

@@ -21,7 +21,7 @@ def protocol_line(result: Result) -> str:
     tasks = (
         "tasks"
         if result.metric != "accuracy"
-        else f"episodes, {result.inference} (norm={result.norm}){weights_words(result)}"
+        else f"episodes, {result.inference} (norm={result.norm}){rows_words(result)}{weights_words(result)}"
     )
     best = "" if result.best_mean is None else f"; the best linear estimator {result.best_mean:.3g}"
     return f"{episodes_line(result)}, {result.episodes} {tasks}{best}"
@@ -48,6 +48,11 @@ def labels_line(result: Result) -> str:
     if result.hidden_labels.startswith("training, "):
         return f"no labels in {result.hidden_labels}: each picture is a class, told by changed copies of it"
     return f"no labels in {result.hidden_labels}; those of validation chose the checkpoint and the temperature"
+
+
+def rows_words(result: Result) -> str:
+    """That more was known of a class than its images, and by which rows."""
+    return f", with class rows ({result.class_rows[:10]})" if result.class_rows else ""
 
 
 def weights_words(result: Result) -> str:

@@ -31,7 +31,7 @@ ROOMS = {  # where each part lives: what a run's configuration may name without 
     "logger": ("pytorch_lightning.loggers", "fsl_cli.experiment.tracking"),
 }
 LATER = {  # what is known only when the data set is there
-    "algo": {"backbone", "train_classes", "teacher", "regression"},
+    "algo": {"backbone", "train_classes", "teacher", "regression", "row_width"},
     "backbone": {"channels", "size"},
     "optim": {"params"},
     "schedule": {"optimizer"},
@@ -66,7 +66,7 @@ def problems(config: Mapping[str, Any], trust: list[str] | None = None) -> list[
     word, as for one that the user has just typed.
     """
     trusted = _names(config.get("trust")) if trust is None else trust
-    root = list(root_problems(config))
+    root = [*root_problems(config), *_shot_problems(config, trusted)]
     parts = (line for part in PARTS for line in part_problems(part, config.get(part), trusted))
     return [
         *root,
@@ -155,6 +155,22 @@ def build(part: Part, **later: Any) -> Any:
 def without_weights(settings: Settings) -> Settings:
     """The settings of a finished run, without the file of its first weights: its checkpoint has all weights."""
     return settings.having(backbone=without_first_weights(settings.backbone))
+
+
+def _shot_problems(config: Mapping[str, Any], trust: list[str]) -> Iterator[str]:
+    """Support sets without images, of a method that needs some."""
+    node, none = config.get("algo"), {}
+    for name in ("shot", "train_shot"):
+        value = config.get(name)
+        if value == 0 and not isinstance(value, bool) or isinstance(value, list) and 0 in value:
+            none[name] = value
+    if none and node and is_part(node):
+        try:
+            if getattr(_locate(node["_target_"], ROOMS["algo"], trust), "zero_shot", False):
+                return
+        except UserError:  # which is told elsewhere
+            return
+    yield from (f"{name}={value}: must be at least 1." for name, value in none.items())
 
 
 def _names(trust: Any) -> list[str]:

@@ -42,6 +42,7 @@ class OfData:
     root: str | None = None
     cache: str | None = None
     labels: str | None = None
+    class_rows: str | None = None
     name: str | None = None
     download: bool | None = None
     size: int | None = None
@@ -149,7 +150,7 @@ def without_first_weights(backbone: Part) -> Part:
 
 def with_absolute_paths(part: Part, absolute: Callable[[str], str]) -> Part:
     """A data set or a backbone whose files are named such that they are the same from any folder."""
-    names = ("root", "labels", "weights", "file")
+    names = ("root", "labels", "class_rows", "weights", "file")
     return part.having(**{name: absolute(path) for name in names if (path := part.values.get(name))})
 
 

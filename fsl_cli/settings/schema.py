@@ -18,6 +18,7 @@ from fsl_cli.settings.parts import OfData, OfTrainer, Part, asked
 from fsl_cli.settings.values import problem, words
 
 Counts = Annotated[int | list[int], Range(least=1)]  # a number, or the range [least, most] that it is drawn from
+Shots = Annotated[int | list[int], Range(least=0)]  # likewise; 0 where a method needs no support images
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Image:
     std: Annotated[list[float], Range()]
     ink: bool = False  # whether 1 - pixel is seen, as for dark ink on white paper
     items: Literal["images", "texts", "points", "embeddings", "characters"] = "images"
+    class_rows: Natural = 0  # numbers of a class row, where the method reads these
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,13 @@ class Settings:
     """Everything that a run is made of."""
 
     way: Annotated[Counts, "classes of a validation or test episode; [5,20] draws anew for each episode"]
-    shot: Annotated[Counts, "support images of each class; [1,10] draws anew for each class of an episode"]
+    shot: Annotated[
+        Shots,
+        "support images of each class; [1,10] draws anew for each class of an episode; 0: where a method needs none",
+    ]
     query: Annotated[Count | Literal["all"], "query images of each class; all: those that are left"]
     train_way: Annotated[Counts, "classes of a training episode"]
-    train_shot: Annotated[Counts, "support images of each class of a training episode"]
+    train_shot: Annotated[Shots, "support images of each class of a training episode; 0 as above"]
     train_query: Annotated[Count | Literal["all"], "query images of each class of a training episode"]
     seed: Annotated[
         Natural, "random seed of weights and training episodes; validation and test episodes are always the same"
@@ -255,7 +260,8 @@ def _image_problems(image: Any) -> Iterator[str]:
     if image is None:
         return
     kinds = get_type_hints(Image, include_extras=True)
-    if not isinstance(image, dict) or image.keys() - kinds.keys() or kinds.keys() - {"ink", "items"} - image.keys():
+    later = {"ink", "items", "class_rows"}  # which runs of earlier versions lack
+    if not isinstance(image, dict) or image.keys() - kinds.keys() or kinds.keys() - later - image.keys():
         yield f"image={image}: must say {', '.join(kinds)}, and nothing else."
         return
     for name, value in image.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +20,7 @@ from fsl_cli.backbones.base import Backbone
 from fsl_cli.data.photos import from_image, photo
 from fsl_cli.data.places import disk_file
 from fsl_cli.data.texts import as_items, cleaned, code_points
-from fsl_cli.episodes import Examples
+from fsl_cli.episodes import Episodes, Examples
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.assemble import trained
 from fsl_cli.experiment.features import weights_digest
@@ -90,19 +90,25 @@ class Predictor:
         assert self.backbone
         return self.backbone(self.scaled(pixels).unsqueeze(0)).squeeze(0).cpu()
 
-    def adapt(self, images: Iterable[Any], labels: Iterable[Hashable]) -> FewShotClassifier:
+    def adapt(
+        self, images: Iterable[Any], labels: Iterable[Hashable], class_rows: Mapping[Any, Any] | None = None
+    ) -> FewShotClassifier:
         """Learn classes from support images and their labels, any number of either that the method allows.
 
         An image is a path, a PIL image, an array (H, W) or (H, W, channels), or a tensor (channels, H, W); of numbers
         0 to 255 if whole, else 0 to 1; of any size. A text is a string; an
-        embedding an array of numbers. Raises UserError when there are fewer than two
+        embedding an array of numbers. `class_rows` are for methods that read these: a vector for each class, by label.
+        Raises UserError when there are fewer than two
         classes, or the method has a learned head for another number of them.
         """
-        return self.adapt_pixels(self.pixels(images), list(labels))
+        return self.adapt_pixels(self.pixels(images), list(labels), class_rows)
 
-    def adapt_pixels(self, pixels: Tensor, labels: Sequence[Hashable]) -> FewShotClassifier:
+    def adapt_pixels(
+        self, pixels: Tensor, labels: Sequence[Hashable], class_rows: Mapping[Any, Any] | None = None
+    ) -> FewShotClassifier:
         """`adapt` for images as `pixels` makes them, or features (n, d) as `embedded` does."""
-        classes = sorted(set(labels), key=str)
+        none = not labels and self.algorithm.zero_shot
+        classes = sorted(set((class_rows or {}) if none else labels), key=str)
         if len(pixels) != len(labels):
             raise UserError(f"{len(pixels)} support images have {len(labels)} labels: give one for each.")
         if len(classes) < 2:
@@ -110,8 +116,21 @@ class Predictor:
                 f"The support set has {len(classes)} class: there is nothing to tell apart. Give it 2 or more."
             )
         number = {label: i for i, label in enumerate(classes)}
-        y = torch.tensor([number[label] for label in labels], device=self.device)
-        return FewShotClassifier(self, Examples(self.seen(pixels).unsqueeze(0), y.unsqueeze(0)), classes)
+        y = torch.tensor([number[label] for label in labels], dtype=torch.long, device=self.device)
+        rows = self._rows(classes, class_rows) if self.algorithm.reads_class_rows else None
+        return FewShotClassifier(self, Examples(self.seen(pixels).unsqueeze(0), y.unsqueeze(0)), classes, rows)
+
+    def _rows(self, classes: list[Any], given: Mapping[Any, Any] | None) -> Tensor:
+        """The class rows (1, way, k) of these classes. Raises UserError where one lacks or is of another width."""
+        found = {label: torch.as_tensor(row, dtype=torch.get_default_dtype()) for label, row in (given or {}).items()}
+        width = self.image.class_rows
+        for label in classes:
+            if label not in found or found[label].shape != (width,) or not found[label].isfinite().all():
+                raise UserError(
+                    f"class {label} needs a class row of {width:,} numbers: "
+                    ".adapt(vectors, labels, class_rows={label: vector})."
+                )
+        return torch.stack([found[label] for label in classes])[None].to(self.device)
 
     def pixels(self, images: Iterable[Any]) -> Tensor:
         """Images, as `adapt` takes them, upright and cut to the run's size: (n, channels, size, size) uint8.
@@ -174,11 +193,15 @@ class FewShotClassifier:
     Logits are divided by `temperature` before they become these; `calibrated` says how that was found.
     """
 
-    def __init__(self, predictor: Predictor, support: Examples, classes: list[Any]) -> None:
+    def __init__(
+        self, predictor: Predictor, support: Examples, classes: list[Any], class_rows: Tensor | None = None
+    ) -> None:
         self.predictor, self.support, self.classes = predictor, support, classes
         with torch.no_grad(), taking_features(predictor.backbone, support.x.ndim == 3):
-            self.logits = predictor.algorithm.adapt(support)  # scaled images (1, m, C, H, W) -> (1, m, classes)
-        shots = support.y.flatten().bincount().tolist()
+            none = support.y.new_zeros(1, len(classes))
+            known = Episodes(support, support, none, none[:, 0], class_rows)
+            self.logits = predictor.algorithm.classifier(known)  # scaled images (1, m, C, H, W) -> (1, m, classes)
+        shots = support.y.flatten().bincount(minlength=len(classes)).tolist()
         self.take(*predictor.calibration(len(classes), shots))
         self._known: Tensor | None = None
 

@@ -46,7 +46,7 @@ def _embedding(run: Finished, method: str, index: int) -> Any:  # a figure of Ma
     (x, y), query = episode.support, episode.query
     with torch.no_grad():
         features = torch.cat([algorithm.backbone(x)[0], algorithm.backbone(query.x, x)[0]])  # (n + m, d)
-        right = (algorithm.adapt(episode.support)(query.x)[0].argmax(-1) == query.y[0]).tolist()
+        right = (algorithm.classifier(episode)(query.x)[0].argmax(-1) == query.y[0]).tolist()
     names = [name.replace("\n", "/") for name in class_names(tasks.data, run.part, episode.classes[0].tolist())]
     points, about = (pca if method == "pca" else tsne)(features)
     labels = torch.cat([y[0], query.y[0]]).tolist()

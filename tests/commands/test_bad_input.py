@@ -178,7 +178,7 @@ def copied(trained: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
         (["train", "way=0"], ["way=0: must be at least 1"]),
         (["train", "way=-3"], ["way=-3: must be at least 1"]),
         (["train", "shot=0", "train_shot=1"], ["shot=0: must be at least 1"]),
-        (["train", "shot=-1", "train_shot=1"], ["shot=-1: must be at least 1"]),
+        (["train", "shot=-1", "train_shot=1"], ["shot=-1: must be at least 0"]),
         (["train", "episodes=0"], ["episodes=0: must be at least 2"]),
         (["train", "algo=maml", "norm=running"], ["norm=running", "norm=support"]),
         (["train", "trainer.devices=2", "meta_batch=3"], ["meta_batch=3", "2 processes", "meta_batch=2"]),

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
+import numpy as np
+
 from fsl_cli.data.copies import divided
 from fsl_cli.data.embedding_files import find_embeddings
 from fsl_cli.data.embeddings import as_items
@@ -25,6 +27,7 @@ FEW = "fsl test algo=simpleshot data=embeddings data.root=FILE.npz classes=all, 
 def embeddings(
     root: str | None = None,
     labels: str | None = None,
+    class_rows: str | None = None,
     val_fraction: PartOf = 0.2,
     test_fraction: PartOf = 0.2,
     split_seed: Natural = 0,
@@ -36,8 +39,9 @@ def embeddings(
 ) -> DataSet:
     """The features at `root`, vectors of float32 as wide as they are.
 
-    `root` is an npz or safetensors file with the arrays features, labels and perhaps split, a npy with the table
-    `labels` (by default the CSV of the same name), whose `label_column` tells the class, or a folder of such files.
+    `root` is an npz, safetensors or Parquet file with the arrays features, labels and perhaps split, a npy with the
+    table `labels` (by default the CSV of the same name), whose `label_column` tells the class, or a folder of these.
+    Class rows, a vector for each class, are arrays class_rows and class_names of it, or the file `class_rows`.
     Where nothing tells splits, `val_fraction` and `test_fraction` of the classes are drawn by `split_seed`.
     `on_error="skip"` leaves out rows that are not finite, are all zeros, or have no label; `on_small="skip"` classes
     with fewer rows than an episode takes. Reports call it `name`, by default as `own_name` does. Raises UserError.
@@ -45,7 +49,7 @@ def embeddings(
     fractions = {"val": val_fraction, "test": test_fraction}
     if sum(fractions.values()) >= 1 and fractions != {"val": 0, "test": 1}:
         refuse("These values cannot be:", ["data.val_fraction and data.test_fraction together leave no classes."])
-    found = find_embeddings(root, Chosen(labels, label_column, on_error == "skip"))
+    found = find_embeddings(root, Chosen(labels, label_column, on_error == "skip", class_rows))
     lists, classes, lost = split_classes(found.groups, found.left_out, fractions, split_seed, on_small, str(root), FEW)
 
     def drawn() -> Iterable[tuple[str, Images]]:
@@ -57,4 +61,5 @@ def embeddings(
     store = open_store(cache_folder(cache), "embeddings", recipe, drawn)
     split = f"seeded-{split_seed}" if "" in found.groups else "own"
     data = divided(own_name(root, name), store, split, lists, "none")
-    return data._replace(reading=found.reading, left_out=lost, on_small=on_small, items="embeddings")
+    rows = np.stack([found.class_rows[name] for name in store.names]) if found.class_rows else None
+    return data._replace(reading=found.reading, left_out=lost, on_small=on_small, items="embeddings", class_rows=rows)
