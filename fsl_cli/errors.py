@@ -31,6 +31,14 @@ class Interrupted(KeyboardInterrupt):
         self.code = code
 
 
+class TooShort(UserError):
+    """A budget of time in which not even a step and the test fit; `enough` is one that does, as one types it: 90s."""
+
+    def __init__(self, message: str, enough: str) -> None:
+        super().__init__(message)
+        self.enough = enough
+
+
 class Diverged(UserError):
     """A loss or a meta-gradient became infinite or NaN in training; the run's folder is kept."""
 

@@ -13,7 +13,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from fsl_cli.data.store import cache_folder
 from fsl_cli.data.tasks import Batch, ImageTasks
 from fsl_cli.episodes import Examples
-from fsl_cli.errors import UserError
+from fsl_cli.errors import TooShort
 from fsl_cli.experiment.assemble import Experiment
 from fsl_cli.experiment.calibrating import MOST
 from fsl_cli.experiment.datamodule import EVALUATION_SEED, Episodic
@@ -83,7 +83,7 @@ def fitted(settings: Settings, pace: Pace, left: float, after: float) -> Setting
     ending = pace.episode * after
     validation = pace.episode * settings.val_episodes
     if left - ending < validation + pace.step:
-        raise UserError(_too_short(settings, pace, left, after))
+        raise _too_short(settings, pace, left, after)
     every = settings.val_every
     steps = int((left - ending) / (pace.step + validation / every))
     if steps >= settings.steps:
@@ -97,16 +97,17 @@ def fitted(settings: Settings, pace: Pace, left: float, after: float) -> Setting
     return settings.having(steps=steps, val_every=every, schedule=schedule)
 
 
-def _too_short(settings: Settings, pace: Pace, left: float, after: float) -> str:
+def _too_short(settings: Settings, pace: Pace, left: float, after: float) -> TooShort:
     """How long what cannot be left out takes, and settings that fit."""
     needed = pace.episode * (after + settings.val_episodes) + pace.step
     more = ceil(seconds(settings.time or "") + 1.2 * (needed - left) / (1 - SHARE - KEPT))
     test = int(left / 4 / pace.episode)
     fewer = f"episodes={test} val_episodes=10, or " if settings.test and test >= 10 and pace.step < left / 4 else ""
-    return (
+    return TooShort(
         f"time={settings.time}: too short. A step takes {pace.step:.2g} s here, a validation of "
         f"{settings.val_episodes:,} episodes {pace.episode * settings.val_episodes:.2g} s, and calibration and test "
-        f"{pace.episode * after:.2g} s. Type {fewer}time={more}s."
+        f"{pace.episode * after:.2g} s. Type {fewer}time={more}s.",
+        f"{more}s",
     )
 
 

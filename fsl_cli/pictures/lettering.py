@@ -1,7 +1,7 @@
 """The one door by which a picture of Matplotlib becomes a file: every name in it is drawn as it is spelled.
 
 No `$` begins mathematics, letters that Matplotlib's own font lacks come from a font of this machine that has them, and
-where none has, a box stands in their place. Nothing that Matplotlib says about them reaches the terminal.
+where none has, a box stands in their place, and one line in the terminal says so in place of Matplotlib's many.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fsl_cli.errors import lines, shown
+from fsl_cli.pictures.console import warn
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 OWN = "DejaVu Sans"  # ships with Matplotlib
 BOX = "□"
+TOLD = 12  # of the letters that no font has
 LEAST = 4  # letters that stay of a name, however narrow its place
 
 
@@ -92,6 +94,8 @@ def _letter(figure: Figure) -> None:
         axis.get_ticklabels()  # else they come into being while the picture is drawn
     texts = [text for text in figure.findobj(Text) if isinstance(text, Text)]
     families, missing = fonts("".join(text.get_text() for text in texts))
+    if missing:
+        _tell_of("".join(sorted(missing)))
     for axis in axes:
         if isinstance(axis.get_major_locator(), FixedLocator):  # names, which are set anew when it is drawn
             axis.set_ticklabels([_boxed(label.get_text(), missing) for label in axis.get_ticklabels()])
@@ -99,6 +103,15 @@ def _letter(figure: Figure) -> None:
         text.set_parse_math(False)
         text.set_fontfamily(families)
         text.set_text(_boxed(text.get_text(), missing))
+
+
+@cache
+def _tell_of(letters: str) -> None:
+    """Once for all pictures of a command that lack the same letters."""
+    warn(
+        f"No font of this machine has {cut(letters, TOLD)}: boxes stand for them in pictures. Fonts that have them are "
+        "installed by the system: fonts-noto-cjk and fonts-noto on Debian and Ubuntu."
+    )
 
 
 def _boxed(text: str, missing: Iterable[str]) -> str:

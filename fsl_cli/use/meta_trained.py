@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
+from fsl_cli.errors import TooShort, UserError
 from fsl_cli.experiment.running import start
 from fsl_cli.files import read_rows
 from fsl_cli.runs.run import Run
@@ -51,12 +54,18 @@ def meta_trained(root: str, seconds: float, out: Path, chosen: Sequence[str]) ->
     """
     data = ["data=folder", f"data.root={root}", "shot=1", f"episodes={EPISODES}", "trainer=cpu", f"out={out / 'runs'}"]
     began = time.monotonic()
-    fixed = start(compose([*data, "algo=simpleshot", "backbone=photos", *chosen, "steps=0"]))
+    with redirect_stdout(StringIO()):  # it takes seconds, and is told below the heads
+        fixed = start(compose([*data, "algo=simpleshot", "backbone=photos", *chosen, "steps=0"]))
     reached = fixed.result
     assert reached  # as it was tested
     task = [f"way={reached.way}", f"query={reached.query}"]
-    words = [*data, *task, "algo=protonet", "val_episodes=60", f"time={seconds:.0f}s"]
-    run = start(compose(words), began=began)
+    words = [*data, *task, "algo=protonet", "val_episodes=60", f"time={seconds:g}s"]
+    try:
+        run = start(compose(words), began=began)
+    except TooShort as error:
+        raise UserError(
+            f"time={seconds:g}s: too short for training and a test of {EPISODES} episodes. Type time={error.enough}."
+        ) from error
     ours, theirs = (_accuracies(each) for each in (run, fixed))
     ahead = compare([theirs], [ours])
     minutes = (run.training.seconds if run.training else seconds) / 60

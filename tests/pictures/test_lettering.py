@@ -40,16 +40,23 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
 
 @pytest.mark.parametrize("fonts", ["of this machine", "none but Matplotlib's"])
-def test_any_name_is_drawn_without_a_word(
+def test_any_name_is_drawn_and_told_where_no_font_has_it(
     fonts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    if fonts != "of this machine":
+    if fonts == "of this machine":
+        monkeypatch.setattr(lettering, "warn", lambda line: None)
+    else:
         monkeypatch.setattr(lettering, "_others", lambda: [])
+    lettering._tell_of.cache_clear()
     figures = drawn(monkeypatch)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        confusion.confusion_picture(np.eye(len(ODD), dtype=int), ODD, tmp_path / "a.png")
-    assert capfd.readouterr() == ("", "") and (tmp_path / "a.png").stat().st_size > 1000
+        for name in ("a", "b"):
+            confusion.confusion_picture(np.eye(len(ODD), dtype=int), ODD, tmp_path / f"{name}.png")
+    said, wrong = capfd.readouterr()
+    assert not wrong and said.count("No font of this machine has") == (fonts != "of this machine")
+    assert fonts == "of this machine" or "猫" in said
+    assert (tmp_path / "a.png").stat().st_size > 1000
     labels = [label.get_text() for label in figures[0].axes[0].get_xticklabels()]
     assert labels[:4] == ODD[:4] and labels[8] == "<U+202E>name" and labels[9] == "<U+001B>[31mred"
     assert labels[10] == "<0xFF>.png"

@@ -429,9 +429,13 @@ def test_a_short_meta_training_for_comparison(tmp_path: Path, capsys: pytest.Cap
     for i in range(12):
         COLOURS[f"c{i}"] = tuple(dice.integers(0, 255, 3).tolist())
     known = pictures(tmp_path / "known", 6, [f"c{i}" for i in range(12)])
-    run(["try", f"support={known}", "time=5s", *SMALL])
-    said = capsys.readouterr().out
+    with pytest.raises(UserError, match=r"^time=0\.1s: too short .* Type time=\d+s\.$") as short:
+        run(["try", f"support={known}", "time=0.1s", *SMALL])
+    capsys.readouterr()
+    run(["try", f"support={known}", str(short.value).split()[-1].rstrip("."), *SMALL])
+    said, progress = capsys.readouterr()
     assert "on classes held out: ProtoNet trained for" in said
+    assert progress.count("test accuracy") == 1, "the training's screen alone"
 
 
 @pytest.mark.parametrize("text", ["10", "m", "0m", "-1m", "ten"])
