@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Metric = Literal["accuracy", "mse", "bits"]  # of classes, of a regression, of characters
-IGNORED = -100  # the label of what is not judged, as torch's cross-entropy has it
+IGNORED = -100  # the label of what is not judged, or of a support image without label; as torch's cross-entropy has it
 
 
 class Examples(NamedTuple):
@@ -28,6 +28,11 @@ class Examples(NamedTuple):
         """The examples that stand at these places (T, k), each episode's in an order of its own."""
         rows = torch.arange(len(places), device=places.device)[:, None]
         return Examples(self.x[rows, places], self.y[rows, places])
+
+    def labelled(self) -> Examples:
+        """Those of known class; all tasks have them at the same places."""
+        known = self.y[0] != IGNORED
+        return Examples(self.x[:, known], self.y[:, known])
 
 
 class Episodes(NamedTuple):

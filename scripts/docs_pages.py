@@ -25,6 +25,8 @@ USE = (
     "own-texts",
     "own-features",
     "transductive",
+    "few-labels",
+    "without-labels",
     "distill",
     "predict",
     "report",

@@ -41,6 +41,7 @@ class Row(NamedTuple):
     rounding: float = 1e-12  # of gradients, where tasks are taken one by one or side by side
     wakes: str = ""  # a parameter whose zeros hide the gradients of others, until it has moved
     compares: bool = False  # the tasks of a step, so that their loss is not the mean of each one's
+    unlabelled: int = 0  # support images of each class without labels, and of a further class
 
 
 SMALL_MAML = ("algo.inner_lr=0.4", "algo.inner_steps=2", "algo.test_steps=3")
@@ -70,6 +71,7 @@ ROWS = {
         METRIC_NORMS, ("algo.scale=1", "algo.penalty=0", "algo.cotraining=false"), wakes="film.strength"
     ),  # the loss without these: test_tadam.py
     "gaussproto": Row(METRIC_NORMS),
+    "softkmeans": Row(METRIC_NORMS, unlabelled=2),
     "tim": Row(METRIC_NORMS, ("algo.test_steps=10", "algo.lr=0.01"), own_loss=True),
     "alphatim": Row(METRIC_NORMS, ("backbone.filters=32", "algo.test_steps=20", "algo.lr=0.01"), own_loss=True),
     "bdcspn": Row(METRIC_NORMS, ("backbone.filters=32",), own_loss=True),
@@ -123,6 +125,8 @@ VARIANTS = {  # settings of an algorithm that all the tests are run with too
         GRADIENT_NORMS, (*SMALL_MAML, *QUIET, "algo.regularise=activations", "algo.code=8"), own_loss=True
     ),
     "maml-exclusive": Row(GRADIENT_NORMS, (*SMALL_MAML, "algo.exclusive=0.1"), own_loss=True, compares=True),
+    "softkmeans-cluster": Row(METRIC_NORMS, ("algo.variant=cluster", "algo.radius=1"), unlabelled=2),
+    "softkmeans-masked": Row(METRIC_NORMS, ("algo.variant=masked",), exact=False, unlabelled=2),
     "protonet-cosine": Row(METRIC_NORMS, ("algo.distance=cosine",)),
     "matching-context": Row(METRIC_NORMS, ("algo.context=true",)),
     "simplecnaps-film": Row(
@@ -133,6 +137,13 @@ ROWS |= VARIANTS
 CHECKPOINTED = [name for name in ROWS if "checkpoint_inner" in signature(made_by(name.partition("-")[0])).parameters]
 WAY, SHOT, QUERY = 3, 2, 3
 CPU = torch.device("cpu")
+DEALT = {"unlabelled": 0}  # images to each class in the episodes of the algorithm that is tested
+
+
+@pytest.fixture(autouse=True)
+def unlabelled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = ROWS.get(getattr(request.node, "callspec", None) and request.node.callspec.params.get("name"))
+    monkeypatch.setitem(DEALT, "unlabelled", row.unlabelled if row else 0)
 
 
 def algorithm(name: str, norm: str, halve: str = "pool") -> Algorithm:
@@ -150,12 +161,13 @@ def algorithm(name: str, norm: str, halve: str = "pool") -> Algorithm:
 
 def episodes(count: int = 2, part: str = "train", first: int = 0, shot: int = SHOT) -> Episodes:
     """Episodes of the tiny data, gathered once; each caller has a copy of its own, which it may change."""
-    return deepcopy(gathered(count, part, first, shot, torch.get_default_dtype()))
+    return deepcopy(gathered(count, part, first, shot, torch.get_default_dtype(), DEALT["unlabelled"]))
 
 
 @cache
-def gathered(count: int, part: str, first: int, shot: int, dtype: torch.dtype) -> Episodes:
-    shapes = dict.fromkeys(("train", "val", "test"), Shape(WAY, shot, QUERY))
+def gathered(count: int, part: str, first: int, shot: int, dtype: torch.dtype, unlabelled: int) -> Episodes:
+    shape = Shape(WAY, shot, QUERY, unlabelled=unlabelled, distractors=min(unlabelled, 1))
+    shapes = dict.fromkeys(("train", "val", "test"), shape)
     batch = Batch(part, 0, [*range(first, first + count)])
     [some] = ImageTasks(tiny_data(), shapes, 1).gather(batch, CPU, dtype)
     return some
@@ -226,7 +238,8 @@ def test_the_order_of_support_and_query_does_not_matter(name: str, norm: str, fl
     """Where the support set is a sequence, that of the queries alone; `ordered` says so."""
     built, some = algorithm(name, norm).eval(), episodes()
     expected = built.adapt(some.support)(some.query.x)
-    support_order = torch.arange(WAY * SHOT) if built.ordered else torch.randperm(WAY * SHOT)
+    size = some.support.y.shape[1]
+    support_order = torch.arange(size) if built.ordered else torch.randperm(size)
     query_order = torch.randperm(WAY * QUERY)
     shuffled = Examples(some.support.x[:, support_order], some.support.y[:, support_order])
     torch.testing.assert_close(built.adapt(shuffled)(some.query.x[:, query_order]), expected[:, query_order])

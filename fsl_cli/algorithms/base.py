@@ -54,6 +54,7 @@ class Algorithm(nn.Module, ABC):
     reads_class_rows = False  # True: asks for class rows, `Episodes.class_rows`, which not every data set has
     zero_shot = False  # True: needs no support images, so that shot=0 is possible
     sees_queries = False  # True: all queries of an episode are looked at together, so what is reached is transductive
+    takes_unlabelled = False  # True: support sets may have images without labels, in whose place is IGNORED
     compares_tasks = False  # True: its loss is of all tasks of a step together, which must have one shape
     with_query = False  # True: a query is normalised together with the support set
     checkpoint_inner = False  # True: the steps of an inner loop are computed again in the backward pass

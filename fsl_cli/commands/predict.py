@@ -28,6 +28,7 @@ HELP = """Learn classes from a few known pictures and classify new ones, with a 
   fsl predict run=outputs/RUN support=known.csv query='new/*.jpg'    a table file,label; single files: query=a.jpg,b.png
   fsl predict run=outputs/RUN support=known.zip query=new.tar.gz     zips and tars, read without unpacking
   fsl predict run=outputs/RUN support=known.csv query=new.csv        texts, of a run of data=texts: text,label and text
+  fsl predict … unlabelled=photos/more                               more pictures of the classes: a run of softkmeans
   fsl predict … unknown=0.01                                         of known pictures called unknown; off: none are
   fsl predict … html=true                                            a page with the pictures, to look through
   fsl predict … out=FOLDER on_error=skip                             another folder; leave out unreadable pictures
@@ -54,6 +55,7 @@ DEFAULTS = {
     "query": "",
     "add": "",
     "correct": "",
+    "unlabelled": "",
     "save": "",
     "out": "predictions",
     "html": "false",
@@ -79,7 +81,7 @@ def main(words: Sequence[str]) -> None:
     from fsl_cli.use.predicting import predicted, write
     from fsl_cli.use.predictions import as_json
     from fsl_cli.use.predictor import load_run
-    from fsl_cli.use.saved import keep
+    from fsl_cli.use.saved import UNLABELLED, keep
 
     keep_memory()
     skipped: list[str] = []
@@ -101,7 +103,10 @@ def main(words: Sequence[str]) -> None:
             with writing(place, "Choose another folder with save=FOLDER."):
                 keep(Path(place).expanduser(), run, support)
             what = "texts" if run.image.items == "texts" else "pictures"
-            print(f"{place} knows {len(support.labels):,} {what} of {len(set(support.labels)):,} classes.")
+            labels = [label for label in support.labels if label != UNLABELLED]
+            more = len(support.labels) - len(labels)
+            also = f", and {more:,} without labels" if more else ""
+            print(f"{place} knows {len(labels):,} {what} of {len(set(labels)):,} classes{also}.")
         if not classify:
             return
         found = predicted(run, support, classify, typed, html, skipped)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil
 
 import numpy as np
 
-from fsl_cli.data.sampler import Numbers, Shape, largest, smallest
+from fsl_cli.data.sampler import Numbers, Shape, largest, room_of, smallest
 from fsl_cli.data.store import DataSet, split_hash
 
 Shapes = Mapping[str, Shape]  # of each split
@@ -22,7 +23,8 @@ def shape_problems(data: DataSet, shapes: Shapes) -> list[str]:
             )
         if shape.query_balance == "dirichlet" and shape.query == "all":
             problems.append("query=all leaves no queries to choose from: type query=15, or query_balance=even.")
-        problems += _too_few(data, part, shapes) + (_too_small(data, part, shapes) or _too_many(data, part, shape))
+        problems += _too_few(data, part, shapes) or _without_labels(data, part, shape)
+        problems += _too_small(data, part, shapes) or _too_many(data, part, shape)
     return list(dict.fromkeys(problems))
 
 
@@ -35,7 +37,7 @@ def without_small(data: DataSet, shapes: Shapes) -> DataSet:
         split, counts = data.splits[part], np.diff(data.store.starts)[data.splits[part].classes]
         if split.pseudo:
             continue
-        good = counts >= needed(shape)
+        good = room(counts, shape) >= needed(shape)
         small = [f"{data.store.names[c]} ({n})" for c, n in zip(split.classes[~good], counts[~good], strict=True)]
         if small and good.sum() * split.turns >= largest(shape.way):  # else the shape is what does not fit
             some = ", ".join(small[:5]) + (f" and {len(small) - 5} more" if len(small) > 5 else "")
@@ -53,6 +55,12 @@ def without_small(data: DataSet, shapes: Shapes) -> DataSet:
 def needed(shape: Shape) -> int:
     """How many images of each class an episode takes at least."""
     return smallest(shape.shot) + (1 if shape.query == "all" else shape.query)
+
+
+def room(sizes: Numbers, shape: Shape) -> Numbers:
+    """How many images of each class may be support and queries."""
+    found = [room_of(size, shape.unlabelled, shape.labelled_share) for size in sizes.tolist()]
+    return np.array(found, dtype=np.int64)
 
 
 def sizes_of(data: DataSet, part: str) -> Numbers:
@@ -110,24 +118,57 @@ def _too_few(data: DataSet, part: str, shapes: Shapes) -> list[str]:
 def _too_small(data: DataSet, part: str, shapes: Shapes) -> list[str]:
     """Classes with fewer images than support and queries."""
     shape, split, prefix = shapes[part], data.splits[part], _prefix(part)
-    sizes, need = sizes_of(data, part), needed(shape)
+    sizes, need = room(sizes_of(data, part), shape), needed(shape)
     if not len(sizes) or sizes.min() >= need:
         return []
     short = int(np.argmin(sizes))
     name, least = data.store.names[split.classes[short // split.turns]], int(sizes[short])
-    text = (
-        "; or ".join(_advice(data, part, shapes))
-        or f"Each class needs 2 {data.items} or more: give it more, or remove it"
-    )
+    advice = _advice(data, part, shapes)
+    if shape.unlabelled and shape.labelled_share == 1 and least + shape.unlabelled >= need:
+        advice = [f"Try {prefix}unlabelled={least + shape.unlabelled - need}", *advice]
+    size = int(sizes_of(data, part)[short])
+    if shape.labelled_share < 1 and size >= need:
+        advice = [f"Try labelled_share={ceil(100 * need / size) / 100:g}", *advice]
+    text = "; or ".join(advice) or f"Each class needs 2 {data.items} or more: give it more, or remove it"
+    has = f"has {least}"
+    if shape.labelled_share < 1:
+        has += f" with labels (labelled_share={shape.labelled_share:g})"
+    elif shape.unlabelled:
+        has += f" beside those without labels ({prefix}unlabelled={shape.unlabelled})"
     return [
         f"{prefix}shot={shape.shot} and {prefix}query={shape.query} need {need} {data.items} of each class; {name} in "
-        f"the {part} split of {data.name} has {least}. {text}."
+        f"the {part} split of {data.name} {has}. {text}."
     ]
+
+
+def _without_labels(data: DataSet, part: str, shape: Shape) -> list[str]:
+    """Too few images, or classes, of those that an episode takes without labels."""
+    sizes, prefix, problems = sizes_of(data, part), _prefix(part), []
+    if shape.distractors and not shape.unlabelled:
+        problems.append(f"distractors={shape.distractors}: they have as many images without labels as each class has, "
+                        f"and {prefix}unlabelled=0. Type {prefix}unlabelled=5, or distractors=0.")  # fmt: skip
+    if not shape.unlabelled or not len(sizes):
+        return problems
+    if shape.query == "all":
+        problems.append(f"{prefix}query=all leaves no images without labels: type {prefix}query=15.")
+    free = len(sizes) - largest(shape.way)
+    if shape.distractors > free:
+        problems.append(
+            f"distractors={shape.distractors} needs as many classes besides the {shape.way} of an episode; the {part} "
+            f"split of {data.name} has {free}. Try distractors={free}."
+        )
+    spare = int((sizes - room(sizes, shape)).min())
+    if shape.labelled_share < 1 and shape.unlabelled > spare:
+        problems.append(
+            f"labelled_share={shape.labelled_share:g} leaves {spare} of the {data.items} of a class in the {part} "
+            f"split of {data.name} without labels. Try {prefix}unlabelled={spare}."
+        )
+    return problems
 
 
 def _too_many(data: DataSet, part: str, shape: Shape) -> list[str]:
     """A range of shots whose upper end no class reaches: what would be drawn is not what was asked for."""
-    sizes, most = sizes_of(data, part), largest(shape.shot)
+    sizes, most = room(sizes_of(data, part), shape), largest(shape.shot)
     queries = needed(shape) - smallest(shape.shot)
     if isinstance(shape.shot, int) or not len(sizes) or most + queries <= sizes.max():
         return []
@@ -144,10 +185,11 @@ def _advice(data: DataSet, part: str, shapes: Shapes) -> list[str]:
     """What to type where classes of a split are too small, and those of the splits that the same settings shape."""
     shape, prefix, alike = shapes[part], _prefix(part), _alike(shapes, part)
     shot, way, need = smallest(shape.shot), largest(shape.way), needed(shape)
-    each = [sizes_of(data, name) for name in alike]
+    each = [room(sizes_of(data, name), shape) for name in alike]
     every = np.concatenate(each)
     able = every[every > shot]  # with fewer queries
-    small = sum(int((np.diff(data.store.starts)[data.splits[name].classes] < need).sum()) for name in alike)
+    counts = (np.diff(data.store.starts)[data.splits[name].classes] for name in alike)
+    small = sum(int((room(own, shape) < need).sum()) for own in counts)
     leave = f"data.on_small=skip to leave out the {small} class{'es' * (small > 1)} with fewer"
     may_skip = data.on_small == "stop"
     skipping = may_skip and all((sizes >= need).sum() >= way for sizes in each)

@@ -18,8 +18,7 @@ from fsl_cli.data.tables import ENDINGS, read_table
 from fsl_cli.errors import UserError
 
 NEEDED = (
-    "Type query= with a folder, a zip or tar, a CSV with the column file, or pictures: query='new/*.jpg', "
-    "query=a.jpg,b.png."
+    "Type {0}= with a folder, a zip or tar, a CSV with the column file, or pictures: {0}='new/*.jpg', {0}=a.jpg,b.png."
 )
 
 
@@ -31,49 +30,52 @@ class Query(NamedTuple):
     told: bool  # whether a folder or the table tells what it shows, be it a class or not
 
 
-def queries(words: Iterable[str], classes: Iterable[str], lost: list[str] | None = None) -> list[Query]:
+def queries(
+    words: Iterable[str], classes: Iterable[str], lost: list[str] | None = None, setting: str = "query"
+) -> list[Query]:
     """The pictures that these words name, each a path or a pattern; `classes` are those that they may show.
 
     A folder is looked through with all its sub-folders, of which the innermost with a class's name is a picture's
-    label. What is left out is added to `lost`, in words. Raises UserError.
+    label. What is left out is added to `lost`, in words. Raises UserError, which calls them by their
+    `setting`.
     """
     known, lost = set(classes), [] if lost is None else lost
     try:
-        found = [query for word in words for query in _pictures(word, known, lost)]
+        found = [query for word in words for query in _pictures(word, known, lost, setting)]
     except OSError as error:
-        raise UserError(f"{error.filename or 'query'} cannot be read: {error.strerror or error}.") from error
+        raise UserError(f"{error.filename or setting} cannot be read: {error.strerror or error}.") from error
     if not found:
         told = "".join(f"\n  Left out: {line}." for line in lost)
-        raise UserError(f"query={','.join(words)} has no pictures. {NEEDED}{told}")
+        raise UserError(f"{setting}={','.join(words)} has no pictures. {NEEDED.format(setting)}{told}")
     return found
 
 
-def _pictures(word: str, classes: set[str], lost: list[str]) -> Iterator[Query]:
+def _pictures(word: str, classes: set[str], lost: list[str], setting: str) -> Iterator[Query]:
     path = Path(word).expanduser()
     if path.is_dir():
         yield from _below(open_folder(path), classes, lost)
     elif not path.exists():
         matches = sorted(glob(str(path), recursive=True))
         if not matches:
-            raise UserError(f"query={word} does not exist. {NEEDED}")
+            raise UserError(f"{setting}={word} does not exist. {NEEDED.format(setting)}")
         for match in matches:
-            yield from _pictures(match, classes, lost)
+            yield from _pictures(match, classes, lost, setting)
     elif not path.is_file():
-        raise UserError(f"query={word} is no regular file. {NEEDED}")
+        raise UserError(f"{setting}={word} is no regular file. {NEEDED.format(setting)}")
     elif path.suffix.lower() in (*ENDINGS, ".txt"):
         yield from _listed(Folder(path.parent), path.name, classes)
-    elif place := _archive(path):
+    elif place := _archive(path, setting):
         tables = [(table, found) for table in place.loose() if (found := _columns(place, table))]
         yield from _listed(place, tables[0][0], classes) if len(tables) == 1 else _below(place, classes, lost)
     else:
         yield Query(disk_file(path), None, False)
 
 
-def _archive(path: Path) -> Place | None:
+def _archive(path: Path, setting: str) -> Place | None:
     try:
         return archive_of(path)
     except BROKEN as error:
-        raise UserError(f"query={path} is an archive that cannot be read ({error}). Copy it again.") from error
+        raise UserError(f"{setting}={path} is an archive that cannot be read ({error}). Copy it again.") from error
 
 
 def _columns(place: Place, table: str) -> Columns | None:

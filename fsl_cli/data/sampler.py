@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from hashlib import shake_128
-from math import log
+from math import floor, log
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -28,6 +28,9 @@ class Shape(NamedTuple):
     shot: Count
     query: Queries
     query_balance: Balance = "even"
+    unlabelled: int = 0  # further images of each class, without labels
+    distractors: int = 0  # other classes that have as many
+    labelled_share: float = 1.0  # of a class's images have labels, always the same; the others are for `unlabelled`
 
 
 class Episode(NamedTuple):
@@ -36,6 +39,8 @@ class Episode(NamedTuple):
     classes: list[int]  # drawn without replacement, in random order: labels carry no meaning, unless they are fixed
     support: list[list[int]]  # for each class, which of its images
     query: list[list[int]]  # likewise, disjoint from support
+    distractors: list[int] = []  # classes whose images are among those without labels, and no others of theirs
+    unlabelled: list[list[int]] = []  # for each class and then each distractor, further images
 
 
 class Sampler(NamedTuple):
@@ -48,6 +53,9 @@ class Sampler(NamedTuple):
     groups: list[Numbers] | None = None  # the classes of an episode come from one of these, if given
     query_balance: Balance = "even"
     fixed: bool = False  # each class has one label in all episodes, one class of each label is in each; no groups
+    unlabelled: int = 0
+    distractors: int = 0
+    labelled_share: float = 1.0
 
     def episode(self, seed: int, split: str, index: int) -> Episode:
         """Episode number `index` of the stream that (seed, split) names; its cost grows with its images only."""
@@ -64,17 +72,39 @@ class Sampler(NamedTuple):
             classes = drawn if pool is None else pool[drawn].tolist()
         sizes = self.sizes[classes].tolist()
         least = 1 if self.query == "all" else self.query
-        shots = [_between(self.shot, dice, size - least) for size in sizes]
+        room = [room_of(size, self.unlabelled, self.labelled_share) for size in sizes]
+        shots = [_between(self.shot, dice, most - least) for most in room]
         each = [shot if self.query == "all" else shot + self.query for shot in shots]
         raw = iter(raw_numbers(stream, way + sum(each))[way:])
         numbers = [[next(raw) for _ in range(n)] for n in each]
         if self.query_balance == "dirichlet":
-            numbers = _other_queries(numbers, shots, sizes, f"{stream}/balance")
-        images = [distinct(own, size) for own, size in zip(numbers, sizes, strict=True)]
+            numbers = _other_queries(numbers, shots, room, f"{stream}/balance")
+        known = [self._divided(split, number)[0] for number in classes]
+        images = [[own[i] for i in distinct(raw, len(own))] for raw, own in zip(numbers, known, strict=True)]
         support = [drawn[:shot] for drawn, shot in zip(images, shots, strict=True)]
         if self.query == "all":
-            return Episode(classes, support, [_others(own, n) for own, n in zip(support, sizes, strict=True)])
-        return Episode(classes, support, [drawn[shot:] for drawn, shot in zip(images, shots, strict=True)])
+            return Episode(classes, support, [_without(own, used) for own, used in zip(known, support, strict=True)])
+        episode = Episode(classes, support, [drawn[shot:] for drawn, shot in zip(images, shots, strict=True)])
+        return self._with_unlabelled(episode, split, stream) if self.unlabelled else episode
+
+    def _with_unlabelled(self, episode: Episode, split: str, stream: str) -> Episode:
+        """The episode with images without labels: from a stream of its own, so that the rest stays as it is."""
+        others = np.setdiff1d(np.arange(len(self.sizes)), episode.classes)
+        count = len(episode.classes) + self.distractors
+        raw = iter(raw_numbers(f"{stream}/unlabelled", self.distractors + self.unlabelled * count))
+        distractors = others[distinct([next(raw) for _ in range(self.distractors)], len(others))].tolist()
+        used = [a + b for a, b in zip(episode.support, episode.query, strict=True)] + [[]] * self.distractors
+        found = []
+        for number, taken in zip(episode.classes + distractors, used, strict=True):
+            labelled, rest = self._divided(split, number)
+            pool = rest or _without(labelled, taken)
+            found.append([pool[i] for i in distinct([next(raw) for _ in range(self.unlabelled)], len(pool))])
+        return episode._replace(distractors=distractors, unlabelled=found)
+
+    def _divided(self, split: str, number: int) -> tuple[Sequence[int], Sequence[int]]:
+        """The images of a class that have labels, and those that have none: in all runs the same."""
+        size = int(self.sizes[number])
+        return (range(size), ()) if self.labelled_share == 1 else divided(split, number, size, self.labelled_share)
 
     def outside(self, seed: int, split: str, index: int) -> tuple[list[int], list[int]]:
         """Classes and image numbers of images whose classes the episode does not have, one for each of its queries.
@@ -84,7 +114,7 @@ class Sampler(NamedTuple):
         """
         episode = self.episode(seed, split, index)
         count = sum(map(len, episode.query))
-        others = np.setdiff1d(np.arange(len(self.sizes)), episode.classes)
+        others = np.setdiff1d(np.arange(len(self.sizes)), episode.classes + episode.distractors)
         stream = f"{seed}/{split}/{index}/outside"
         drawn = others[distinct(raw_numbers(stream, min(len(others), len(episode.classes))), len(others))].tolist()
         raw = iter(raw_numbers(stream, len(drawn) + count)[len(drawn) :])
@@ -134,6 +164,19 @@ def labelled(seed: int, split: str, classes: int, way: int) -> list[list[int]]:
     """The classes of each of `way` fixed labels: pools of one size, but for one class, drawn by seed and split."""
     order = distinct(raw_numbers(f"{seed}/{split}/labels", classes), classes)
     return [order[label::way] for label in range(way)]
+
+
+@lru_cache(maxsize=1 << 16)
+def divided(split: str, number: int, size: int, share: float) -> tuple[list[int], list[int]]:
+    """Images of class `number` with labels, this share of its `size`, and those without: the same for all seeds."""
+    order = distinct(raw_numbers(f"{split}/labelled/{number}", size), size)
+    count = room_of(size, 0, share)
+    return sorted(order[:count]), sorted(order[count:])
+
+
+def room_of(size: int, unlabelled: int, share: float) -> int:
+    """How many images of a class may be support and queries: those with labels, but for what stays `unlabelled`."""
+    return size - unlabelled if share == 1 else max(1, floor(share * size + 0.5))
 
 
 def raw_numbers(stream: str, count: int) -> list[int]:
@@ -190,6 +233,6 @@ def apportioned(total: int, shares: Sequence[float], most: Sequence[int]) -> lis
     return counts
 
 
-def _others(drawn: list[int], n: int) -> list[int]:
-    taken = set(drawn)
-    return [i for i in range(n) if i not in taken]
+def _without(images: Sequence[int], taken: list[int]) -> list[int]:
+    gone = set(taken)
+    return [i for i in images if i not in gone]

@@ -19,7 +19,7 @@ from fsl_cli.data.pseudo import Copies
 from fsl_cli.data.sampler import Episode, Numbers, Sampler, Shape
 from fsl_cli.data.store import DataSet
 from fsl_cli.data.texts import code_points
-from fsl_cli.episodes import Episodes, Examples, Metric
+from fsl_cli.episodes import IGNORED, Episodes, Examples, Metric
 from fsl_cli.errors import UserError
 
 ON_DEVICE_LIMIT = 4 << 30  # bytes: larger stores are gathered on the host, image by image
@@ -76,7 +76,7 @@ class ImageTasks:
         self._images: Tensor | None = None
 
     def gather(self, batch: Batch, device: torch.device, dtype: torch.dtype | None = None) -> list[Episodes]:
-        alike: dict[tuple[int, int, int], list[tuple[int, Episode]]] = {}
+        alike: dict[tuple[int, int, int], list[tuple[int, Episode]]] = {}  # unlabelled images: by the number of classes
         for index in batch.index:
             drawn = self.samplers[batch.split].episode(batch.seed, batch.split, index)
             shape = len(drawn.classes), sum(map(len, drawn.support)), sum(map(len, drawn.query))
@@ -104,21 +104,34 @@ class ImageTasks:
         support, query = [episode.support for episode in drawn], [episode.query for episode in drawn]
         random = None
         if batch.split == "train" and self.augmentation and not batch.plain:
-            each = sum(map(len, support[0] + query[0]))
+            each = sum(map(len, support[0] + query[0] + drawn[0].unlabelled))
             stacked = np.stack([augment.numbers(batch.seed, batch.split, number, each) for number in index])
             random = torch.from_numpy(stacked).to(device, dtype or torch.get_default_dtype())  # (T, n + m, K)
-        n = sum(map(len, support[0]))
-        changes = self._copies(batch, index, sum(map(len, query[0])), device, dtype)
+        n, m = sum(map(len, support[0])), sum(map(len, query[0]))
+        changes = self._copies(batch, index, m, device, dtype)
         support_set = self._examples(
             batch.split, classes, support, device, dtype, random if random is None else random[:, :n]
         )
         if self.ordered:
             orders = [Sampler.support_order(batch.seed, batch.split, number, n) for number in index]
             support_set = support_set.in_order(torch.tensor(orders, device=device))
+        if drawn[0].unlabelled:
+            unlabelled = self._examples(
+                batch.split,
+                np.array([episode.classes + episode.distractors for episode in drawn]),
+                [episode.unlabelled for episode in drawn],
+                device,
+                dtype,
+                random if random is None else random[:, n + m :],
+            )
+            support_set = Examples(
+                torch.cat([support_set.x, unlabelled.x], 1),
+                torch.cat([support_set.y, torch.full_like(unlabelled.y, IGNORED)], 1),
+            )
         return Episodes(
             support_set,
             self._examples(
-                batch.split, classes, query, device, dtype, random if random is None else random[:, n:], changes
+                batch.split, classes, query, device, dtype, random if random is None else random[:, n : n + m], changes
             ),
             torch.from_numpy(classes).to(device),
             torch.tensor(index, device=device),
@@ -229,4 +242,4 @@ def sampler(data: DataSet, part: str, shape: Shape, fixed: bool = False) -> Samp
         )
     if problems:
         raise UserError("\n".join(problems))
-    return Sampler(sizes_of(data, part), *shape[:3], groups_of(data, part), shape.query_balance, fixed)
+    return Sampler(sizes_of(data, part), *shape[:3], groups_of(data, part), shape.query_balance, fixed, *shape[4:])

@@ -42,7 +42,7 @@ def another_test(
         changes = [f"{key}={value}" for key, value in given.items()]
         learned = settings.labels == "fixed" and not any(key.partition(".")[0] == "data" for key in given)
         experiment = _assembled(settings, needs_fit(run, changes), ["train"] if learned else [])
-        settings = settings.having(**experiment.tested._asdict())
+        settings = settings.having(**experiment.tested)
         if compared:
             demand_inner_loop(experiment.learner.algorithm, settings.algo_name)
         result = run_test(run, settings, experiment, trainer, destination, changes, opened)

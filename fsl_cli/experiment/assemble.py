@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -25,7 +25,7 @@ from fsl_cli.episodes import Metric
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.datamodule import Episodic
 from fsl_cli.experiment.learner import Learner
-from fsl_cli.experiment.shapes import data_part, shapes_of
+from fsl_cli.experiment.shapes import data_part, evaluated, shapes_of
 from fsl_cli.runs.checkpoints import load_weights
 from fsl_cli.runs.run import Run
 from fsl_cli.runs.trust import trusted
@@ -53,7 +53,7 @@ class Experiment(NamedTuple):
     image: Image  # what the backbone sees
     train_classes: int  # of the training split, turned ones counted on their own
     pretrained: str  # what the backbone's first weights had seen, as `Backbone.origin`
-    tested: Shape  # of the test episodes
+    tested: dict[str, Any]  # way, shot and query of the test episodes
 
 
 def assemble(
@@ -94,6 +94,7 @@ def assemble(
     built = learner(settings, image, tasks.metric, train_classes, teacher)
     if isinstance(tasks, ImageTasks):
         tasks.ordered = built.algorithm.ordered
+        _demand_use_of_unlabelled(settings, built.algorithm)
     if tasks.metric == "bits" and not built.algorithm.writes:
         raise UserError(
             f"{type(built.algorithm).__name__} does not predict characters, which the tasks of {data.name} ask for. "
@@ -110,8 +111,9 @@ def assemble(
             "Type one number each for train_way, train_shot and train_query, such as train_shot=5."
         )
     pretrained = settings.pretrained or next((b.origin for b in built.modules() if isinstance(b, Backbone)), "")
-    tested = shapes.get("test", Shape(settings.way, settings.shot, settings.query, settings.query_balance))
-    return Experiment(built, episodes, data, image, train_classes, pretrained, tested)
+    tested = shapes.get("test", evaluated(settings))
+    asked = {"way": tested.way, "shot": tested.shot, "query": tested.query}
+    return Experiment(built, episodes, data, image, train_classes, pretrained, asked)
 
 
 def _demand_no_classes(settings: Settings, data: Curves) -> None:
@@ -124,6 +126,20 @@ def _demand_no_classes(settings: Settings, data: Curves) -> None:
         raise UserError(
             f"query_balance={settings.query_balance}: the curves of {data.name} have no classes. Leave it out."
         )
+    if settings.unlabelled or settings.train_unlabelled or settings.distractors or settings.labelled_share < 1:
+        raise UserError(
+            f"The tasks of {data.name} have no labels that could be left out. Type unlabelled=0 train_unlabelled=0 "
+            "distractors=0 labelled_share=1."
+        )
+
+
+def _demand_use_of_unlabelled(settings: Settings, algorithm: Algorithm) -> None:
+    """Raises UserError where episodes have images without labels, and the method learns from none."""
+    if (settings.unlabelled or settings.train_unlabelled) and not algorithm.takes_unlabelled:
+        raise UserError(
+            f"unlabelled={settings.unlabelled or settings.train_unlabelled}: algo={settings.algo_name} learns from "
+            "images with labels alone. Type unlabelled=0, or algo=softkmeans, which learns from both."
+        )
 
 
 def _hidden(settings: Settings, data: Data, shapes: dict[str, Shape]) -> DataSet:
@@ -133,6 +149,11 @@ def _hidden(settings: Settings, data: Data, shapes: dict[str, Shape]) -> DataSet
         what = data.items if isinstance(data, DataSet) else "curves"
         raise UserError(
             f"pseudo={settings.pseudo_name} makes copies of images, and {data.name} has {what}. Leave it out."
+        )
+    if settings.train_unlabelled or settings.labelled_share < 1:
+        raise UserError(
+            f"pseudo={settings.pseudo_name} hides the labels of all training images. Type train_unlabelled=0 "
+            "labelled_share=1."
         )
     return hidden(data, build(settings.pseudo), shapes)
 

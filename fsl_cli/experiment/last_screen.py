@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from fsl_cli.data.feasible import shape_problems
-from fsl_cli.data.sampler import Shape
 from fsl_cli.data.store import DataSet
 from fsl_cli.errors import command
 from fsl_cli.experiment.assemble import Data
+from fsl_cli.experiment.shapes import evaluated
 from fsl_cli.pictures.console import boxed, tell
 from fsl_cli.runs.result_lines import (
     best_line,
@@ -52,7 +52,7 @@ def last_screen(run: Run, settings: Settings, data: Data) -> None:
         lines = [line for line in lines if line]
         if isinstance(data, DataSet):
             shot = 5 if result.shot == 1 else 1
-            if not shape_problems(data, {"test": Shape(settings.way, shot, settings.query, settings.query_balance)}):
+            if not shape_problems(data, {"test": evaluated(settings)._replace(shot=shot)}):
                 other = f"shot={shot}"
     boxed(lines)
     tell(f"files  {run}")  # outside the frame: whole lines to copy

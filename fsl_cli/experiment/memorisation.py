@@ -46,6 +46,7 @@ def _accuracies(experiment: Experiment, index: int) -> list[float]:
     """Of one training task: with its support labels, and with these shuffled."""
     learner, tasks, seed = experiment.learner, experiment.episodes.tasks, experiment.episodes.seed
     [own] = tasks.gather(Batch("train", seed, [index], plain=True), learner.device, learner.dtype)
+    own = own._replace(support=own.support.labelled())
     support, query = own.support, own.query
     order = torch.tensor(Sampler.label_order(seed, "train", index, support.y.shape[1]), device=support.y.device)
     both = own, own._replace(support=Examples(support.x, support.y[:, order]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from typing import NamedTuple
 
 import numpy as np
@@ -83,8 +84,9 @@ def blank_data(settings: Settings) -> DataSet:
     def most(count: Counts | Queries) -> int:
         return 1 if count == "all" else largest(count)
 
-    way = max(most(settings.way), most(settings.train_way), 2)
+    way = max(most(settings.way), most(settings.train_way), 2) + settings.distractors
     each = max(most(settings.shot) + most(settings.query), most(settings.train_shot) + most(settings.train_query))
+    each = ceil((each + max(settings.unlabelled, settings.train_unlabelled)) / settings.labelled_share) + 1
     own = asked(settings.data, OfData)
     size = own.size or 84
     blank = np.zeros((way * each, own.channels or 3, size, size), dtype=np.uint8)

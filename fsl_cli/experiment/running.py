@@ -53,7 +53,7 @@ def start(
         why = command("fsl", "show", *own_folder(config.user_dir), *config.overrides)
         warn(f"Settings for {settings.data_name} by what its pictures are; why: {why}")
     experiment = ready_experiment(settings, config.overrides)
-    settings = settings.having(**experiment.tested._asdict())
+    settings = settings.having(**experiment.tested)
     if settings.time:
         left = seconds(settings.time) - (time.monotonic() - began)
         settings, deadline = within(settings, experiment, left)

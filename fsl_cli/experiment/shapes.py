@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.data.curves import Curves
-from fsl_cli.data.feasible import sizes_of
+from fsl_cli.data.feasible import room, sizes_of
 from fsl_cli.data.sampler import Shape, smallest
 from fsl_cli.data.store import SPLITS, DataSet
 from fsl_cli.settings.binding import class_of
@@ -32,10 +32,17 @@ def shapes_of(
     A run that trains nothing looks at the test split, and at training images where its method asks for some.
     """
     wanted = parts or (SPLITS if settings.steps else ("train", "test"))
-    evaluation = Shape(settings.way, settings.shot, settings.query, settings.query_balance)
+    evaluation = evaluated(settings)
     shapes = {part: evaluation for part in wanted if part != "train"}
     if "train" in wanted and (settings.steps or parts):
-        shapes["train"] = Shape(settings.train_way, settings.train_shot, settings.train_query)
+        shapes["train"] = Shape(
+            settings.train_way,
+            settings.train_shot,
+            settings.train_query,
+            unlabelled=settings.train_unlabelled,
+            distractors=settings.distractors if settings.train_unlabelled else 0,
+            labelled_share=settings.labelled_share,
+        )
     if not isinstance(data, DataSet):
         return shapes
     if "train" in wanted and "train" not in shapes and _prepares(settings):
@@ -45,9 +52,17 @@ def shapes_of(
     if "test" in shapes and settings.classes == "all":
         shapes["test"] = shapes["test"]._replace(way=len(sizes_of(data, "test")))
     if "test" in shapes and fewer_queries and isinstance(settings.query, int):
-        left = int(sizes_of(data, "test").min(initial=settings.query + 1)) - smallest(settings.shot)
+        most = room(sizes_of(data, "test"), shapes["test"]).min(initial=settings.query + 1)
+        left = int(most) - smallest(settings.shot)
         shapes["test"] = shapes["test"]._replace(query=max(1, min(settings.query, left)))
     return shapes
+
+
+def evaluated(settings: Settings) -> Shape:
+    """The shape of validation and test episodes."""
+    return Shape(
+        settings.way, settings.shot, settings.query, settings.query_balance, settings.unlabelled, settings.distractors
+    )
 
 
 def _prepares(settings: Settings) -> bool:

@@ -123,7 +123,8 @@ def _picture(data: DataSet, section: Section, index: int, which: str, score: flo
     from fsl_cli.runs.wording import score_text
 
     result = section.result
-    draws = sampler(data, "test", Shape(result.way, result.shot, result.query, result.query_balance))
+    asked = result.way, result.shot, result.query, result.query_balance, result.unlabelled, result.distractors
+    draws = sampler(data, "test", Shape(*asked))
     episode = draws.episode(result.episode_seed, "test", index)
     shown = episode._replace(query=[own[:QUERIES] for own in episode.query])
     picture, buffer = Image.fromarray(canvas(data, "test", shown)), BytesIO()

@@ -34,7 +34,8 @@ THEIRS = "Published numbers were reached under the papers' protocols, as far as 
 # of a result, for CSV
 COLUMNS = (
     "data", "split", "split_hash", "images", "rotations", "sampling", "part", "way", "shot", "query", "query_balance",
-    "episodes", "episode_seed", "norm", "inference", "class_rows", "trained_on", "pretrained", "seen", "metric",
+    "unlabelled", "distractors", "episodes", "episode_seed", "norm", "inference", "class_rows", "trained_on",
+    "pretrained", "seen", "metric",
 )  # fmt: skip
 BELIEVED = (
     "calibration_error", "calibration_error_after", "nll", "nll_after", "unknown_auroc", "unknown_caught",

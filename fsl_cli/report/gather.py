@@ -16,13 +16,16 @@ from fsl_cli.settings.schema import Settings
 SHOWN = 5  # problems in one message
 # settings that say where and when a run ran or what a test asked for, not what was learned
 APART = {
-    "seed", "classes", "way", "shot", "query", "query_balance", "episodes", "test", "out", "trust", "train_classes",
-    "pretrained", "calibrate", *IRRELEVANT,
+    "seed", "classes", "way", "shot", "query", "query_balance", "unlabelled", "distractors", "episodes", "test", "out",
+    "trust", "train_classes", "pretrained", "calibrate", *IRRELEVANT,
 }  # fmt: skip
 PASSED = ("checkpoints", "artifacts")  # folders without runs: artifacts are MLflow's copies of some
 HARDWARE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
 # changes that the protocol tells, or that no accuracy depends on
-OF_THE_TEST = ("classes", "way", "shot", "query", "query_balance", "episodes", "data", "trainer", "calibrate")
+OF_THE_TEST = (
+    "classes", "way", "shot", "query", "query_balance", "unlabelled", "distractors", "episodes", "data", "trainer",
+    "calibrate",
+)  # fmt: skip
 
 
 class Reported(NamedTuple):

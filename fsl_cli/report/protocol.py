@@ -16,7 +16,9 @@ EPISODES = (
 )  # fmt: skip
 # and what else two numbers of one column have in common, as the field means it: whose statistics normalise is the
 # method's own affair as long as no query sees another, and how many episodes were met is in the interval
-COLUMN = (*EPISODES, "inference", "class_rows", "trained_on", "pretrained", "channels", "size")
+COLUMN = (
+    *EPISODES, "unlabelled", "distractors", "inference", "class_rows", "trained_on", "pretrained", "channels", "size",
+)  # fmt: skip
 # fsl test can change these of a finished run
 OF_A_TEST = ("way", "shot", "query", "query_balance", "data", "rotations", "sampling")
 

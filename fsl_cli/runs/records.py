@@ -73,6 +73,9 @@ class Result:
     changes: list[str]  # settings of the run that were changed for this test
     version: str
     query_balance: Literal["even", "dirichlet"] = "even"  # queries of each class, or shares of as many in all
+    unlabelled: int = 0  # images of each class without labels in a support set
+    distractors: int = 0  # other classes that have as many
+    labelled_share: float = 1.0  # of each training class's images
     sampling: str = "uniform"  # of an episode's classes: uniform in the split | within_alphabet
     pretrained: str = ""  # what the backbone's first weights had seen: ImageNet, or a file's name; "": nothing
     class_rows: str = ""  # hash of those that the method read; "": none

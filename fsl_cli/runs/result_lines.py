@@ -34,6 +34,7 @@ def episodes_line(result: Result) -> str:
         return f"{elsewhere}{result.data} {result.split}, {result.query} queries"
     queries = "1 query" if result.query == 1 else f"{result.query} queries"
     balance = " on average, shares by Dirichlet(2)" if result.query_balance == "dirichlet" else ""
+    balance += unlabelled_words(result)
     sampling = f"classes drawn {result.sampling}, " if result.sampling != "uniform" else ""
     return (
         f"{elsewhere}{result.data} {result.split} split ({result.split_hash}), "
@@ -41,10 +42,19 @@ def episodes_line(result: Result) -> str:
     )
 
 
+def unlabelled_words(result: Result) -> str:
+    """Which images without labels the support sets have; "" where none."""
+    if not result.unlabelled:
+        return ""
+    also = f" and of {result.distractors} others" if result.distractors else ""
+    return f", {result.unlabelled} images without labels of each{also}"
+
+
 def labels_line(result: Result) -> str:
     """Which labels were used for what, where some were hidden; else ""."""
     if not result.hidden_labels:
-        return ""
+        few = f"labels of {result.labelled_share:.0%} of the training images of each class"
+        return few if result.labelled_share < 1 else ""
     if result.hidden_labels.startswith("training, "):
         return f"no labels in {result.hidden_labels}: each picture is a class, told by changed copies of it"
     return f"no labels in {result.hidden_labels}; those of validation chose the checkpoint and the temperature"

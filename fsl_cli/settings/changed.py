@@ -12,7 +12,9 @@ from fsl_cli.settings.hints import did_you_mean
 from fsl_cli.settings.words import typed_value
 
 # the settings at the root that a test depends on
-OF_A_TEST = ("way", "shot", "query", "query_balance", "episodes", "classes", "norm", "calibrate")
+OF_A_TEST = (
+    "way", "shot", "query", "query_balance", "unlabelled", "distractors", "episodes", "classes", "norm", "calibrate",
+)  # fmt: skip
 
 
 def changed(saved: dict[str, Any], given: dict[str, str], user_dir: str | None = None) -> dict[str, Any]:

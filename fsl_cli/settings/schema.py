@@ -89,6 +89,22 @@ class Settings:
         Literal["drawn", "fixed"],
         "of training classes, drawn for each episode; fixed: each class keeps one, which can be learned by heart",
     ] = "drawn"
+    unlabelled: Annotated[
+        Natural,
+        "images of each class without labels in the support set of a validation or test episode, for methods that "
+        "learn from them",
+    ] = 0
+    train_unlabelled: Annotated[
+        Natural, "images of each class without labels in the support set of a training episode"
+    ] = 0
+    distractors: Annotated[
+        Natural, "classes of none of an episode's labels that have as many images without labels among them"
+    ] = 0
+    labelled_share: Annotated[
+        float,
+        Range(above=0, most=1),
+        "of each training class's images have labels; the others can be images without labels alone",
+    ] = 1.0
     pseudo: Annotated[
         Part | None, "classes of training episodes in place of labels, which stay hidden; null: labels"
     ] = None

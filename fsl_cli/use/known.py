@@ -12,15 +12,18 @@ from fsl_cli.data import text_files
 from fsl_cli.data.decode import Classes
 from fsl_cli.data.layouts import find
 from fsl_cli.data.listed import Chosen
+from fsl_cli.data.queries import queries
 from fsl_cli.data.repeats import Places, repeat_warnings
 from fsl_cli.data.text_files import as_file, find_texts
+from fsl_cli.episodes import IGNORED
 from fsl_cli.errors import UserError
+from fsl_cli.settings.registry import names
 from fsl_cli.use.calibrated import OWN, fit
 from fsl_cli.use.from_support import HOW, calibration_of
 from fsl_cli.use.kept_features import digests_of, items
 from fsl_cli.use.predictor import FewShotClassifier, Predictor, taking_features
 from fsl_cli.use.rounds import on_one_core
-from fsl_cli.use.saved import Support, corrections, kept, text_corrections
+from fsl_cli.use.saved import UNLABELLED, Support, corrections, kept, text_corrections
 
 ENOUGH = 3  # pictures of each class, from which a set tells more of itself than validation does of another task
 
@@ -39,6 +42,9 @@ def support_of(run: Predictor, typed: dict[str, str], skipped: list[str]) -> Sup
         corrected = text_corrections if run.image.items == "texts" else corrections
         right = _known(run, corrected(typed["correct"]), typed["on_error"], skipped)
         support = support.having(right) if support else right
+    if typed.get("unlabelled"):
+        more = _without_labels(run, typed["unlabelled"], typed["on_error"], skipped)
+        support = support.having(more) if support else None
     if support is None:
         raise UserError(f"Known pictures are needed: type support=FOLDER ({typed['run']} keeps none).")
     return support
@@ -66,19 +72,38 @@ def learn(run: Predictor, support: Support, trust: Sequence[str] = ()) -> FewSho
     Its temperature and its threshold are fitted on validation for such sets; where the run's data is not at hand, or
     nobody trained it, the set itself tells them.
     """
-    counts = Counter(support.labels)
+    counts = Counter(label for label in support.labels if label != UNLABELLED)
     if len(counts) > 1:
         fit(run.run, len(counts), list(counts.values()), trust)
-    classify = run.adapt_pixels(support.items, support.labels)
-    y = classify.support.y[0]
+    labels = [None if label == UNLABELLED else label for label in support.labels]
+    classify = run.adapt_pixels(support.items, labels)
+    known = classify.support.y[0] != IGNORED
+    y = classify.support.y[0, known]
     untrained = classify.calibration is None and not run.run.settings.steps
     of_another_task = classify.calibrated.startswith(OWN) and min(counts.values()) >= ENOUGH
     if run.backbone and (untrained or of_another_task):
         with taking_features(run.backbone, True), on_one_core(y):
-            found = calibration_of(run.algorithm, support.items.to(run.device), y)
+            found = calibration_of(run.algorithm, support.items.to(run.device)[known], y)
         if found:
             classify.take(found, HOW)
     return classify
+
+
+def _without_labels(run: Predictor, words: str, on_error: str, skipped: list[str]) -> Support:
+    """Pictures, or texts, whose classes nobody knows. Raises UserError, also where the method learns from none."""
+    if not run.algorithm.takes_unlabelled:
+        raise UserError(
+            f"unlabelled={words}: algo={run.run.settings.algo_name} learns from known pictures alone. Leave it out, or "
+            "choose a run of algo=softkmeans, which learns from both."
+        )
+    parts, lost = [words] if Path(words).expanduser().exists() else names(words), list[str]()
+    if run.image.items == "texts":
+        files = [as_file(each.text) for each in text_files.text_queries(parts, [], lost)]
+    else:
+        files = [each.file for each in queries(parts, [], lost, "unlabelled")]
+    for line in lost:
+        print(f"unlabelled: left out: {line}.")
+    return _known(run, {UNLABELLED: files}, on_error, skipped)
 
 
 def _known(run: Predictor, classes: Classes, on_error: str, skipped: list[str]) -> Support:

@@ -24,6 +24,7 @@ def predicted(
 ) -> Predictions:
     """Read the pictures in pieces and predict; thumbnails are made of those that a page shows."""
     from fsl_cli.data.queries import queries
+    from fsl_cli.episodes import IGNORED
     from fsl_cli.use.frozen import described
     from fsl_cli.use.kept_features import digests_of, items
     from fsl_cli.use.page import thumbnails
@@ -51,7 +52,8 @@ def predicted(
         for picture, row, places, judged in zip(pictures, shares.tolist(), near, unknown, strict=True):
             name = picture.file.name
             rows.append(Prediction(name, row, asked[name].label, asked[name].told, *places, *judged))
-    of_support = dict(zip(support.files, classify.support.y[0].tolist(), strict=True))
+    numbered = zip(support.files, classify.support.y[0].tolist(), strict=True)
+    of_support = {file: number for file, number in numbered if number != IGNORED}
     algorithm, how = run.run.settings.algo_name, (classify.temperature, classify.calibrated, rate)
     used = typed["run"] or described(run)
     predictions = Predictions(used, algorithm, classify.classes, of_support, rows, skipped, {}, *how)

@@ -20,7 +20,7 @@ from fsl_cli.backbones.base import Backbone
 from fsl_cli.data.photos import from_image, photo
 from fsl_cli.data.places import disk_file
 from fsl_cli.data.texts import as_items, cleaned, code_points
-from fsl_cli.episodes import Episodes, Examples
+from fsl_cli.episodes import IGNORED, Episodes, Examples
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.assemble import trained
 from fsl_cli.experiment.features import weights_digest
@@ -91,31 +91,38 @@ class Predictor:
         return self.backbone(self.scaled(pixels).unsqueeze(0)).squeeze(0).cpu()
 
     def adapt(
-        self, images: Iterable[Any], labels: Iterable[Hashable], class_rows: Mapping[Any, Any] | None = None
+        self, images: Iterable[Any], labels: Iterable[Hashable | None], class_rows: Mapping[Any, Any] | None = None
     ) -> FewShotClassifier:
         """Learn classes from support images and their labels, any number of either that the method allows.
+
+        None is the label of an image whose class is not known, for methods that learn from such too.
 
         An image is a path, a PIL image, an array (H, W) or (H, W, channels), or a tensor (channels, H, W); of numbers
         0 to 255 if whole, else 0 to 1; of any size. A text is a string; an
         embedding an array of numbers. `class_rows` are for methods that read these: a vector for each class, by label.
-        Raises UserError when there are fewer than two
-        classes, or the method has a learned head for another number of them.
+        Raises UserError when there are fewer than two classes, the method has a learned head for another number of
+        them, or learns from no image without label.
         """
         return self.adapt_pixels(self.pixels(images), list(labels), class_rows)
 
     def adapt_pixels(
-        self, pixels: Tensor, labels: Sequence[Hashable], class_rows: Mapping[Any, Any] | None = None
+        self, pixels: Tensor, labels: Sequence[Hashable | None], class_rows: Mapping[Any, Any] | None = None
     ) -> FewShotClassifier:
         """`adapt` for images as `pixels` makes them, or features (n, d) as `embedded` does."""
         none = not labels and self.algorithm.zero_shot
-        classes = sorted(set((class_rows or {}) if none else labels), key=str)
+        classes = sorted(set((class_rows or {}) if none else labels) - {None}, key=str)
         if len(pixels) != len(labels):
             raise UserError(f"{len(pixels)} support images have {len(labels)} labels: give one for each.")
         if len(classes) < 2:
             raise UserError(
                 f"The support set has {len(classes)} class: there is nothing to tell apart. Give it 2 or more."
             )
-        number = {label: i for i, label in enumerate(classes)}
+        if None in labels and not self.algorithm.takes_unlabelled:
+            raise UserError(
+                f"{self.run} learns from labelled images alone. Leave the others out, or choose a run of "
+                "algo=softkmeans, which learns from both."
+            )
+        number: dict[Hashable | None, int] = {None: IGNORED, **{label: i for i, label in enumerate(classes)}}
         y = torch.tensor([number[label] for label in labels], dtype=torch.long, device=self.device)
         rows = self._rows(classes, class_rows) if self.algorithm.reads_class_rows else None
         return FewShotClassifier(self, Examples(self.seen(pixels).unsqueeze(0), y.unsqueeze(0)), classes, rows)
@@ -201,7 +208,7 @@ class FewShotClassifier:
             none = support.y.new_zeros(1, len(classes))
             known = Episodes(support, support, none, none[:, 0], class_rows)
             self.logits = predictor.algorithm.classifier(known)  # scaled images (1, m, C, H, W) -> (1, m, classes)
-        shots = support.y.flatten().bincount(minlength=len(classes)).tolist()
+        shots = support.labelled().y.flatten().bincount(minlength=len(classes)).tolist()
         self.take(*predictor.calibration(len(classes), shots))
         self._known: Tensor | None = None
 
@@ -274,6 +281,7 @@ class FewShotClassifier:
         with taking_features(backbone, pixels.ndim == 2):
             queries = embed(self.predictor.seen(pixels).unsqueeze(0), self.support.x)
         far = torch.cdist(queries, self._known).squeeze(0)  # (m, support images)
+        far = far.masked_fill(self.support.y == IGNORED, torch.inf)
         others = self.support.y != torch.tensor(classes, device=far.device)[:, None]
         return list(zip(far.argmin(-1).tolist(), far.masked_fill(others, torch.inf).argmin(-1).tolist(), strict=True))
 

@@ -26,6 +26,7 @@ from fsl_cli.runs.run import Run
 from fsl_cli.use.predictor import Predictor
 
 FILE = "support.npz"
+UNLABELLED = ""  # the label of a picture whose class nobody knows
 COPIED = (
     "config.yaml",
     "overrides.txt",
@@ -40,7 +41,7 @@ class Support(NamedTuple):
     """Known pictures, as the method needs them."""
 
     items: Tensor  # (n, d) features, or (n, channels, size, size) pixels
-    labels: list[str]
+    labels: list[str]  # UNLABELLED where nobody knows
     files: list[str]  # where each picture was
     digests: list[str]  # of its bytes
     sources: dict[str, File]  # of those that were just read, by name

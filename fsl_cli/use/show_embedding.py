@@ -36,6 +36,7 @@ def _embedding(run: Finished, method: str, index: int) -> Any:  # a figure of Ma
     import torch
 
     from fsl_cli.data.tasks import Batch
+    from fsl_cli.episodes import IGNORED
     from fsl_cli.experiment.datamodule import EVALUATION_SEED
     from fsl_cli.pictures.embedding import draw, pca, tsne
     from fsl_cli.pictures.episodes import class_names
@@ -44,11 +45,12 @@ def _embedding(run: Finished, method: str, index: int) -> Any:  # a figure of Ma
     tasks: Any = run.experiment.episodes.tasks
     [episode] = tasks.gather(Batch(run.part, EVALUATION_SEED, [index]), torch.device("cpu"))
     (x, y), query = episode.support, episode.query
+    known = y[0] != IGNORED
     with torch.no_grad():
-        features = torch.cat([algorithm.backbone(x)[0], algorithm.backbone(query.x, x)[0]])  # (n + m, d)
+        features = torch.cat([algorithm.backbone(x)[0, known], algorithm.backbone(query.x, x)[0]])  # (n + m, d)
         right = (algorithm.classifier(episode)(query.x)[0].argmax(-1) == query.y[0]).tolist()
     names = [name.replace("\n", "/") for name in class_names(tasks.data, run.part, episode.classes[0].tolist())]
     points, about = (pca if method == "pca" else tsne)(features)
-    labels = torch.cat([y[0], query.y[0]]).tolist()
+    labels = torch.cat([y[0, known], query.y[0]]).tolist()
     title = f"{protocol(run)} episode {index}: {sum(right)} of {len(right)} right\n{about}"
     return draw(points, labels, right, names, title)

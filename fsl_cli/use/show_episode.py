@@ -56,7 +56,7 @@ def _predictions(run: Finished, index: int) -> tuple[Any, str]:  # a figure of M
         )
     if tasks.data.items == "texts":
         return text_lines(marked_lines(episode, logits.softmax(-1), names, title)), title
-    support, query = (_images(part, tasks.data) for part in (episode.support, episode.query))
+    support, query = (_images(part, tasks.data) for part in (episode.support.labelled(), episode.query))
     return draw(support, query, logits.softmax(-1), names, title), title
 
 

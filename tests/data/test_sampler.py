@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import numpy as np
@@ -14,17 +15,18 @@ from fsl_cli.data.feasible import shape_problems
 from fsl_cli.data.sampler import Sampler, Shape, apportioned
 from fsl_cli.data.sources.glyphs import glyphs
 from fsl_cli.data.tasks import Batch, ImageTasks
-from fsl_cli.episodes import Episodes
+from fsl_cli.episodes import IGNORED, Episodes
 from fsl_cli.errors import UserError
 
 SAMPLER = Sampler(np.array([20] * 30 + [9] * 10), way=5, shot=2, query=6)
+CPU = torch.device("cpu")
 FIXED = Shape(5, 1, 3)
 PUBLISHED = {"classes": [11, 10, 15, 9, 20], "support": [[16, 19], [2, 15]], "query": [7, 13, 14, 6, 10, 3]}
 
 
 def test_an_episode_has_exactly_its_classes_and_images() -> None:
     for index in range(200):
-        classes, support, query = SAMPLER.episode(0, "train", index)
+        classes, support, query, *_ = SAMPLER.episode(0, "train", index)
         assert len(set(classes)) == 5
         assert [len(own) for own in support] == [2] * 5
         assert [len(own) for own in query] == [6] * 5
@@ -43,7 +45,7 @@ def test_an_episode_is_a_function_of_seed_split_and_index() -> None:
 
 def test_episodes_are_the_same_in_every_version() -> None:
     """Published test episodes: if this fails, numbers of earlier versions cannot be compared in pairs any more."""
-    classes, support, query = SAMPLER.episode(0, "test", 0)
+    classes, support, query, *_ = SAMPLER.episode(0, "test", 0)
     assert classes == PUBLISHED["classes"]
     assert support[:2] == PUBLISHED["support"]
     assert query[0] == PUBLISHED["query"]
@@ -107,7 +109,7 @@ def test_too_many_ways_and_images_are_refused() -> None:
 
 def test_all_queries_are_the_images_that_are_left() -> None:
     for index in range(50):
-        classes, support, query = Sampler(SAMPLER.sizes, 5, 2, "all").episode(0, "train", index)
+        classes, support, query, *_ = Sampler(SAMPLER.sizes, 5, 2, "all").episode(0, "train", index)
         for number, first, second in zip(classes, support, query, strict=True):
             assert sorted([*first, *second]) == list(range(SAMPLER.sizes[number]))
             assert len(first) == 2
@@ -217,3 +219,71 @@ def test_what_a_class_cannot_give_goes_to_the_others() -> None:
 def test_dirichlet_needs_queries_to_choose_from() -> None:
     shape = Shape(5, 1, "all", "dirichlet")
     assert any("type query=15" in line for line in shape_problems(tiny_data(), {"test": shape}))
+
+
+def test_images_without_labels_leave_the_rest_of_an_episode_as_it_is() -> None:
+    more = SAMPLER._replace(unlabelled=1, distractors=3)
+    for index in range(100):
+        plain, found = SAMPLER.episode(0, "test", index), more.episode(0, "test", index)
+        assert found[:3] == plain[:3] and found == more.episode(0, "test", index)
+        assert len({*found.classes, *found.distractors}) == 8
+        assert [len(own) for own in found.unlabelled] == [1] * 8
+        for number, own, support, query in zip(
+            found.classes, found.unlabelled, found.support, found.query, strict=False
+        ):
+            assert not {*own} & {*support, *query} and max(own) < more.sizes[number]
+        assert not {*more.outside(0, "test", index)[0]} & {*found.classes, *found.distractors}
+    assert len({tuple(more.episode(0, "test", index).distractors) for index in range(100)}) > 90
+
+
+def test_a_share_of_each_class_has_labels_in_all_episodes() -> None:
+    """Which images have labels depends on neither seed nor episode; the others are seen without labels alone."""
+    few = SAMPLER._replace(query=2, unlabelled=3, distractors=2, labelled_share=0.4)
+    with_labels: dict[int, set[int]] = {}
+    without: dict[int, set[int]] = {}
+    for seed in (0, 1):
+        for index in range(300):
+            found = few.episode(seed, "train", index)
+            for number, support, query in zip(found.classes, found.support, found.query, strict=True):
+                with_labels.setdefault(number, set()).update(support, query)
+            for number, own in zip(found.classes + found.distractors, found.unlabelled, strict=True):
+                without.setdefault(number, set()).update(own)
+    for number, size in enumerate(few.sizes.tolist()):
+        assert len(with_labels[number]) == round(0.4 * size) and len(without[number]) == size - round(0.4 * size)
+        assert not with_labels[number] & without[number]
+    everything = few._replace(query="all", unlabelled=0).episode(0, "train", 0)
+    assert [len(a) + len(b) for a, b in zip(everything.support, everything.query, strict=True)] == [
+        round(0.4 * few.sizes[number]) for number in everything.classes
+    ]
+
+
+def test_the_support_set_ends_with_images_without_labels() -> None:
+    shape = Shape(3, 1, 2, unlabelled=2, distractors=1)
+    data = tiny_data()
+    (plain,) = ImageTasks(data, {"train": Shape(3, 1, 2)}, 1, Augment(padding=2)).gather(Batch("train", 0, [0, 1]), CPU)
+    (found,) = ImageTasks(data, {"train": shape}, 1, Augment(padding=2)).gather(Batch("train", 0, [0, 1]), CPU)
+    assert found.support.y.tolist() == [[0, 1, 2, *[IGNORED] * 8]] * 2
+    assert torch.equal(found.support.labelled().x, plain.support.x) and torch.equal(found.query.x, plain.query.x)
+    assert not torch.equal(found.support.x[:, 3:5], found.support.x[:, 5:7])
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        (
+            Shape(3, 1, 2, unlabelled=6),
+            "has 2 beside those without labels (train_unlabelled=6). Try train_unlabelled=5;",
+        ),
+        (Shape(3, 1, 2, unlabelled=2, distractors=98), "Try distractors=97."),
+        (Shape(3, 1, 2, distractors=2), "Type train_unlabelled=5, or distractors=0."),
+        (Shape(3, 1, "all", unlabelled=2), "type train_query=15."),
+        (
+            Shape(3, 1, 3, labelled_share=0.4),
+            "has 3 with labels (labelled_share=0.4). Try labelled_share=0.5; or",
+        ),
+        (Shape(3, 1, 2, unlabelled=6, labelled_share=0.4), "Try train_unlabelled=5."),
+    ],
+)
+def test_what_a_split_cannot_give_without_labels_is_refused(shape: Shape, words: str) -> None:
+    with pytest.raises(UserError, match=re.escape(words)):
+        ImageTasks(tiny_data(), {"train": shape}, 1)
