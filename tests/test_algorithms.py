@@ -107,7 +107,7 @@ ROWS = {
     "snail": Row(METRIC_NORMS, SMALL_SNAIL, lr=0.003, steps=800, reaches=0.6),  # learns to compare, slowly
     "mann": Row(SEQUENCE_NORMS, SMALL_MANN, own_loss=True, learns=False),  # in thousands of steps; test_mann.py
     "lstm": Row(SEQUENCE_NORMS, ("backbone=conv4", "algo.hidden=32"), own_loss=True, learns=False),
-    "cnp": Row(METRIC_NORMS, ("algo.hidden=32",), lr=0.003, steps=800, reaches=0.55),  # likewise
+    "cnp": Row(METRIC_NORMS, ("algo.hidden=32",), own_loss=True, lr=0.003, steps=800, reaches=0.55),  # likewise
     "metanet": Row(
         ("group", "none"), SMALL_METANET, exact=False, learns=False, rounding=1e-11
     ),  # learns: test_metanet.py

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import Pixels
 
+from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.algorithms.neural_process import NeuralProcess
 from fsl_cli.data.sampler import Shape
 from fsl_cli.data.sources.gp import gp
@@ -136,3 +137,20 @@ def test_classes_are_told_apart_by_their_means_side_by_side() -> None:
     means = [x[0, :1].mean(0), x[0, 1:3].mean(0), x[0, 3:].mean(0)]
     expected = model.decoder(torch.cat([*(mean.flatten() for mean in means), query.flatten()]))
     torch.testing.assert_close(model.adapt(Examples(x, torch.tensor([[0, 1, 1, 2]])))(query)[0, 0], expected)
+
+
+def test_a_classifier_trains_with_each_class_in_every_place(float64: None) -> None:
+    torch.manual_seed(0)
+    model = NeuralProcess(Pixels(1, 2, 2), 3, hidden=16)
+    known = Examples(torch.rand(2, 3, 1, 2, 2), torch.arange(3).expand(2, 3))
+    asked = Examples(torch.rand(2, 6, 1, 2, 2), torch.arange(3).repeat(2).expand(2, 6))
+
+    def renamed(some: Examples, turn: int) -> Examples:
+        return Examples(some.x, (some.y + turn) % 3)
+
+    names, index = torch.arange(3).expand(2, 3), torch.arange(2)
+    each = [
+        Algorithm.loss(model, Episodes(renamed(known, turn), renamed(asked, turn), names, index)) for turn in range(3)
+    ]
+    torch.testing.assert_close(model.loss(Episodes(known, asked, names, index)), torch.stack(each).mean())
+    assert not torch.allclose(each[0], each[1])
