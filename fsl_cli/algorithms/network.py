@@ -142,11 +142,16 @@ def support_loss(net: nn.Module, support: Examples) -> Loss:
 def classifier(net: nn.Module, learn: Learn, support: Examples, one_by_one: bool = False) -> Classifier:
     """What `learn` makes of T support sets, applied to their queries; `one_by_one` as for `for_each_task`."""
     parameters: Parameters = dict(net.named_parameters())
+    fast = for_each_task(net, lambda own, task: learn(own, parameters, task), support, one_by_one=one_by_one)
+    return with_weights(net, fast, support)
+
+
+def with_weights(net: nn.Module, fast: Parameters, support: Examples) -> Classifier:
+    """The network with weights of each of T tasks, (T, *shape) each, applied to their queries."""
 
     def classify(own: nn.Module, fast: Parameters, support_x: Tensor, x: Tensor) -> Tensor:
         return functional_call(own, fast, (x, support_x))
 
-    fast = for_each_task(net, lambda own, task: learn(own, parameters, task), support, one_by_one=one_by_one)
     return lambda x: for_each_task(net, classify, fast, support.x, x)
 
 

@@ -30,7 +30,7 @@ class MLP(Backbone):
         norm: Mode,
         widths: Sequence[int] = (256, 128, 64, 64),
         start: Literal["small", "torch"] = "small",
-        activation: Literal["relu", "tanh"] = "relu",
+        activation: Literal["relu", "tanh", "sigmoid"] = "relu",
     ) -> None:
         super().__init__()
         self.norm = norm
@@ -41,7 +41,7 @@ class MLP(Backbone):
                 nn.init.trunc_normal_(layer.weight, std=0.01, a=-0.02, b=0.02)
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
-        self.activation = torch.tanh if activation == "tanh" else torch.relu
+        self.activation = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}[activation]
         self.layers = nn.ModuleList(layers)
         self.norms = nn.ModuleList(Norm(norm, width) for width in widths)
         self.out_features = ends[-1]
