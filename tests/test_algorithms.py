@@ -63,6 +63,7 @@ SMALL_BASELINE = (
 SMALL_SNAIL = ("algo.filters=16", "train_shot=2", "algo.first_dilation=1")
 SMALL_MANN = ("backbone=conv4", "algo.hidden=32", "algo.memory=8", "algo.width=16", "algo.heads=2", "algo.sharpness=10")
 SMALL_METANET = ("backbone=conv4", "algo.filters=4", "algo.blocks=2", "algo.hidden=8", "algo.units=4")
+SMALL_L2L = ("backbone=conv4", "algo.inner_steps=4", "algo.segment=2", "algo.hidden=4")
 SMALL_INCONTEXT = ("algo.width=32", "algo.code=8", "algo.layers=2", "algo.heads=2")
 ROWS = {
     "protonet": Row(METRIC_NORMS),
@@ -96,6 +97,9 @@ ROWS = {
     "gradagree": Row(GRADIENT_NORMS, SMALL_MAML, exact=False, own_loss=True, compares=True),
     "imaml": Row(GRADIENT_NORMS, SMALL_IMAML, exact=False, own_loss=True, reaches=0.7),
     "metalstm": Row(GRADIENT_NORMS, ("algo.inner_steps=3", "algo.hidden=6"), exact=False, steps=400),
+    "l2l": Row(
+        ("none", "support", "transductive", "group"), SMALL_L2L, exact=False, own_loss=True, learns=False
+    ),  # learns: test_l2l.py
     "mamlpp": Row(GRADIENT_NORMS, SMALL_MAML),
     "simpleshot": Row(("running", *GRADIENT_NORMS), ("backbone.filters=32",), own_loss=True),
     "baseline": Row(("running", *GRADIENT_NORMS), SMALL_BASELINE, own_loss=True),

@@ -29,6 +29,7 @@ Or what a run has learned, as a picture:
   fsl show embedding run=DIR                  metric methods: the images of a test episode in two dimensions
   fsl show embedding run=DIR method=tsne way=20 shot=5
   fsl show steps run=DIR upto=20              inner loops: accuracy and loss after 0, 1, 2, ... steps, and a CSV
+  fsl show optimizers run=DIR upto=200        algo=l2l: loss by step, beside SGD, NAG, RMSprop and Adam at their best
 
 Prints, for example:
       3 steps   95.80% ± 0.30%   loss 0.1322 ± 0.0091
@@ -37,7 +38,7 @@ Prints, for example:
 Episodes are those of the run's own test, under its own way, shot and query, or what is typed, as for fsl test.
 split=val takes those of validation: use these to choose settings. out=FILE.png writes elsewhere."""
 
-PICTURES = ("episode", "embedding", "steps", "fit")
+PICTURES = ("episode", "embedding", "steps", "fit", "optimizers")
 
 
 def main(words: Sequence[str]) -> None:

@@ -57,6 +57,7 @@ def main(words: Sequence[str]) -> None:
         likelihood_line,
         memorisation_line,
         open_line,
+        optimizers_lines,
         protocol_line,
         reached_line,
     )
@@ -78,6 +79,7 @@ def main(words: Sequence[str]) -> None:
             likelihood_line(result),
             instances_line(result),
             memorisation_line(result),
+            *optimizers_lines(result.optimizers),
         ),
     ):
         console().print(line, highlight=False)

@@ -77,6 +77,12 @@ def fit_planes(experiment: Experiment, part: str = "test", index: Sequence[int] 
     return found
 
 
+def are_drawn(experiment: Experiment) -> bool:
+    """Whether tasks are curves, or functions of two variables."""
+    tasks: Any = experiment.episodes.tasks
+    return bool(tasks.reach)
+
+
 def draw(experiment: Experiment, out: Path, part: str = "test", index: Sequence[int] = (0, 1, 2)) -> None:
     """A picture of these tasks and of what is predicted."""
     if experiment.image.channels != 2:

@@ -16,6 +16,7 @@ from fsl_cli.runs.result_lines import (
     labels_line,
     likelihood_line,
     memorisation_line,
+    optimizers_lines,
     protocol_line,
     reached_line,
 )
@@ -47,6 +48,7 @@ def last_screen(run: Run, settings: Settings, data: Data) -> None:
             memorisation_line(result),
             likelihood_line(result),
             instances_line(result),
+            *optimizers_lines(result.optimizers),
             *lines,
         ]
         lines = [line for line in lines if line]

@@ -22,7 +22,7 @@ from fsl_cli.experiment.features import (
     features_where_worth_it,
     train_on_them,
 )
-from fsl_cli.experiment.fitting import draw
+from fsl_cli.experiment.fitting import are_drawn, draw
 from fsl_cli.experiment.last_screen import last_screen
 from fsl_cli.experiment.learner import NotFinite
 from fsl_cli.experiment.processes import together
@@ -92,7 +92,7 @@ def train(
             run.take_calibration(calibrate(run, settings, experiment, trainer))
         if settings.test:
             run_test(run, settings, experiment, trainer, run.folder, changes=[])
-            if trainer.is_global_zero and metric == "mse":
+            if trainer.is_global_zero and metric == "mse" and are_drawn(experiment):
                 draw(experiment, run.folder / "tasks.png")
         if trainer.is_global_zero:
             last_screen(run, settings, experiment.data)

@@ -92,6 +92,7 @@ class Result:
     best_by_instance: list[float] | None = None  # its error at each place, beside `by_instance`
     by_instance: dict[str, list[float]] | None = None  # of sequence learners: mean and interval of each
     memorisation: dict[str, float] | None = None  # of labels=fixed: see experiment/memorisation.py
+    optimizers: dict[str, Any] | None = None  # of a learned optimizer: see experiment/optimizers.py
     open: dict[str, Any] | None = None  # of open=true: see experiment/open_test.py
 
 

@@ -134,6 +134,18 @@ def instances_line(result: Result) -> str:
     return f"{what}  {'  '.join(shown)} (instances.png)"
 
 
+def optimizers_lines(found: dict[str, Any] | None) -> list[str]:
+    """Losses after some numbers of steps, of a learned optimizer and of tuned others on the same problems."""
+    if not found:
+        return []
+    lines = [f"loss after {', '.join(map(str, found['steps']))} steps, mean of {found['problems']} problems"]
+    for name, said in found.items():
+        if isinstance(said, dict):
+            rate = f"  rate {said['rate']:.3g}, the best of a grid for these problems" if "rate" in said else ""
+            lines.append(f"  {name:<8}{''.join(f'{value:>10.4g}' for value in said['loss'])}{rate}")
+    return lines
+
+
 def likelihood_line(result: Result) -> str:
     """How likely a regression's distributions make the targets; "" where it predicts none."""
     if result.metric != "mse" or result.loss == result.mean:

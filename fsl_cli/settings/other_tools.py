@@ -84,6 +84,7 @@ CHOICES = {  # of a group: what to type, and others' names for it; {} is the nam
         "algo=mamlpp": "maml++ maml_plus_plus",
         "algo=metacurvature": "meta_curvature",
         "algo=metalstm": "meta_lstm",
+        "algo=l2l": "learned_optimizer learning_to_learn l2o lstm_optimizer",
         "algo=tnet": "t_net mtnet mt_net",
         "algo=gradagree": "gradient_agreement grad_agree",
         "algo=baselinepp": "baseline++ baseline_plus_plus cosine_classifier",

@@ -25,7 +25,13 @@ def show(words: Sequence[str], user_dir: str | None) -> None:
 
 
 def draw_fits(out: Path, run: Finished, index: Sequence[int]) -> None:
-    """Write these tasks of a run's test, or validation, and what was predicted."""
-    from fsl_cli.experiment.fitting import draw
+    """Write these tasks of a run's test, or validation, and what was predicted. Raises UserError for no curves."""
+    from fsl_cli.experiment.fitting import are_drawn, draw
+
+    if not are_drawn(run.experiment):
+        raise UserError(
+            f"{run.experiment.data.name} has functions of too many variables to be drawn. For algo=l2l, type "
+            "fsl show optimizers."
+        )
 
     save(out, lambda path: draw(run.experiment, path, run.part, index))

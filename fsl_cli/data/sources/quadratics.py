@@ -80,7 +80,7 @@ class QuadraticsTasks:
         return [Episodes(same, same, classes.to(device), numbers.to(device))]
 
     def truth(self, batch: Batch, x: Tensor) -> Tensor:
-        raise NotImplementedError("there is no curve")
+        raise UserError("A function of so many variables is no curve, and no picture of a fit is drawn.")
 
     def best(self, batch: Batch, device: torch.device) -> list[float]:
         """Nothing: the least of f is no likelihood."""
