@@ -106,9 +106,12 @@ def _too_few(data: DataSet, part: str, shapes: Shapes) -> list[str]:
     grouped = groups_of(data, part) is not None
     where = f"no group of classes has more than {most}" if grouped else f"the {part} split of {data.name} has {most}"
     least = min(_most(data, each) for each in _alike(shapes, part))
+    split = data.splits[part]
     advice = (
         f"Try {prefix}way={least}."
         if least > 1
+        else f"The clusters are too small: type less than {prefix}query={shapes[part].query}, or fewer pseudo.clusters."
+        if split.pseudo and not split.pseudo.copies
         else "Each split needs 2 classes or more. To tell a few classes apart nothing is trained: type fsl predict "
         "run=RUN support=FOLDER query=FOLDER with a run of another data set."
     )

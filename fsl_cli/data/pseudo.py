@@ -8,6 +8,7 @@ are hidden by construction: images are numbered by their bytes, so that whoever 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b, shake_128
 from typing import Annotated, Any
@@ -95,8 +96,8 @@ def unlabelled(data: DataSet, part: str) -> Numbers:
     return (sorted_rows[:, None] * split.turns + np.arange(split.turns)).reshape(-1)
 
 
-def hidden(data: DataSet, pseudo: Copies, shapes: dict[str, Shape]) -> DataSet:
-    """The data set whose training split, and whose every split without labels, has classes that `pseudo` makes."""
+def hidden(data: DataSet, classes: Callable[[DataSet, str, Shape], PseudoClasses], shapes: dict[str, Shape]) -> DataSet:
+    """The data set whose training split, and whose every split without labels, has classes as `classes` makes them."""
     parts = [part for part in shapes if part == "train" or data.unsorted]
-    made = {part: data.splits[part]._replace(pseudo=pseudo.classes(data, part, shapes[part])) for part in parts}
+    made = {part: data.splits[part]._replace(pseudo=classes(data, part, shapes[part])) for part in parts}
     return data._replace(splits={**data.splits, **made})

@@ -141,7 +141,7 @@ class ImageTasks:
     def _class_rows(self, part: str, classes: Numbers, device: Any, dtype: Any) -> Tensor | None:
         """The class rows (T, way, k) of these classes of a split, where the data set has any."""
         rows, split = self.data.class_rows, self.data.splits[part]
-        if rows is None:
+        if rows is None or split.pseudo:
             return None
         return torch.from_numpy(rows[split.classes[classes // split.turns]]).to(
             device, dtype or torch.get_default_dtype()

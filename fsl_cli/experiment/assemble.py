@@ -13,16 +13,18 @@ from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.backbones.mode import Mode
 from fsl_cli.data.augment import Augment
+from fsl_cli.data.clusters import Clusters
 from fsl_cli.data.curves import Curves
 from fsl_cli.data.embeddings import BYTES
 from fsl_cli.data.feasible import shape_problems, sizes_of, without_small
 from fsl_cli.data.pseudo import hidden
 from fsl_cli.data.sampler import Shape
 from fsl_cli.data.sources.lm import Corpus
-from fsl_cli.data.store import DataSet
+from fsl_cli.data.store import DataSet, PseudoClasses, cache_folder
 from fsl_cli.data.tasks import ImageTasks, Tasks
 from fsl_cli.episodes import Metric
 from fsl_cli.errors import UserError
+from fsl_cli.experiment.clusters import clustered, in_order
 from fsl_cli.experiment.datamodule import Episodic
 from fsl_cli.experiment.learner import Learner
 from fsl_cli.experiment.shapes import data_part, evaluated, shapes_of
@@ -35,6 +37,7 @@ from fsl_cli.settings.schema import Image, Settings
 Data = DataSet | Curves
 
 
+ALONE = ("running", "group", "none")  # norms under which an item's features are its own
 POINT = Image(channels=1, size=1, mean=[0.0], std=[1.0], items="points")  # of a curve over one number
 # What takes them
 ITEMS = {
@@ -145,17 +148,57 @@ def _demand_use_of_unlabelled(settings: Settings, algorithm: Algorithm) -> None:
 def _hidden(settings: Settings, data: Data, shapes: dict[str, Shape]) -> DataSet:
     """The data set without labels where training would see them. Raises UserError where it has no images."""
     assert settings.pseudo
-    if not isinstance(data, DataSet) or data.items != "images":
-        what = data.items if isinstance(data, DataSet) else "curves"
+    pseudo = build(settings.pseudo)
+    what = data.items if isinstance(data, DataSet) else "curves"
+    possible = ("images", "embeddings") if isinstance(pseudo, Clusters) else ("images",)
+    if not isinstance(data, DataSet) or what not in possible:
+        makes = "clusters" if isinstance(pseudo, Clusters) else "copies"
         raise UserError(
-            f"pseudo={settings.pseudo_name} makes copies of images, and {data.name} has {what}. Leave it out."
+            f"pseudo={settings.pseudo_name} makes {makes} of {' or '.join(possible)}, and {data.name} has {what}. "
+            "Leave it out."
         )
     if settings.train_unlabelled or settings.labelled_share < 1:
         raise UserError(
             f"pseudo={settings.pseudo_name} hides the labels of all training images. Type train_unlabelled=0 "
             "labelled_share=1."
         )
-    return hidden(data, build(settings.pseudo), shapes)
+    classes = partial(_clusters, settings, pseudo) if isinstance(pseudo, Clusters) else pseudo.classes
+    return hidden(data, classes, shapes)
+
+
+def _clusters(settings: Settings, pseudo: Clusters, data: DataSet, part: str, shape: Shape) -> PseudoClasses:
+    """Clusters of a split as classes. Raises UserError where a run cannot give the features."""
+    data, backbone = in_order(data, part), None
+    tasks = ImageTasks(data, {}, data.store.images.shape[1])
+    if pseudo.run:
+        run = Run(pseudo.run)
+        _demand_unlabelled(run, data)
+        backbone = next((m for m in trained(run, settings.trust).modules() if isinstance(m, Backbone)), None)
+        tasks, image = image_tasks(run.settings, data, {})
+        if backbone is None or backbone.norm not in ALONE:
+            raise UserError(
+                f"pseudo.run={run}: what it makes of an image depends on those beside it. Choose a run with "
+                f"{' or '.join(f'norm={each}' for each in ALONE)}."
+            )
+        if data.items == "images" and data.store.images.shape[2] != image.size:
+            raise UserError(
+                f"pseudo.run={run}: it sees images of {image.size} pixels, and {data.name} has "
+                f"{data.store.images.shape[2]}. Choose a run of {data.name}."
+            )
+    return clustered(pseudo, tasks, part, shape, backbone, cache_folder(settings.data_cache))
+
+
+def _demand_unlabelled(run: Run, data: DataSet) -> None:
+    """Raises UserError where a run was trained with the labels that are to be hidden."""
+    if run.settings.pseudo or not run.settings.steps or data.unsorted:
+        return
+    known = set(run.classes.get("train", {}).values())
+    seen = [name for name, digest in data.fingerprints("train").items() if digest in known]
+    if seen:
+        raise UserError(
+            f"pseudo.run={run}: it was trained with the labels of {len(seen)} of these training classes, such as "
+            f"{seen[0]}, so nothing would be hidden. Choose a run with pseudo=prototransfer, or one of other data."
+        )
 
 
 def _seen(data: Curves) -> Image:
@@ -214,7 +257,8 @@ def image_tasks(settings: Settings, data: DataSet, shapes: dict[str, Shape]) -> 
             f"augment.padding={augmentation.padding}: images have {size} pixels a side. Type less, such as 8."
         )
     changes = None if augmentation == Augment() else augmentation
-    copies = build(settings.pseudo) if settings.pseudo else None
+    pseudo = build(settings.pseudo) if settings.pseudo else None
+    copies = None if isinstance(pseudo, Clusters) else pseudo
     tasks = ImageTasks(scaled, shapes, image.channels, changes, settings.labels == "fixed", copies)
     return tasks, image
 

@@ -82,7 +82,8 @@ def class_names(data: DataSet, part: str) -> dict[int, str]:
     """A split's classes by their numbers in episodes; those that are turned say so."""
     split = data.splits[part]
     if split.pseudo:
-        return {number: f"picture {number}" for number in range(len(split.pseudo.sizes))}
+        what = "picture" if split.pseudo.copies else "cluster"
+        return {number: f"{what} {number}" for number in range(len(split.pseudo.sizes))}
     plain = [data.store.names[c] for c in split.classes]
     return {
         number * split.turns + turn: name + (f", turned {90 * turn}°" if turn else "")

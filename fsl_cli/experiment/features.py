@@ -154,6 +154,9 @@ def _key(backbone: Backbone, tasks: ImageTasks, part: str, precision: str) -> st
         backbone.norm,
         precision,
     ]
+    if split.pseudo:
+        made = split.pseudo.items.tobytes() + split.pseudo.starts.tobytes()
+        about.append(hashlib.blake2b(made, digest_size=8).hexdigest())
     return weights_digest(backbone, json.dumps(about))
 
 

@@ -33,7 +33,8 @@ def finalize(config: Config) -> Settings:
             "Type calibrate=false patience=null too."
         )
     data, backbone = (with_absolute_paths(part, _absolute) for part in (settings.data, settings.backbone))
-    settings = settings.having(data=data, backbone=backbone)
+    pseudo = with_absolute_paths(settings.pseudo, _absolute) if settings.pseudo else None
+    settings = settings.having(data=data, backbone=backbone, pseudo=pseudo)
     if settings.teacher:
         settings = settings.having(teacher=_absolute(settings.teacher))
     if settings.init:

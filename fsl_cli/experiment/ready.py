@@ -70,7 +70,8 @@ def check(config: Config) -> Found:
         with without_downloads():
             data = ready_experiment(settings, config.overrides).data
     except Absent as absent:
-        ready_experiment(settings, config.overrides, blank_data(settings))
+        known = settings.having(pseudo=None)  # blank images are all alike
+        ready_experiment(known, config.overrides, blank_data(settings))
         return Found(absent.name, None, 0, absent=True)
     if not isinstance(data, DataSet):
         return Found(data.name, None, 0)

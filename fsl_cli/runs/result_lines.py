@@ -56,7 +56,7 @@ def labels_line(result: Result) -> str:
         few = f"labels of {result.labelled_share:.0%} of the training images of each class"
         return few if result.labelled_share < 1 else ""
     if result.hidden_labels.startswith("training, "):
-        return f"no labels in {result.hidden_labels}: each picture is a class, told by changed copies of it"
+        return f"no labels in {result.hidden_labels}: the classes told apart are those that it makes"
     return f"no labels in {result.hidden_labels}; those of validation chose the checkpoint and the temperature"
 
 

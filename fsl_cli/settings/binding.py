@@ -26,7 +26,7 @@ ROOMS = {  # where each part lives: what a run's configuration may name without 
     "schedule": ("fsl_cli.experiment.schedule", "torch.optim"),
     "data": ("fsl_cli.data.sources",),
     "augment": ("fsl_cli.data.augment",),
-    "pseudo": ("fsl_cli.data.pseudo",),
+    "pseudo": ("fsl_cli.data.pseudo", "fsl_cli.data.clusters"),
     "trainer": ("fsl_cli.experiment.trainer",),
     "logger": ("pytorch_lightning.loggers", "fsl_cli.experiment.tracking"),
 }

@@ -149,8 +149,8 @@ def without_first_weights(backbone: Part) -> Part:
 
 
 def with_absolute_paths(part: Part, absolute: Callable[[str], str]) -> Part:
-    """A data set or a backbone whose files are named such that they are the same from any folder."""
-    names = ("root", "labels", "class_rows", "weights", "file")
+    """A data set, a backbone or pseudo-classes whose files are named such that they are the same from any folder."""
+    names = ("root", "labels", "class_rows", "weights", "file", "run")
     return part.having(**{name: absolute(path) for name in names if (path := part.values.get(name))})
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 # Settings that are paths, and others that are text. A test holds them against the annotations of all that conf/ names.
 PATHS = {
     "out", "init", "teacher", "data.root", "data.labels", "data.class_rows", "data.cache",
-    "backbone.weights", "backbone.file",
+    "backbone.weights", "backbone.file", "pseudo.run",
 }  # fmt: skip
 TEXTS = {
     "time", "backbone.name", "data.name", "data.file_column", "data.label_column", "data.text_column",

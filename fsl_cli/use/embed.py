@@ -13,7 +13,7 @@ from fsl_cli.backbones.base import Backbone
 from fsl_cli.data.store import SPLITS, DataSet
 from fsl_cli.data.tasks import ImageTasks
 from fsl_cli.errors import UserError
-from fsl_cli.experiment.assemble import image_tasks, learner
+from fsl_cli.experiment.assemble import ALONE, image_tasks, learner
 from fsl_cli.experiment.features import in_pieces
 from fsl_cli.experiment.shapes import data_part
 from fsl_cli.files import replacing
@@ -23,8 +23,6 @@ from fsl_cli.runs.run import Run
 from fsl_cli.settings.binding import build, demand_fit, demand_root
 from fsl_cli.settings.compose import compose
 from fsl_cli.settings.schema import Settings
-
-ALONE = ("running", "group", "none")  # norms under which an item's features are its own
 
 
 class Made(NamedTuple):

@@ -98,7 +98,7 @@ def test_the_table_of_texts_is_what_conf_names() -> None:
             found |= {
                 f"{part}.{key}" for key, kind in _hints(node["_target_"]).items() if _is_text(kind) and key in node
             }
-    assert found == {key for key in PATHS | TEXTS if key.startswith(("algo.", "backbone.", "data."))}
+    assert found == {key for key in PATHS | TEXTS if key.startswith(("algo.", "backbone.", "data.", "pseudo."))}
 
 
 @pytest.mark.parametrize("group", OF)
