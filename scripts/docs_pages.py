@@ -27,6 +27,7 @@ USE = (
     "transductive",
     "few-labels",
     "without-labels",
+    "attacks",
     "distill",
     "predict",
     "report",

@@ -56,6 +56,7 @@ class Algorithm(nn.Module, ABC):
     sees_queries = False  # True: all queries of an episode are looked at together, so what is reached is transductive
     takes_unlabelled = False  # True: support sets may have images without labels, in whose place is IGNORED
     compares_tasks = False  # True: its loss is of all tasks of a step together, which must have one shape
+    attacks = False  # True: training changes pixels, so items must be images
     with_query = False  # True: a query is normalised together with the support set
     checkpoint_inner = False  # True: the steps of an inner loop are computed again in the backward pass
     temperature = 0.0  # what the logits are divided by; 0: nothing

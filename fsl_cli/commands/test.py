@@ -23,6 +23,7 @@ HELP = """Test a run's best checkpoint on its data set's test split, or on anoth
   fsl test run=outputs/RUN data=omniglot data.root=DIR another data set
   fsl test run=outputs/RUN algo.test_steps=10          any setting of the run that keeps its weights
   fsl test run=outputs/RUN open=true                   and pictures of none of the classes, told from the others
+  fsl test run=outputs/RUN attack=pgd attack.strength=0.1 attack.steps=20    and under attack: changed pixels
   fsl test run=outputs/RUN similarity=true             and how far each layer changes while it adapts (CKA)
   fsl test run=outputs/RUN classes=all                 all classes of the split at once, over draws of the support
   fsl test algo=protonet data=omniglot init=RUN        no training: with a backbone as it is, in a run of its own
@@ -51,6 +52,7 @@ def main(words: Sequence[str]) -> None:
     from fsl_cli.pictures.console import console, tell
     from fsl_cli.runs.records import UNFINISHED
     from fsl_cli.runs.result_lines import (
+        attacked_line,
         calibration_line,
         classes_line,
         instances_line,
@@ -80,6 +82,7 @@ def main(words: Sequence[str]) -> None:
             instances_line(result),
             memorisation_line(result),
             *optimizers_lines(result.optimizers),
+            attacked_line(result),
         ),
     ):
         console().print(line, highlight=False)

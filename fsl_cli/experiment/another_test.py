@@ -6,10 +6,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
+from fsl_cli.algorithms.attack import demand_gradient
+from fsl_cli.data.tasks import Batch
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.allocator import keep_memory
 from fsl_cli.experiment.assemble import Experiment, assemble
 from fsl_cli.experiment.calibrating import needs_fit
+from fsl_cli.experiment.datamodule import EVALUATION_SEED
 from fsl_cli.experiment.similarity import demand_inner_loop
 from fsl_cli.experiment.testing import run_test
 from fsl_cli.experiment.trainer import one_process, quiet
@@ -45,6 +50,9 @@ def another_test(
         settings = settings.having(**experiment.tested)
         if compared:
             demand_inner_loop(experiment.learner.algorithm, settings.algo_name)
+        if experiment.learner.attack:
+            [episode] = experiment.episodes.tasks.gather(Batch("test", EVALUATION_SEED, [0]), torch.device("cpu"))
+            demand_gradient(experiment.learner.eval().algorithm, episode, settings.algo_name)
         result = run_test(run, settings, experiment, trainer, destination, changes, opened)
     assert result  # of the only process
     return AnotherTest(result, destination, experiment)

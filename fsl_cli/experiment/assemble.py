@@ -95,6 +95,10 @@ def assemble(
     train_classes = settings.train_classes or max(1, own)
     teacher = trained(Run(settings.teacher)) if settings.teacher and "train" in shapes else None
     built = learner(settings, image, tasks.metric, train_classes, teacher)
+    if (settings.attack or built.algorithm.attacks) and image.items != "images":
+        what = f"attack={settings.attack_name}" if settings.attack else f"algo={settings.algo_name}"
+        raise UserError(f"{what} changes pixels, and {data.name} has {image.items}. Choose a data set of images.")
+    built.attack = build(settings.attack) if settings.attack else None
     if isinstance(tasks, ImageTasks):
         tasks.ordered = built.algorithm.ordered
         _demand_use_of_unlabelled(settings, built.algorithm)

@@ -20,7 +20,14 @@ from fsl_cli.runs.run import Run
 from fsl_cli.runs.wording import task_name
 from fsl_cli.settings.schema import Settings
 
-SAME_TASK = ("episodes", "query", "query_balance", "calibrate", "trainer")  # of a test: the logits are the same
+SAME_TASK = (
+    "episodes",
+    "query",
+    "query_balance",
+    "calibrate",
+    "trainer",
+    "attack",
+)  # of a test: the logits are the same
 MOST = 200  # validation episodes: a temperature is one number
 
 

@@ -29,8 +29,15 @@ AT_ONCE = 64  # images through the network: 600 of 224 pixels would take 15 GB
 
 
 def possible(learner: Learner) -> bool:
-    """Whether the algorithm only asks for features, which each image has by itself in evaluation."""
-    return learner.algorithm.takes_features and _backbone(learner).norm in ("running", "group", "none")
+    """Whether the algorithm only asks for features, which each image has by itself in evaluation.
+
+    Not where pixels are attacked.
+    """
+    return (
+        not learner.attack
+        and learner.algorithm.takes_features
+        and _backbone(learner).norm in ("running", "group", "none")
+    )
 
 
 def backbone_is_frozen(learner: Learner) -> bool:

@@ -9,6 +9,7 @@ from fsl_cli.experiment.assemble import Data
 from fsl_cli.experiment.shapes import evaluated
 from fsl_cli.pictures.console import boxed, tell
 from fsl_cli.runs.result_lines import (
+    attacked_line,
     best_line,
     calibration_line,
     classes_line,
@@ -46,6 +47,7 @@ def last_screen(run: Run, settings: Settings, data: Data) -> None:
             calibration_line(result),
             classes_line(result),
             memorisation_line(result),
+            attacked_line(result),
             likelihood_line(result),
             instances_line(result),
             *optimizers_lines(result.optimizers),

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils._pytree import tree_map
 
+from fsl_cli.algorithms.attack import Attack
 from fsl_cli.algorithms.base import Algorithm, PredictsDistribution, PredictsInSequence
 from fsl_cli.algorithms.sequence.order import shuffled
 from fsl_cli.episodes import IGNORED, Episodes, Metric, Normal
@@ -62,10 +63,12 @@ class Learner(LightningModule):
         self.metric = metric
         self.optimizer = optimizer
         self.schedule = schedule
+        self.attack: Attack | None = None  # of training episodes, and of the test's beside what these reach clean
         self.stop_at_nan = True
         self.scores: list[Score] = []  # of the last validation or test, all episodes, in the order of their index
         self.tally: Pairs = Counter()  # of the last test: which class queries were of, and which they were taken for
         self.by_instance: list[tuple[int, list[float]]] = []  # of the last test of a sequence learner: index, scores
+        self.attacked: list[tuple[int, float]] = []  # of the last test under attack: index, accuracy
         self.judged: list[Judged] = []  # what the last test said of each group of episodes, in no order
 
     def configure_optimizers(self) -> Any:
@@ -80,6 +83,8 @@ class Learner(LightningModule):
     def training_step(self, groups: list[Episodes], step: int) -> Tensor:
         self._tell_progress()
         self._seed_noise()
+        if self.attack:
+            groups = [self.attack.episodes(self.algorithm, each, f"train/{self.seed}") for each in groups]
         loss = self._loss(groups)
         if self.trainer.world_size > 1:
             self._average_buffers()
@@ -120,7 +125,7 @@ class Learner(LightningModule):
         self.algorithm.prepare(self.trainer.datamodule.sample(self.device, self.dtype))
 
     def on_test_epoch_start(self) -> None:
-        self.scores, self.judged, self.by_instance, self.tally = [], [], [], Counter()
+        self.scores, self.judged, self.by_instance, self.attacked, self.tally = [], [], [], [], Counter()
 
     def on_validation_epoch_end(self) -> None:
         self._gather()
@@ -179,6 +184,11 @@ class Learner(LightningModule):
                 if keep:
                     self.tally += pairs(episodes.classes, y, predicted.argmax(-1))
                     self.judged.append(Judged(predicted.flatten(0, 1).float().cpu(), y.flatten().cpu()))
+            if keep and self.attack:
+                changed = self.attack.episodes(self.algorithm, episodes, "test")
+                said = self.algorithm.classifier(changed)(changed.query.x).argmax(-1)
+                right = (said == y).double().mean(-1).tolist()
+                self.attacked += zip(episodes.index.tolist(), right, strict=True)
             if keep and isinstance(self.algorithm, PredictsInSequence):
                 examples = shuffled(episodes)
                 said = scores(self.algorithm.sequence(examples), examples.y)
@@ -207,8 +217,12 @@ class Learner(LightningModule):
             lists: list[list[tuple[int, list[float]]]] = [[] for _ in range(self.trainer.world_size)]
             torch.distributed.all_gather_object(lists, self.by_instance)
             self.by_instance = [each for part in lists for each in part]
+            pairs_of: list[list[tuple[int, float]]] = [[] for _ in range(self.trainer.world_size)]
+            torch.distributed.all_gather_object(pairs_of, self.attacked)
+            self.attacked = [each for part in pairs_of for each in part]
             tallies: list[Pairs] = [Counter() for _ in range(self.trainer.world_size)]
             torch.distributed.all_gather_object(tallies, self.tally)
             self.tally = sum(tallies, Counter())
         self.scores.sort()
         self.by_instance.sort()
+        self.attacked.sort()

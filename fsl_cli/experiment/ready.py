@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from fsl_cli.algorithms.attack import demand_gradient
 from fsl_cli.data.download import Absent, without_downloads
 from fsl_cli.data.feasible import sizes_of
 from fsl_cli.data.sampler import Queries, largest
@@ -59,6 +60,8 @@ def ready_experiment(
             Batch("val" if settings.steps else "test", 0, [0]), torch.device("cpu")
         )
         experiment.learner.eval().algorithm.classifier(episode)(episode.query.x)
+        if experiment.learner.attack:
+            demand_gradient(experiment.learner.algorithm, episode, settings.algo_name)
         experiment.learner.train()
     return experiment
 

@@ -89,6 +89,7 @@ def run_test(
         memorisation=memorisation(experiment, trainer) if can_be_measured(experiment) else None,
         optimizers=summary(descents, algorithm.test_steps) if isinstance(algorithm, L2L) else None,
         open=opened,
+        attacked=_attacked(settings, experiment.learner),
     )
     with writing(destination, "Free some space and test again."):
         destination.mkdir(parents=True, exist_ok=True)
@@ -124,11 +125,22 @@ def _best(experiment: Experiment, settings: Settings) -> float | None:
 
 
 def _write_episodes(path: Path, learner: Learner) -> None:
-    """A row an episode; of sequence learners also a column for each instance."""
-    more = dict(learner.by_instance)
+    """A row an episode; of sequence learners also a column for each instance; last, where asked for, under attack."""
+    more, attacked = dict(learner.by_instance), dict(learner.attacked)
     columns = [f"instance_{k + 1}" for k in range(min(map(len, more.values()), default=0))]
     rows = [[*score, *more.get(score.index, [])[: len(columns)]] for score in learner.scores]
+    if attacked:
+        columns = [*columns, "attacked"]
+        rows = [[*row, attacked[score.index]] for row, score in zip(rows, learner.scores, strict=True)]
     write_table(path, ["index", learner.metric, "loss", *columns], rows)
+
+
+def _attacked(settings: Settings, learner: Learner) -> dict[str, Any] | None:
+    """The attack, and the accuracy under it with half its 95% interval."""
+    if not settings.attack or not learner.attacked:
+        return None
+    mean, interval = mean_interval([value for _, value in learner.attacked])
+    return {"attack": settings.attack_name, **settings.attack.values, "mean": mean, "interval": interval}
 
 
 def _result(run: Run, settings: Settings, experiment: Experiment, step: int, changes: list[str]) -> Result:

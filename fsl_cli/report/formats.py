@@ -11,6 +11,7 @@ from statistics import fmean
 from fsl_cli.errors import shown
 from fsl_cli.files import csv_cell
 from fsl_cli.report import markup
+from fsl_cli.report.attacked import attacked, attacked_columns
 from fsl_cli.report.instances import instance_columns
 from fsl_cli.report.rows import Row, Section
 from fsl_cli.runs.published import Published, backbone_name
@@ -77,8 +78,8 @@ def table(section: Section, notes: Notes, strong: Strong = str, plain: Strong = 
     if several:
         columns["± episodes"] = [number(row.episodes_interval, accuracy) for row in rows]
         columns["± seeds"] = [number(row.seeds_interval, accuracy) for row in rows]
-    for name, values in belief(rows).items():
-        columns[name] = values
+    for name, values in (belief(rows) | attacked_columns(rows)).items():
+        columns[name] = [plain(value) for value in values]
     for name, shares in instance_columns(rows).items():
         columns[name] = ["" if share is None else number(share, accuracy) for share in shares]
     if any(row.published for row in rows):
@@ -172,7 +173,20 @@ def as_csv(sections: Sequence[Section]) -> str:
     ours = ("method", "backbone", "seeds", "mean", "interval", "episodes_interval", "seeds_interval", "best")
     paired = ("behind_the_first", "behind_interval", "behind_p")
     theirs = ("published_percent", "published_source", "published_mark", "published_inference", "published_note")
-    writer.writerow([*COLUMNS, "image_channels", "image_size", *ours, *BELIEVED, *paired, *theirs, "runs"])
+    writer.writerow(
+        [
+            *COLUMNS,
+            "image_channels",
+            "image_size",
+            *ours,
+            *BELIEVED,
+            "attacked",
+            "attacked_interval",
+            *paired,
+            *theirs,
+            "runs",
+        ]
+    )
     for section in sections:
         for row in section.rows:
             result, behind, paper = row.result, row.behind, row.published
@@ -185,6 +199,7 @@ def as_csv(sections: Sequence[Section]) -> str:
                     row.mean, row.interval, row.episodes_interval,
                     "" if math.isnan(row.seeds_interval) else row.seeds_interval, row.best,
                     *calibration_columns(row),
+                    *(attacked(row) or ("", "")),
                     *([behind.mean, behind.interval, behind.p] if behind else ["", "", ""]),
                     *([paper.accuracy, paper.source, paper.mark, paper.inference, paper.note] if paper else [""] * 5),
                     " ".join(str(test.outcome.folder) for test in row.tests),

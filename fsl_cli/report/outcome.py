@@ -19,6 +19,7 @@ class Outcome(NamedTuple):
     run: Run  # in the same folder, or two above where the test is one of `fsl test`
     result: Result
     scores: dict[int, float]  # the metric of each test episode by its number
+    attacked: dict[int, float]  # accuracy under the attack that the test was asked for; {}: none
 
 
 def read(folder: Path) -> Outcome:
@@ -37,7 +38,9 @@ def read(folder: Path) -> Outcome:
         raise UserError(f"{folder} holds no test (result.json). {advice}.")
     result = records.read(folder, Result, f"Test it again: {command('fsl', 'test', f'run={run}')}")
     try:
-        scores = {int(row["index"]): float(row[result.metric]) for row in read_rows(folder / "episodes.csv")}
+        rows = list(read_rows(folder / "episodes.csv"))
+        scores = {int(row["index"]): float(row[result.metric]) for row in rows}
+        attacked = {int(row["index"]): float(row["attacked"]) for row in rows if result.attacked}
     except (KeyError, ValueError) as error:
         raise UserError(f"{folder / 'episodes.csv'} cannot be read ({error}). Test the run again.") from error
     if len(scores) != result.episodes:
@@ -45,7 +48,7 @@ def read(folder: Path) -> Outcome:
             f"{folder / 'episodes.csv'} has {len(scores)} episodes, result.json says {result.episodes}. "
             f"Test it again: {command('fsl', 'test', f'run={run}')}"
         )
-    return Outcome(folder, run, result, scores)
+    return Outcome(folder, run, result, scores, attacked)
 
 
 def run_of(folder: Path) -> Path:

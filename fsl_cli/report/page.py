@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from fsl_cli import __version__
 from fsl_cli.errors import shown, typed
+from fsl_cli.report.attacked import attacked_columns
 from fsl_cli.report.charts import Chart, Names, by_axis, learning_curves, method_names, trained
 from fsl_cli.report.classes import by_class
 from fsl_cli.report.formats import EXPLAINED, THEIRS, number
@@ -131,14 +132,18 @@ def _section(section: Section, looked: HardestAndEasiest) -> dict[str, Any]:
     backbones = {backbone_name(row.settings, row.result) for row in section.rows}
     differing += ["backbone"] if len(backbones) > 1 else []
     seeds = ["± episodes", "± seeds"] if any(len(row.tests) > 1 for row in section.rows) else []
+    under = attacked_columns(section.rows)
     theirs = ["published"] if any(row.published for row in section.rows) else []
     measure = MEASURES[section.metric]
     return {
         "title": section.title,
         "protocol": section.protocol + (f", {min(backbones)}" if len(backbones) == 1 else ""),
-        "columns": ["method", *differing, "seeds", measure, "±", *seeds, *several, *theirs, "minutes"],
+        "columns": ["method", *differing, "seeds", measure, "±", *seeds, *under, *several, *theirs, "minutes"],
         "left": ["norm", "backbone", "interval"],
-        "rows": [_row(row, accuracy, low, span) for row in section.rows],
+        "rows": [
+            _row(row, accuracy, low, span, {name: values[i] for name, values in under.items()})
+            for i, row in enumerate(section.rows)
+        ],
         "papers": [each._asdict() for each in published(section.result)],
         "classes": by_class(section),
         "instances": by_instance(section),
@@ -146,7 +151,7 @@ def _section(section: Section, looked: HardestAndEasiest) -> dict[str, Any]:
     }
 
 
-def _row(row: Row, accuracy: bool, low: float, span: float) -> dict[str, Any]:
+def _row(row: Row, accuracy: bool, low: float, span: float, under: dict[str, str]) -> dict[str, Any]:
     minutes = sum(test.outcome.result.training_seconds for test in row.tests) / len(row.tests) / 60
     behind = row.behind
     return {
@@ -162,6 +167,7 @@ def _row(row: Row, accuracy: bool, low: float, span: float) -> dict[str, Any]:
             "±": number(row.interval, accuracy),
             "± episodes": number(row.episodes_interval, accuracy),
             "± seeds": number(row.seeds_interval, accuracy),
+            **under,
         },
         "bar": [100 * (value - low) / span for value in sorted((*_edges(row), row.mean))],
         "behind": f"{number(behind.mean, accuracy)} ± {number(behind.interval, accuracy)}" if behind else "",

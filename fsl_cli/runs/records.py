@@ -93,6 +93,7 @@ class Result:
     by_instance: dict[str, list[float]] | None = None  # of sequence learners: mean and interval of each
     memorisation: dict[str, float] | None = None  # of labels=fixed: see experiment/memorisation.py
     optimizers: dict[str, Any] | None = None  # of a learned optimizer: see experiment/optimizers.py
+    attacked: dict[str, Any] | None = None  # of attack=: its settings, mean and interval of the accuracy under it
     open: dict[str, Any] | None = None  # of open=true: see experiment/open_test.py
 
 

@@ -100,6 +100,21 @@ def open_line(found: dict[str, Any]) -> str:
     return f"none of these: {words} (score: {found['score']})"
 
 
+def attacked_line(result: Result) -> str:
+    """What is left of the accuracy under the attack that was asked for; else ""."""
+    found = result.attacked
+    if not found:
+        return ""
+    return f"under {attack_words(found)}: {found['mean']:.2%} ± {found['interval']:.2%}"
+
+
+def attack_words(found: dict[str, Any]) -> str:
+    """pgd of 20 steps on the queries, strength 0.031: an attack, from `Result.attacked`."""
+    count = f" of {found['steps']} steps" if found.get("steps", 1) != 1 else ""
+    on = {"query": "the queries", "both": "support and queries"}.get(str(found.get("of")), "the support set")
+    return f"{found['attack']}{count} on {on}, strength {found.get('strength', math.nan):.3g}"
+
+
 def memorisation_line(result: Result) -> str:
     """Whether the run reads its support sets; "" where training labels were not fixed."""
     found = result.memorisation

@@ -27,6 +27,7 @@ ROOMS = {  # where each part lives: what a run's configuration may name without 
     "data": ("fsl_cli.data.sources",),
     "augment": ("fsl_cli.data.augment",),
     "pseudo": ("fsl_cli.data.pseudo", "fsl_cli.data.clusters"),
+    "attack": ("fsl_cli.algorithms.attack",),
     "trainer": ("fsl_cli.experiment.trainer",),
     "logger": ("pytorch_lightning.loggers", "fsl_cli.experiment.tracking"),
 }
@@ -38,6 +39,7 @@ LATER = {  # what is known only when the data set is there
     "data": set(),
     "augment": set(),
     "pseudo": set(),
+    "attack": set(),
     "trainer": {"more"},
     "logger": {"save_dir", "id", "run_id", "experiment_key"},
 }

@@ -15,22 +15,25 @@ from fsl_cli.settings.words import typed_value
 OF_A_TEST = (
     "way", "shot", "query", "query_balance", "unlabelled", "distractors", "episodes", "classes", "norm", "calibrate",
 )  # fmt: skip
+GROUPS = {"data", "trainer", "attack"}  # of which another can be chosen
 
 
 def changed(saved: dict[str, Any], given: dict[str, str], user_dir: str | None = None) -> dict[str, Any]:
     """The run's configuration with other values; `data=NAME` puts that data set's settings in place of the run's."""
     values = copy.deepcopy(saved)
-    for group in given.keys() & {"data", "trainer"}:
+    if given.get("attack") == "null":
+        values["attack"] = None
+    for group in (key for key in GROUPS if given.get(key, "null") != "null"):
         values[group] = compose([f"{group}={given[group]}"], user_dir).values[group]
         values["choices"][group] = given[group]
-        if "size" in values[group]:  # brought to the size that the run's backbone was built for
+        if group == "data" and "size" in values[group]:  # brought to the size that the run's backbone was built for
             values[group]["size"] = saved["image"]["size"]
     for key, text in given.items():
-        if key in ("data", "trainer"):
+        if key in GROUPS:
             continue
         if key in values and key not in OF_A_TEST and not isinstance(values[key], dict):
             raise UserError(
-                f"{key}={text} has no effect on a test. A test takes {', '.join(OF_A_TEST)}, data and algo."
+                f"{key}={text} has no effect on a test. A test takes {', '.join(OF_A_TEST)}, data, attack and algo."
             )
         node: Any = values
         path = key.split(".")
@@ -66,7 +69,9 @@ def _demand_norm(trained: str, asked: str) -> None:
 def _meant(key: str, values: dict[str, Any]) -> str:
     """What was probably meant, of what a test of this run takes."""
     parts = {part: node for part, node in values.items() if isinstance(node, dict) and part not in ("choices", "image")}
-    known = [*OF_A_TEST, "data", "trainer", *_leaves(parts)]
+    if key.startswith("attack.") and not values.get("attack"):
+        return " Choose the attack first: attack=pgd."
+    known = [*OF_A_TEST, *sorted(GROUPS), *_leaves(parts)]
     setting = other_tools.setting(key)
     return f" Here it is {setting}." if setting in known else did_you_mean(key, known)
 

@@ -108,6 +108,7 @@ class Settings:
     pseudo: Annotated[
         Part | None, "classes of training episodes in place of labels, which stay hidden; null: labels"
     ] = None
+    attack: Annotated[Part | None, "changes of pixels against the method, in training and test; null: none"] = None
     teacher: Annotated[str | None, "folder of a run to learn from, for methods that do"] = None
     choices: Annotated[dict[str, str], "which file of each group was chosen"] = field(default_factory=dict)
     image: Annotated[Image | None, "what the backbone sees; found out at the start"] = None
@@ -138,6 +139,11 @@ class Settings:
     def pseudo_name(self) -> str:
         """Which file of conf/pseudo was chosen, or else the Python that makes it; "" where labels are taken."""
         return self.choices.get("pseudo", self.pseudo.target) if self.pseudo else ""
+
+    @property
+    def attack_name(self) -> str:
+        """Which file of conf/attack was chosen, or else the Python that makes it; "" where nothing is attacked."""
+        return self.choices.get("attack", self.attack.target) if self.attack else ""
 
     @property
     def trainer_name(self) -> str:
@@ -183,7 +189,9 @@ KINDS: dict[str, Any] = get_type_hints(Settings, include_extras=True)
 OPTIONAL = {
     each.name for each in fields(Settings) if each.default is not MISSING or each.default_factory is not MISSING
 }
-PARTS = ("data", "algo", "backbone", "optim", "schedule", "augment", "pseudo", "trainer")  # of which there is one each
+# of which there is one each, or none
+PARTS = ("data", "algo", "backbone", "optim", "schedule", "augment", "pseudo", "attack", "trainer")
+OR_NONE = ("augment", "pseudo", "attack")
 
 
 def meaning(name: str) -> str:
@@ -227,7 +235,7 @@ def shape_problems(values: Mapping[str, Any]) -> Iterator[str]:
     nodes = {name: (name, values.get(name)) for name in PARTS}
     nodes |= {f"logger.{name}": ("logger", node) for name, node in loggers.items()}
     for called, (part, node) in nodes.items():
-        if not (part in ("augment", "pseudo") and node is None) and not is_part(node):
+        if not (part in OR_NONE and node is None) and not is_part(node):
             yield f"{called}: names no Python to build it with (_target_). {_choose(part, node)}"
 
 
