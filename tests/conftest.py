@@ -36,7 +36,8 @@ REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 CURVES = {"np", "anp"}  # algorithms that have no classes: tests/algorithms/test_neural_process.py
-CLASSIFIERS = [name for name in choices("algo") if name not in CURVES]
+DESCRIBED = {"zeroshot", "tipadapter"}  # that ask for class rows: tests/algorithms/test_class_rows.py
+CLASSIFIERS = [name for name in choices("algo") if name not in CURVES | DESCRIBED]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -168,7 +169,9 @@ def tiny_data(classes: int = 200, images: int = 8, turns: int = 1) -> DataSet:
     edges = [0, classes // 2, 3 * classes // 4, classes]
     parts = zip(("train", "val", "test"), edges, edges[1:], strict=False)
     splits = {part: Split(np.arange(start, stop), turns) for part, start, stop in parts}
-    return DataSet("tiny", store, splits, {"split": "seeded", "split_hash": "0", "rotations": "none"})
+    rows = own.reshape(classes, size, size)[:, ::4, ::4].reshape(classes, -1).astype(np.float32) - 0.5
+    data = DataSet("tiny", store, splits, {"split": "seeded", "split_hash": "0", "rotations": "none"})
+    return data._replace(class_rows=rows)
 
 
 def tiny_tasks(data: DataSet | None = None, channels: int = 1) -> ImageTasks:

@@ -65,6 +65,7 @@ SMALL_MANN = ("backbone=conv4", "algo.hidden=32", "algo.memory=8", "algo.width=1
 SMALL_METANET = ("backbone=conv4", "algo.filters=4", "algo.blocks=2", "algo.hidden=8", "algo.units=4")
 SMALL_L2L = ("backbone=conv4", "algo.inner_steps=4", "algo.segment=2", "algo.hidden=4")
 SMALL_INCONTEXT = ("algo.width=32", "algo.code=8", "algo.layers=2", "algo.heads=2")
+SMALL_TIP = ("backbone.filters=16", "algo.scale=10", "algo.alpha=5")  # as wide as a class row
 ROWS = {
     "protonet": Row(METRIC_NORMS),
     "simplecnaps": Row(METRIC_NORMS, ("algo.temperature=1",)),
@@ -78,6 +79,8 @@ ROWS = {
     "bdcspn": Row(METRIC_NORMS, ("backbone.filters=32",), own_loss=True),
     "laplacianshot": Row(METRIC_NORMS, ("backbone.filters=32",), own_loss=True),
     "ptmap": Row(METRIC_NORMS, ("backbone.filters=32",), own_loss=True),
+    "zeroshot": Row(METRIC_NORMS, ("backbone.filters=16",)),
+    "tipadapter": Row(METRIC_NORMS, SMALL_TIP),
     "matching": Row(METRIC_NORMS),
     "siamese": Row(METRIC_NORMS, ("backbone.filters=32",), own_loss=True),
     "relation": Row(METRIC_NORMS, ("backbone.halvings=2",), own_loss=True),
@@ -133,6 +136,7 @@ VARIANTS = {  # settings of an algorithm that all the tests are run with too
     "maml-exclusive": Row(GRADIENT_NORMS, (*SMALL_MAML, "algo.exclusive=0.1"), own_loss=True, compares=True),
     "softkmeans-cluster": Row(METRIC_NORMS, ("algo.variant=cluster", "algo.radius=1"), unlabelled=2),
     "softkmeans-masked": Row(METRIC_NORMS, ("algo.variant=masked",), exact=False, unlabelled=2),
+    "tipadapter-tuned": Row(METRIC_NORMS, (*SMALL_TIP, "algo.test_steps=5", "algo.lr=0.01")),
     "protonet-cosine": Row(METRIC_NORMS, ("algo.distance=cosine",)),
     "matching-context": Row(METRIC_NORMS, ("algo.context=true",)),
     "simplecnaps-film": Row(
@@ -159,7 +163,7 @@ def algorithm(name: str, norm: str, halve: str = "pool") -> Algorithm:
     backbone = build(config.backbone.having(norm=norm, halve=halve), channels=1, size=16)
     backbone.pixels = (tiny_data().mean, tiny_data().std)
     classes = len(tiny_data().splits["train"].classes)
-    built = build(config.algo, backbone=backbone, train_classes=classes)
+    built = build(config.algo, backbone=backbone, train_classes=classes, row_width=16)
     assert isinstance(built, Algorithm)
     if ROWS[name].wakes:
         torch.nn.init.constant_(built.get_parameter(ROWS[name].wakes), 0.1)
@@ -211,7 +215,7 @@ def test_every_algorithm_has_a_row() -> None:
 @sample
 def test_logits_have_a_column_for_each_class(name: str, norm: str) -> None:
     some = episodes()
-    assert algorithm(name, norm).adapt(some.support)(some.query.x).shape == (2, WAY * QUERY, WAY)
+    assert algorithm(name, norm).classifier(some)(some.query.x).shape == (2, WAY * QUERY, WAY)
 
 
 @sample
@@ -230,32 +234,34 @@ def test_adapting_in_evaluation_leaves_parameters_and_buffers_alone(name: str, n
     built = algorithm(name, norm).eval()
     before = {key: value.clone() for key, value in built.state_dict().items()}
     some = episodes()
-    built.adapt(some.support)(some.query.x)
+    built.classifier(some)(some.query.x)
     assert all(torch.equal(value, before[key]) for key, value in built.state_dict().items())
 
 
 @sample
 def test_the_same_support_gives_the_same_logits(name: str, norm: str) -> None:
     built, some = algorithm(name, norm).eval(), episodes()
-    assert torch.equal(built.adapt(some.support)(some.query.x), built.adapt(some.support)(some.query.x))
+    assert torch.equal(built.classifier(some)(some.query.x), built.classifier(some)(some.query.x))
 
 
 @product()
 def test_the_order_of_support_and_query_does_not_matter(name: str, norm: str, float64: None) -> None:
     """Where the support set is a sequence, that of the queries alone; `ordered` says so."""
     built, some = algorithm(name, norm).eval(), episodes()
-    expected = built.adapt(some.support)(some.query.x)
+    expected = built.classifier(some)(some.query.x)
     size = some.support.y.shape[1]
     support_order = torch.arange(size) if built.ordered else torch.randperm(size)
     query_order = torch.randperm(WAY * QUERY)
     shuffled = Examples(some.support.x[:, support_order], some.support.y[:, support_order])
-    torch.testing.assert_close(built.adapt(shuffled)(some.query.x[:, query_order]), expected[:, query_order])
+    torch.testing.assert_close(
+        built.classifier(some._replace(support=shuffled))(some.query.x[:, query_order]), expected[:, query_order]
+    )
 
 
 @product()
 def test_a_query_is_judged_alone_unless_transductive(name: str, norm: str, float64: None) -> None:
     built, some = algorithm(name, norm).eval(), episodes()
-    classify = built.adapt(some.support)
+    classify = built.classifier(some)
     together, alone = classify(some.query.x)[:, :1], classify(some.query.x[:, :1])
     assert torch.allclose(together, alone, rtol=1e-9) == (norm != "transductive" and not built.sees_queries)
 
@@ -336,10 +342,10 @@ def test_first_order_leaves_second_derivatives_out(float64: None) -> None:
 
 def test_maml_takes_its_own_number_of_steps_in_a_test() -> None:
     built, some = algorithm("maml", "support"), episodes()
-    trained, tested = (built.train(mode).adapt(some.support)(some.query.x) for mode in (True, False))
+    trained, tested = (built.train(mode).classifier(some)(some.query.x) for mode in (True, False))
     assert not torch.allclose(trained, tested)
     built.test_steps = built.inner_steps
-    assert torch.equal(built.eval().adapt(some.support)(some.query.x), trained)
+    assert torch.equal(built.eval().classifier(some)(some.query.x), trained)
 
 
 @product(lambda row, norm: not row.own_loss and norm != "running")  # in training, of support and query together
@@ -368,7 +374,7 @@ def accuracy(built: Algorithm) -> float:
     some = episodes(30, "test")
     with torch.no_grad():
         built.eval().prepare([episodes(4)])
-        logits = built.eval().adapt(some.support)(some.query.x)
+        logits = built.eval().classifier(some)(some.query.x)
     return float((logits.argmax(-1) == some.query.y).double().mean())
 
 

@@ -73,6 +73,18 @@ class Algorithm(nn.Module, ABC):
         `episodes` are some of the training split's, their images not augmented. By default nothing is needed.
         """
 
+    def prepare_classes(self, classes: Iterable[Tensor]) -> None:
+        """Take in all images of the training split, class by class (n, *item), not augmented; called as `prepare` is.
+
+        One after the other, so that they need not be in memory together. By default nothing is needed.
+        """
+
+    def tune(self, episodes: Iterable[Episodes]) -> None:
+        """Choose what is left open on these episodes of the validation split; called after `prepare`.
+
+        By default nothing is left open.
+        """
+
     @abstractmethod
     def adapt(self, support: Examples) -> Classifier:
         """Learn from T support sets; what was learned lives in the returned closure and nowhere else."""

@@ -98,6 +98,13 @@ class ImageTasks:
         for number, size in enumerate(sizes_of(self.data, part).tolist()):
             yield self._scaled(part, np.array([number]), np.array([size]), np.arange(size), device, dtype, None)
 
+    def classes(self, part: str, device: torch.device, dtype: torch.dtype | None = None) -> Iterator[Tensor]:
+        """All images of a split, class by class, each (n, *item); their features (n, d) where these are known."""
+        if part in self.features:
+            yield from self.features[part].split(self.samplers[part].sizes.tolist())
+        else:
+            yield from self.images(part, device, dtype)
+
     def _side_by_side(self, batch: Batch, numbered: list[tuple[int, Episode]], device: Any, dtype: Any) -> Episodes:
         index, drawn = [number for number, _ in numbered], [episode for _, episode in numbered]
         classes = np.array([episode.classes for episode in drawn])  # (T, way)

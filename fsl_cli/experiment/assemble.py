@@ -108,10 +108,7 @@ def assemble(
             "Type algo=maml, algo=fomaml or algo=joint, or data=texts, whose classes it may tell apart."
         )
     if tasks.metric == "mse" and not built.algorithm.regresses:
-        raise UserError(
-            f"{type(built.algorithm).__name__} tells classes apart, and the tasks of {data.name} have none: they are "
-            "curves. Type algo=maml or another of the gradient family, or a data set of images."
-        )
+        raise _tells_apart(type(built.algorithm).__name__, data)
     if built.algorithm.compares_tasks and not all(isinstance(count, int) for count in shapes.get("train", ())[:3]):
         raise UserError(
             f"{type(built.algorithm).__name__} compares the tasks of a step, so all have one shape. "
@@ -125,6 +122,8 @@ def assemble(
 
 def _demand_no_classes(settings: Settings, data: Curves) -> None:
     """Raises UserError where settings ask for something of classes, and the tasks of `data` have none."""
+    if class_of(settings.algo, Algorithm).reads_class_rows:
+        raise _tells_apart(class_of(settings.algo, Algorithm).__name__, data)
     if settings.train_on == "trainval":
         raise UserError(f"train_on=trainval: the tasks of {data.name} are drawn anew, and none is held out.")
     if settings.labels == "fixed":
@@ -147,6 +146,14 @@ def _demand_use_of_unlabelled(settings: Settings, algorithm: Algorithm) -> None:
             f"unlabelled={settings.unlabelled or settings.train_unlabelled}: algo={settings.algo_name} learns from "
             "images with labels alone. Type unlabelled=0, or algo=softkmeans, which learns from both."
         )
+
+
+def _tells_apart(algorithm: str, data: Data) -> UserError:
+    """The error that a method needs classes, and there are none."""
+    return UserError(
+        f"{algorithm} tells classes apart, and the tasks of {data.name} have none: they are curves. Type algo=maml or "
+        "another of the gradient family, or a data set of images."
+    )
 
 
 def _hidden(settings: Settings, data: Data, shapes: dict[str, Shape]) -> DataSet:

@@ -14,6 +14,7 @@ EVALUATION_SEED = 0  # of validation and test episodes, whatever the seed of the
 EVALUATION_BATCH = 4  # episodes at a time
 FEATURES_BATCH = 64  # the same, where they consist of features
 SAMPLE = 16  # training episodes that an algorithm may look at before a validation
+TUNED = 100  # validation episodes that it may choose settings on
 
 
 class Episodic(LightningDataModule):
@@ -50,10 +51,10 @@ class Episodic(LightningDataModule):
     def test_dataloader(self) -> Iterable[Batch]:
         return _Loader(lambda: self._evaluation("test"))
 
-    def sample(self, device: torch.device, dtype: torch.dtype) -> Iterator[Episodes]:
-        """Some training episodes, always the same, their images not augmented."""
-        for index in range(SAMPLE):
-            yield from self.tasks.gather(Batch("train", EVALUATION_SEED, [index], plain=True), device, dtype)
+    def sample(self, part: str, count: int, device: torch.device, dtype: torch.dtype) -> Iterator[Episodes]:
+        """The first episodes of a split, one by one, always the same, their images not augmented."""
+        for index in range(count):
+            yield from self.tasks.gather(Batch(part, EVALUATION_SEED, [index], plain=True), device, dtype)
 
     def _training(self) -> Iterator[Batch]:
         """The meta-batches from the trainer's present step up to the next validation."""

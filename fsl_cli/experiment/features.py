@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pytorch_lightning as lightning
 import torch
 from torch import Tensor, nn
 
+from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.data.sampler import smallest
 from fsl_cli.data.tasks import ImageTasks
@@ -66,6 +67,11 @@ def worth_it(episodes: Episodic, part: str, count: int | None = None) -> bool:
     return bool(count * each > sampler.sizes.sum())
 
 
+def _takes_all(learner: Learner) -> bool:
+    """Whether the method takes in each training image."""
+    return type(learner.algorithm).prepare_classes is not Algorithm.prepare_classes
+
+
 def _copied(episodes: Episodic, part: str) -> bool:
     """Whether the episodes of a split take changed copies, which are never the same twice."""
     tasks = episodes.tasks
@@ -75,11 +81,14 @@ def _copied(episodes: Episodic, part: str) -> bool:
 
 @contextmanager
 def features_where_worth_it(
-    learner: Learner, episodes: Episodic, part: str, trainer: lightning.Trainer, cache: Path
+    learner: Learner, episodes: Episodic, parts: Sequence[str], trainer: lightning.Trainer, cache: Path
 ) -> Iterator[None]:
-    """While inside, `features_for_images` for this split where that is possible and worth it; else nothing changes."""
-    if possible(learner) and worth_it(episodes, part) and not _copied(episodes, part):
-        with features_for_images(learner, episodes, [part], trainer, cache):
+    """While inside, `features_for_images` for those of these splits where that is possible and worth it."""
+    there = [part for part in parts if isinstance(episodes.tasks, ImageTasks) and part in episodes.tasks.samplers]
+    chosen = [part for part in there if worth_it(episodes, part) and not _copied(episodes, part)]
+    chosen += [part for part in there if part == "train" and _takes_all(learner) and part not in chosen]
+    if possible(learner) and chosen:
+        with features_for_images(learner, episodes, chosen, trainer, cache):
             yield
     else:
         yield

@@ -32,7 +32,7 @@ class Open(NamedTuple):
 def judge(experiment: Experiment, part: str, count: int, trainer: lightning.Trainer, cache: Path) -> list[Open]:
     """The first episodes of validation or test, the same as in every evaluation, on the trainer's device."""
     learner = experiment.learner
-    features = features_where_worth_it(learner, experiment.episodes, part, trainer, cache)
+    features = features_where_worth_it(learner, experiment.episodes, [part], trainer, cache)
     with features, evaluating(learner, trainer):
         return [_judged(experiment, part, index) for index in range(count)]
 

@@ -25,6 +25,7 @@ from fsl_cli.episodes import IGNORED, Episodes, Metric, Normal
 from fsl_cli.experiment.by_class import Pairs, pairs
 from fsl_cli.experiment.by_instance import scores
 from fsl_cli.experiment.calibration import Judged
+from fsl_cli.experiment.taking_in import take_in
 
 
 class Score(NamedTuple):
@@ -122,7 +123,7 @@ class Learner(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.scores = []
-        self.algorithm.prepare(self.trainer.datamodule.sample(self.device, self.dtype))
+        take_in(self.algorithm, self.trainer.datamodule, self.device, self.dtype)
 
     def on_test_epoch_start(self) -> None:
         self.scores, self.judged, self.by_instance, self.attacked, self.tally = [], [], [], [], Counter()

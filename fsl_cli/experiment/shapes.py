@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.data.curves import Curves
-from fsl_cli.data.feasible import room, sizes_of
+from fsl_cli.data.feasible import room, shape_problems, sizes_of
 from fsl_cli.data.sampler import Shape, smallest
 from fsl_cli.data.store import SPLITS, DataSet
+from fsl_cli.experiment.taking_in import parts_taken_in
 from fsl_cli.settings.binding import class_of
 from fsl_cli.settings.parts import Part, all_for_the_test, maybe_unsorted
 from fsl_cli.settings.schema import Settings
@@ -29,8 +30,10 @@ def shapes_of(
 ) -> dict[str, Shape]:
     """The shape of each split's episodes; without `parts`, of those splits that the run looks at.
 
-    A run that trains nothing looks at the test split, and at training images where its method asks for some.
+    A run that trains nothing looks at the test split, and at what its method takes in: training images, and validation
+    episodes where the split has enough for some.
     """
+    taken_in = parts_taken_in(class_of(settings.algo, Algorithm))
     wanted = parts or (SPLITS if settings.steps else ("train", "test"))
     evaluation = evaluated(settings)
     shapes = {part: evaluation for part in wanted if part != "train"}
@@ -45,7 +48,9 @@ def shapes_of(
         )
     if not isinstance(data, DataSet):
         return shapes
-    if "train" in wanted and "train" not in shapes and _prepares(settings):
+    if "val" in taken_in and not (settings.steps or parts) and not shape_problems(data, {"val": evaluation}):
+        shapes["val"] = evaluation
+    if "train" in wanted and "train" not in shapes and "train" in taken_in:
         sizes = sizes_of(data, "train")
         if len(sizes) > 1 and sizes.min() > 1:  # as many as there are: nobody has asked for episodes of a shape
             shapes["train"] = Shape(min(smallest(settings.train_way), len(sizes)), 1, 1)
@@ -63,8 +68,3 @@ def evaluated(settings: Settings) -> Shape:
     return Shape(
         settings.way, settings.shot, settings.query, settings.query_balance, settings.unlabelled, settings.distractors
     )
-
-
-def _prepares(settings: Settings) -> bool:
-    """Whether the method takes in training images before it is tested."""
-    return class_of(settings.algo, Algorithm).prepare is not Algorithm.prepare

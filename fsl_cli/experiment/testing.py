@@ -64,7 +64,7 @@ def run_test(
     opened = _open(settings, experiment, trainer, calibration) if open else None
     started = time.monotonic()
     cache = cache_folder(settings.data_cache)
-    with features_where_worth_it(experiment.learner, experiment.episodes, "test", trainer, cache):
+    with features_where_worth_it(experiment.learner, experiment.episodes, ["test"], trainer, cache):
         trainer.test(experiment.learner, datamodule=experiment.episodes, verbose=False)
     if not trainer.is_global_zero:
         return None

@@ -28,6 +28,7 @@ from fsl_cli.experiment.learner import NotFinite
 from fsl_cli.experiment.processes import together
 from fsl_cli.experiment.saturation import WarnOfSaturation
 from fsl_cli.experiment.stopping import StopOnSignal, Stopped, exit_code
+from fsl_cli.experiment.taking_in import parts_taken_in, take_in
 from fsl_cli.experiment.testing import run_test
 from fsl_cli.experiment.tracking import Track
 from fsl_cli.experiment.trainer import new_trainer, one_job, quiet
@@ -110,10 +111,11 @@ def _early_stopping(settings: Settings, metric: str) -> list[lightning.Callback]
 def _keep_as_it_is(trainer: lightning.Trainer, settings: Settings, experiment: Experiment, run: Run) -> None:
     """Where nothing is trained: let the method take in what it needs of training images, and keep what there is."""
     learner, episodes = experiment.learner.eval(), experiment.episodes
-    if isinstance(episodes.tasks, ImageTasks) and "train" in episodes.tasks.samplers:
+    if isinstance(episodes.tasks, ImageTasks):
+        parts = parts_taken_in(type(learner.algorithm))
         cache = cache_folder(settings.data_cache)
-        with torch.no_grad(), features_where_worth_it(learner, episodes, "train", trainer, cache):
-            learner.algorithm.prepare(episodes.sample(learner.device, learner.dtype))
+        with torch.no_grad(), features_where_worth_it(learner, episodes, parts, trainer, cache):
+            take_in(learner.algorithm, episodes, learner.device, learner.dtype)
     if first_process():
         write_weights(run.best, learner)
         run.end_training(Training(0, 0, learner.metric, None, 0.0))
