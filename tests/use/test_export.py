@@ -91,8 +91,11 @@ def test_of_methods_that_see_all_queries_the_embedding_alone_is_exported(name: s
     assert export(embedding(classify.predictor)).difference.relative < 1e-4
 
 
+UNLEARNED = "algo.test_steps=0 algo.head_init=learned"  # what the start tells apart
+
+
 def cases() -> list[Any]:
-    words = dict.fromkeys(("protonet", "relation"), "norm=support") | {"snail": "train_shot=[1,5]"}
+    words = dict.fromkeys(("protonet", "relation"), "norm=support") | {"snail": "train_shot=[1,5]", "l2l": UNLEARNED}
     each = [(name, words.get(name, "")) for name in CLASSIFIERS if name not in TOGETHER]
     more = [("protonet", ""), ("maml", "norm=group"), ("matching", "algo.context=true")]
     slow = pytest.mark.slow
@@ -102,7 +105,7 @@ def cases() -> list[Any]:
 
 @pytest.mark.parametrize("case", cases())
 def test_the_classifier_of_every_algorithm(case: tuple[str, str], tmp_path: Path) -> None:
-    name, *words = (word for word in case if word)
+    name, *words = " ".join(case).split()
     classify = adapted(tmp_path / "run", f"algo={name}", *SMALL, *words)
     wanted = classify.of_pixels(NEW)
     assert (wanted - wanted.mean(0)).abs().max() > 1e-5  # it tells the images apart
@@ -113,7 +116,7 @@ def test_the_classifier_of_every_algorithm(case: tuple[str, str], tmp_path: Path
 
 @pytest.mark.parametrize("case", [pytest.param(case.values[0], marks=pytest.mark.slow, id=case.id) for case in cases()])
 def test_onnx_of_every_algorithm(case: tuple[str, str], tmp_path: Path) -> None:
-    name, *words = (word for word in case if word)
+    name, *words = " ".join(case).split()
     classify = adapted(tmp_path / "run", f"algo={name}", *SMALL, *words)
     wanted = classify.of_pixels(NEW)
     same(export(classifier(classify), "onnx").content, "onnx", wanted)

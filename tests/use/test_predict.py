@@ -161,7 +161,8 @@ FAST = ("protonet", "matching", "maml", "simpleshot")  # the others take seconds
     "name", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in CLASSIFIERS]
 )
 def test_every_algorithm_needs_nothing_but_its_run(name: str, photos: Path, tmp_path: Path) -> None:
-    words = {"matching": ["algo.context=true"], "snail": ["train_shot=[1,5]"]}.get(name, [])
+    more = {"matching": "algo.context=true", "snail": "train_shot=[1,5]", "l2l": "data.size=28 algo.test_steps=2"}
+    words = more.get(name, "").split()
     algorithm = untrained_run(tmp_path / "run", f"algo={name}", *SMALL, *words, change=centred)
     for module in algorithm.modules():  # a transductive run is used with norm=support
         if getattr(module, "norm", getattr(module, "mode", None)) == "transductive":
