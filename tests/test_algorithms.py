@@ -81,6 +81,7 @@ ROWS = {
     "ptmap": Row(METRIC_NORMS, ("backbone.filters=32",), own_loss=True),
     "zeroshot": Row(METRIC_NORMS, ("backbone.filters=16",)),
     "tipadapter": Row(METRIC_NORMS, SMALL_TIP),
+    "freelunch": Row(METRIC_NORMS, ("backbone.filters=32", "algo.samples=12"), own_loss=True),
     "matching": Row(METRIC_NORMS),
     "siamese": Row(METRIC_NORMS, ("backbone.filters=32",), own_loss=True),
     "relation": Row(METRIC_NORMS, ("backbone.halvings=2",), own_loss=True),
@@ -374,6 +375,7 @@ def accuracy(built: Algorithm) -> float:
     some = episodes(30, "test")
     with torch.no_grad():
         built.eval().prepare([episodes(4)])
+        built.prepare_classes(episodes(1, first=i).support.x[0] for i in range(4))
         logits = built.eval().classifier(some)(some.query.x)
     return float((logits.argmax(-1) == some.query.y).double().mean())
 

@@ -6,6 +6,7 @@ import torch
 
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.data.tasks import ImageTasks
+from fsl_cli.errors import UserError
 from fsl_cli.experiment.datamodule import SAMPLE, TUNED, Episodic
 
 
@@ -21,7 +22,12 @@ def take_in(algorithm: Algorithm, episodes: Episodic, device: torch.device, dtyp
     parts = tasks.samplers if isinstance(tasks, ImageTasks) else ("train", "val")
     if "train" in parts and kind.prepare is not Algorithm.prepare:
         algorithm.prepare(episodes.sample("train", SAMPLE, device, dtype))
-    if isinstance(tasks, ImageTasks) and "train" in parts and kind.prepare_classes is not Algorithm.prepare_classes:
+    if isinstance(tasks, ImageTasks) and kind.prepare_classes is not Algorithm.prepare_classes:
+        if "train" not in parts:
+            raise UserError(
+                f"{kind.__name__} looks at training classes, and there are none here. Choose a data set with a split "
+                "train, leave classes=all out, or type algo=simpleshot."
+            )
         algorithm.prepare_classes(tasks.classes("train", device, dtype))
     if "val" in parts and kind.tune is not Algorithm.tune:
         algorithm.tune(episodes.sample("val", min(TUNED, episodes.episodes["val"]), device, dtype))
