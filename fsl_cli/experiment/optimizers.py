@@ -29,8 +29,8 @@ HAND_MADE: dict[str, Callable[..., Optimizer]] = {
     "RMSprop": RMSprop,
     "Adam": Adam,
 }
-RATES = [2.0**power for power in range(-14, 4)]
-NUMBERS = 200_000  # of all problems together: larger networks are compared on fewer
+RATES = [2.0**power for power in range(-10, 5)]
+NUMBERS = 100_000  # of all problems together: larger networks are compared on fewer
 
 
 def compare(experiment: Experiment, part: str, steps: int) -> list[Descent]:
