@@ -40,6 +40,7 @@ class Backbone(nn.Module, ABC):
     origin = ""  # what its first weights have seen: ImageNet, or a file's name where that is not known; "": nothing
     drops = False  # whether training drops something at random
     progress = 1.0  # share of the training that is done; the learner sets it before each step
+    of_names: Callable[[Sequence[str]], Tensor] | None = None  # class rows (n, k) of n names, by a text tower beside it
     pixels: tuple[Sequence[float], Sequence[float]] | None = None  # mean and std that images were scaled by, if known
 
     @abstractmethod

@@ -16,10 +16,12 @@ HELP = """Write the features that a network makes of a whole data set, with labe
   fsl embed run=outputs/RUN out=omniglot.npz                           with a run's backbone, on its own data set
   fsl embed run=outputs/RUN data=miniimagenet data.root=DIR out=mini.npz   on another one
   fsl embed backbone=photos data=folder data.root=DIR out=photos.npz   with a network that came trained, without a run
+  fsl embed backbone=openclip backbone.tag=laion2b_s34b_b79k data=folder data.root=DIR out=clip.npz    with class rows
   fsl embed backbone=sentences data=texts data.root=FILE.csv out=texts.npz
 
 The file has the arrays features (n, d), labels (n) and split (n), and about, what made it. A class that quarter turns
-add is called NAME turned 90. Prints, for example:
+add is called NAME turned 90. A model with a text tower writes class_rows (classes, k) and class_names, too. Prints, for
+example:
   omniglot.npz   32,460 embeddings of 64 numbers, of 1,623 classes   8.3 MB
   fsl test algo=simpleshot data=embeddings data.root=omniglot.npz"""
 
@@ -54,7 +56,9 @@ def main(words: Sequence[str]) -> None:
         write(out, found)
     count, width = found.features.shape
     size = bytes_text(out.stat().st_size)
+    rows = "" if found.class_rows is None else f", with class rows of {found.class_rows.shape[1]:,} numbers"
+    classes = f"{len(set(found.labels)):,} classes"
+    print(f"{shown(str(out))}   {count:,} embeddings of {width:,} numbers, of {classes}{rows}   {size}")
     print(
-        f"{shown(str(out))}   {count:,} embeddings of {width:,} numbers, of {len(set(found.labels)):,} classes   {size}"
+        command("fsl", "test", "algo=tipadapter" if rows else "algo=simpleshot", "data=embeddings", f"data.root={out}")
     )
-    print(command("fsl", "test", "algo=simpleshot", "data=embeddings", f"data.root={out}"))

@@ -145,7 +145,7 @@ def with_norm(backbone: Part, norm: str) -> Part:
 
 def without_first_weights(backbone: Part) -> Part:
     """A backbone that begins with random weights."""
-    return _changed(backbone, {"weights": None, "pretrained": False})
+    return _changed(backbone, {"weights": None, "pretrained": False, "tag": None})
 
 
 def with_absolute_paths(part: Part, absolute: Callable[[str], str]) -> Part:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,8 @@ from fsl_cli.settings.binding import build, demand_fit, demand_root
 from fsl_cli.settings.compose import compose
 from fsl_cli.settings.schema import Settings
 
+TURNED = re.compile(r" turned \d+$")  # what a class that quarter turns add is called
+
 
 class Made(NamedTuple):
     """A network, and the data set that it is to see."""
@@ -38,6 +41,8 @@ class Embedded(NamedTuple):
     labels: list[str]
     splits: list[str]
     about: str  # what made them, of what
+    class_rows: Any = None  # (classes, k) float32, of a model with a text tower
+    class_names: list[str] = []
 
 
 def of_run(given: dict[str, str], user_dir: str | None) -> Made:
@@ -100,11 +105,18 @@ def embedded(made: Made) -> Embedded:
             name = data.store.names[split.classes[base]] + (f" turned {90 * turn}" if turn else "")
             labels += [name] * len(items)
             splits += [part] * len(items)
-    return Embedded(np.concatenate(features), labels, splits, made.about)
+    found = Embedded(np.concatenate(features), labels, splits, made.about)
+    if backbone.of_names is None:
+        return found
+    names = sorted(set(labels))
+    rows = backbone.of_names([TURNED.sub("", name) for name in names])
+    return found._replace(class_rows=rows.float().cpu().numpy(), class_names=names)
 
 
 def write(path: Path, found: Embedded) -> None:
     """The file: written under another name, and there when it is whole."""
     arrays = {"features": found.features, "labels": np.array(found.labels), "split": np.array(found.splits)}
+    if found.class_rows is not None:
+        arrays |= {"class_rows": found.class_rows, "class_names": np.array(found.class_names)}
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays, about=np.array(found.about))

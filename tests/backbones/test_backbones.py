@@ -92,8 +92,9 @@ def test_every_backbone_has_a_row() -> None:
         "pixels",
         "identity",
         "sentences",
+        "openclip",
         "causal_chars",  # features of each character: tests/data/test_lm.py
-    }  # which come trained: test_photos.py, test_sentences.py; and no network
+    }  # which come trained: test_photos.py, test_sentences.py, test_openclip.py; and no network
 
 
 @pytest.mark.parametrize("name", ROWS)
