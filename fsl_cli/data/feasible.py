@@ -23,6 +23,7 @@ def shape_problems(data: DataSet, shapes: Shapes) -> list[str]:
             )
         if shape.query_balance == "dirichlet" and shape.query == "all":
             problems.append("query=all leaves no queries to choose from: type query=15, or query_balance=even.")
+        problems += _against_the_law(part, shape)
         problems += _too_few(data, part, shapes) or _without_labels(data, part, shape)
         problems += _too_small(data, part, shapes) or _too_many(data, part, shape)
     return list(dict.fromkeys(problems))
@@ -54,6 +55,8 @@ def without_small(data: DataSet, shapes: Shapes) -> DataSet:
 
 def needed(shape: Shape) -> int:
     """How many images of each class an episode takes at least."""
+    if shape.shot == "metadataset":
+        return 2  # queries are half of the smallest class at most
     return smallest(shape.shot) + (1 if shape.query == "all" else shape.query)
 
 
@@ -98,9 +101,27 @@ def _most(data: DataSet, part: str) -> int:
     return len(sizes_of(data, part)) if groups is None else max((len(group) for group in groups), default=0)
 
 
+def _against_the_law(part: str, shape: Shape) -> list[str]:
+    """What does not go with shots by the law of Meta-Dataset."""
+    prefix = _prefix(part)
+    if shape.shot != "metadataset":
+        return []
+    problems = []
+    if isinstance(shape.way, int):
+        problems.append(
+            f"{prefix}shot=metadataset draws ways too, and {prefix}way={shape.way} is one number. Type "
+            f"{prefix}way=[5,50] as Meta-Dataset does, or [{shape.way},{shape.way}]."
+        )
+    if shape.query == "all":
+        problems.append(f"{prefix}query=all leaves nothing to share out: type {prefix}query=10, as Meta-Dataset does.")
+    return problems
+
+
 def _too_few(data: DataSet, part: str, shapes: Shapes) -> list[str]:
     """Fewer classes than ways."""
     way, most, prefix = largest(shapes[part].way), _most(data, part), _prefix(part)
+    if shapes[part].shot == "metadataset":
+        way = smallest(shapes[part].way)
     if way <= most:
         return []
     grouped = groups_of(data, part) is not None
@@ -173,7 +194,7 @@ def _too_many(data: DataSet, part: str, shape: Shape) -> list[str]:
     """A range of shots whose upper end no class reaches: what would be drawn is not what was asked for."""
     sizes, most = room(sizes_of(data, part), shape), largest(shape.shot)
     queries = needed(shape) - smallest(shape.shot)
-    if isinstance(shape.shot, int) or not len(sizes) or most + queries <= sizes.max():
+    if isinstance(shape.shot, int | str) or not len(sizes) or most + queries <= sizes.max():
         return []
     there, able = int(sizes.max()), int(sizes.max()) - queries
     prefix = _prefix(part)

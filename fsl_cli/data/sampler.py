@@ -10,22 +10,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from hashlib import shake_128
-from math import floor, log
+from math import ceil, floor, log
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
 Count = int | Sequence[int]  # a number, or the least and the most of a range to draw from
+Shots = Count | Literal["metadataset"]  # of each class; or by the law of Meta-Dataset
 Queries = int | Literal["all"]  # images of each class, or all that are left of it
+MOST_OF_A_CLASS, MOST_OF_A_SUPPORT_SET = 100, 500  # images, by the law of Meta-Dataset
 Balance = Literal["even", "dirichlet"]  # as many queries of each class, or shares by Dirichlet(2)
 
 
 class Shape(NamedTuple):
-    """N-way k-shot episodes: a range of ways is drawn from for each episode, one of shots for each class."""
+    """N-way k-shot episodes: a range of ways is drawn from for each episode, one of shots for each class.
+
+    By the law of Meta-Dataset a range of ways ends where the split does, and `query` is the most.
+    """
 
     way: Count
-    shot: Count
+    shot: Shots
     query: Queries
     query_balance: Balance = "even"
     unlabelled: int = 0  # further images of each class, without labels
@@ -48,7 +53,7 @@ class Sampler(NamedTuple):
 
     sizes: Numbers  # (classes,) images of each class
     way: Count
-    shot: Count
+    shot: Shots
     query: Queries
     groups: list[Numbers] | None = None  # the classes of an episode come from one of these, if given
     query_balance: Balance = "even"
@@ -61,9 +66,8 @@ class Sampler(NamedTuple):
         """Episode number `index` of the stream that (seed, split) names; its cost grows with its images only."""
         stream = f"{seed}/{split}/{index}"
         # apart from the rest, which fixed shapes share
-        dice = iter(raw_numbers(f"{stream}/shape", 2 + largest(self.way)))
-        way = _between(self.way, dice)
-        pool = self._pool(way, dice)
+        dice = iter(raw_numbers(f"{stream}/shape", 3 + largest(self.way)))
+        way, pool = self._way_and_pool(dice)
         if self.fixed:
             of_labels = labelled(seed, split, len(self.sizes), way)
             classes = [own[n % len(own)] for own, n in zip(of_labels, raw_numbers(stream, way), strict=True)]
@@ -73,8 +77,14 @@ class Sampler(NamedTuple):
         sizes = self.sizes[classes].tolist()
         least = 1 if self.query == "all" else self.query
         room = [room_of(size, self.unlabelled, self.labelled_share) for size in sizes]
-        shots = [_between(self.shot, dice, most - least) for most in room]
-        each = [shot if self.query == "all" else shot + self.query for shot in shots]
+        queries = self.query
+        if self.shot == "metadataset" and queries != "all":
+            queries = half = min(queries, min(room) // 2)
+            shots = by_metadataset(room, half, [(next(dice) + 0.5) / 2**64 for _ in range(1 + way)])
+        else:
+            assert self.shot != "metadataset"  # as `shape_problems` says
+            shots = [_between(self.shot, dice, most - least) for most in room]
+        each = [shot if queries == "all" else shot + queries for shot in shots]
         raw = iter(raw_numbers(stream, way + sum(each))[way:])
         numbers = [[next(raw) for _ in range(n)] for n in each]
         if self.query_balance == "dirichlet":
@@ -141,22 +151,46 @@ class Sampler(NamedTuple):
         """
         return distinct(raw_numbers(f"{seed}/{split}/{index}/shuffled", count), count)
 
-    def _pool(self, way: int, dice: Iterator[int]) -> Numbers | None:
-        """The classes of one group that has enough of them; None: all classes."""
+    def _way_and_pool(self, dice: Iterator[int]) -> tuple[int, Numbers | None]:
+        """The number of classes, and the classes of one group that has enough of them; None: all classes."""
+        if self.shot == "metadataset" and self.groups is not None:  # a group first, and no more classes than it has
+            enough = [group for group in self.groups if len(group) >= smallest(self.way)]
+            pool = enough[next(dice) % len(enough)]
+            return _between(self.way, dice, len(pool)), pool
+        way = _between(self.way, dice, len(self.sizes) if self.shot == "metadataset" else None)
         if self.groups is None:
-            return None
+            return way, None
         enough = [group for group in self.groups if len(group) >= way]
-        return enough[next(dice) % len(enough)]
+        return way, enough[next(dice) % len(enough)]
 
 
-def smallest(count: Count) -> int:
+def smallest(count: Shots) -> int:
     """The number, or the least of the range."""
+    if isinstance(count, str):
+        return 1
     return count if isinstance(count, int) else count[0]
 
 
-def largest(count: Count) -> int:
+def largest(count: Shots) -> int:
     """The number, or the most of the range."""
+    if isinstance(count, str):
+        return MOST_OF_A_CLASS
     return count if isinstance(count, int) else count[1]
+
+
+def by_metadataset(sizes: Sequence[int], queries: int, dice: Sequence[float]) -> list[int]:
+    """Support images of each class by the law of Meta-Dataset (Triantafillou et al., ICLR 2020, section 3.2.1).
+
+    https://arxiv.org/abs/1903.03096
+    The first of `dice`, numbers of 0..1, scales the whole support set, 500 images at most; the others change
+    each class's share, which else is that of its `sizes`, by a factor from a half to two.
+    """
+    left = [size - queries for size in sizes]
+    scale, *rest = dice
+    total = min(MOST_OF_A_SUPPORT_SET, sum(ceil(scale * min(MOST_OF_A_CLASS, each)) for each in left))
+    weights = [size * 2 ** (2 * number - 1) for size, number in zip(sizes, rest, strict=True)]
+    over = total - len(sizes)
+    return [min(1 + floor(over * weight / sum(weights)), each) for weight, each in zip(weights, left, strict=True)]
 
 
 @lru_cache(maxsize=8)

@@ -128,6 +128,10 @@ def _demand_no_classes(settings: Settings, data: Curves) -> None:
         raise UserError(f"train_on=trainval: the tasks of {data.name} are drawn anew, and none is held out.")
     if settings.labels == "fixed":
         raise UserError(f"labels=fixed: the tasks of {data.name} have no labels. Type labels=drawn.")
+    if "metadataset" in (settings.shot, settings.train_shot):
+        raise UserError(
+            f"shot=metadataset shares out the images of classes, and the tasks of {data.name} have none. Type shot=5."
+        )
     if settings.query_balance != "even":
         raise UserError(
             f"query_balance={settings.query_balance}: the curves of {data.name} have no classes. Leave it out."
@@ -167,6 +171,11 @@ def _hidden(settings: Settings, data: Data, shapes: dict[str, Shape]) -> DataSet
         raise UserError(
             f"pseudo={settings.pseudo_name} makes {makes} of {' or '.join(possible)}, and {data.name} has {what}. "
             "Leave it out."
+        )
+    if settings.train_shot == "metadataset":
+        raise UserError(
+            f"train_shot=metadataset shares out the images of classes, which pseudo={settings.pseudo_name} hides. Type "
+            "train_shot=1."
         )
     if settings.train_unlabelled or settings.labelled_share < 1:
         raise UserError(

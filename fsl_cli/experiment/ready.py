@@ -12,7 +12,7 @@ import torch
 from fsl_cli.algorithms.attack import demand_gradient
 from fsl_cli.data.download import Absent, without_downloads
 from fsl_cli.data.feasible import sizes_of
-from fsl_cli.data.sampler import Queries, largest
+from fsl_cli.data.sampler import Queries, Shots, largest
 from fsl_cli.data.store import SPLITS, DataSet, ImageStore, Split
 from fsl_cli.data.tasks import Batch
 from fsl_cli.errors import UserError
@@ -25,7 +25,7 @@ from fsl_cli.runs.run import Run
 from fsl_cli.settings.compose import Config
 from fsl_cli.settings.own_pictures import fit_to_pictures
 from fsl_cli.settings.parts import OfData, asked
-from fsl_cli.settings.schema import Counts, Settings
+from fsl_cli.settings.schema import Settings
 
 
 class Found(NamedTuple):
@@ -85,7 +85,7 @@ def check(config: Config) -> Found:
 def blank_data(settings: Settings) -> DataSet:
     """Blank images, as many as these episodes need, in place of a data set that is not here."""
 
-    def most(count: Counts | Queries) -> int:
+    def most(count: Shots | Queries) -> int:
         return 1 if count == "all" else largest(count)
 
     way = max(most(settings.way), most(settings.train_way), 2) + settings.distractors

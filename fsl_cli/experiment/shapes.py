@@ -56,7 +56,7 @@ def shapes_of(
             shapes["train"] = Shape(min(smallest(settings.train_way), len(sizes)), 1, 1)
     if "test" in shapes and settings.classes == "all":
         shapes["test"] = shapes["test"]._replace(way=len(sizes_of(data, "test")))
-    if "test" in shapes and fewer_queries and isinstance(settings.query, int):
+    if "test" in shapes and fewer_queries and isinstance(settings.query, int) and settings.shot != "metadataset":
         most = room(sizes_of(data, "test"), shapes["test"]).min(initial=settings.query + 1)
         left = int(most) - smallest(settings.shot)
         shapes["test"] = shapes["test"]._replace(query=max(1, min(settings.query, left)))

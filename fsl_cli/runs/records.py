@@ -53,7 +53,7 @@ class Result:
     rotations: str
     part: str  # which split was tested
     way: int | list[int]  # a number, or the range that it was drawn from
-    shot: int | list[int]
+    shot: int | list[int] | Literal["metadataset"]
     query: int | Literal["all"]  # images a class, or all that are left of it
     episodes: int
     seed: int  # of the run: weights and training episodes
@@ -105,7 +105,7 @@ class Calibration:
 
     step: int  # meta-iterations behind the checkpoint
     way: int | list[int]  # of the validation episodes that it was fitted to
-    shot: int | list[int]
+    shot: int | list[int] | Literal["metadataset"]
     norm: str
     episodes: int
     temperature: float

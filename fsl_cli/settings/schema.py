@@ -18,7 +18,7 @@ from fsl_cli.settings.parts import OfData, OfTrainer, Part, asked
 from fsl_cli.settings.values import problem, words
 
 Counts = Annotated[int | list[int], Range(least=1)]  # a number, or the range [least, most] that it is drawn from
-Shots = Annotated[int | list[int], Range(least=0)]  # likewise; 0 where a method needs no support images
+Shots = Annotated[int | list[int] | Literal["metadataset"], Range(least=0)]  # likewise; 0 where a method needs none
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Settings:
     way: Annotated[Counts, "classes of a validation or test episode; [5,20] draws anew for each episode"]
     shot: Annotated[
         Shots,
-        "support images of each class; [1,10] draws anew for each class of an episode; 0: where a method needs none",
+        "support images of each class; [1,10] draws anew for each class of an episode; 0: where a method needs none; "
+        "metadataset: by its law, with way=[5,50] query=10",
     ]
     query: Annotated[Count | Literal["all"], "query images of each class; all: those that are left"]
     train_way: Annotated[Counts, "classes of a training episode"]

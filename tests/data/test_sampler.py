@@ -12,7 +12,7 @@ from conftest import tiny_data
 
 from fsl_cli.data.augment import Augment
 from fsl_cli.data.feasible import shape_problems
-from fsl_cli.data.sampler import Sampler, Shape, apportioned
+from fsl_cli.data.sampler import Sampler, Shape, apportioned, by_metadataset
 from fsl_cli.data.sources.glyphs import glyphs
 from fsl_cli.data.tasks import Batch, ImageTasks
 from fsl_cli.episodes import IGNORED, Episodes
@@ -287,3 +287,35 @@ def test_the_support_set_ends_with_images_without_labels() -> None:
 def test_what_a_split_cannot_give_without_labels_is_refused(shape: Shape, words: str) -> None:
     with pytest.raises(UserError, match=re.escape(words)):
         ImageTasks(tiny_data(), {"train": shape}, 1)
+
+
+def test_the_law_of_meta_dataset() -> None:
+    sizes = np.array([20, 600, 7, 90, 41, 33, 250, 1000] * 8)
+    sampler = Sampler(sizes, (5, 50), "metadataset", 10)
+    drawn = [sampler.episode(0, "test", index) for index in range(400)]
+    assert {len(episode.classes) for episode in drawn} == set(range(5, 51))
+    for episode in drawn:
+        own = sizes[episode.classes]
+        queries = min(10, min(own) // 2)
+        assert {len(query) for query in episode.query} == {queries}
+        shots = np.array([len(support) for support in episode.support])
+        assert shots.min() >= 1 and shots.sum() <= 500 and (shots <= own - queries).all()
+    totals = [sum(map(len, episode.support)) for episode in drawn if len(episode.classes) < 10]
+    assert min(totals) < 100 < 300 < max(totals), "the size of the support set varies with its scale"
+    few = Sampler(sizes[:8], (5, 50), "metadataset", 10)
+    assert {len(few.episode(0, "test", index).classes) for index in range(50)} == {5, 6, 7, 8}
+
+
+def test_the_law_of_meta_dataset_by_hand() -> None:
+    # half of min(100, 20 - 10), min(100, 110 - 10): 5 + 50; shares 20 : 110 of 53 over one image each, none changed
+    assert by_metadataset([20, 110], 10, [0.5, 0.5, 0.5]) == [1 + 53 * 20 // 130, 1 + 53 * 110 // 130]
+    # the first class's share doubled, the other's halved: 40 : 55, and no more than there are
+    assert by_metadataset([20, 110], 10, [0.5, 1.0, 0.0]) == [10, 1 + 53 * 55 // 95]
+    assert sum(by_metadataset([1000] * 50, 10, [1.0] + [0.5] * 50)) == 500
+
+
+def test_by_the_law_a_group_comes_first_and_ends_the_range_of_ways() -> None:
+    groups = [np.arange(0, 6), np.arange(6, 20), np.arange(20, 23)]
+    sampler = Sampler(np.full(23, 20), (5, 50), "metadataset", 10, groups)
+    ways = [len(sampler.episode(0, "test", index).classes) for index in range(300)]
+    assert set(ways) == set(range(5, 15)) and 0.4 < np.mean([way < 7 for way in ways]) < 0.75
