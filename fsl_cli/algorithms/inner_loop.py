@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,6 +25,27 @@ class Rule(NamedTuple):
     init: Callable[[Parameters], Any]  # fast weights -> state, tensors in tuples and dictionaries
     # (step, fast weights, gradients, loss, state) -> fast weights, state
     update: Callable[[int, Parameters, Parameters, Tensor, Any], tuple[Parameters, Any]]
+
+
+@dataclass
+class Watch:
+    """What is seen of an inner loop of one task on a CPU, for pictures; or where it is said to have ended."""
+
+    path: list[Parameters] = field(default_factory=list)  # the fast weights before the first step, and after each
+    ended: Parameters | None = None  # fast weights that stand in place of those after any step
+
+
+_watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
+
+
+@contextmanager
+def watching(watch: Watch) -> Iterator[None]:
+    """While inside, inner loops are seen by `watch`, or end where it says."""
+    before = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(before)
 
 
 def sgd(lr: float) -> Rule:
@@ -107,6 +131,12 @@ def trajectory(
     # as views: the gradient of a parameter must not go on through what was made of it
     fast = {name: parameters[name].view_as(parameters[name]) for name in parameters if name in names}
     rest = {name: parameters[name] for name in parameters if name not in names}
+    watch = _watch.get()
+    if watch and watch.ended is not None:
+        yield from [{**rest, **watch.ended}] * steps
+        return
+    if watch:
+        watch.path.append(detached(fast))
     state = rule.init(fast)
 
     def step(number: int, fast: Parameters, rest: Parameters, state: Any) -> tuple[Parameters, Any]:
@@ -118,6 +148,8 @@ def trajectory(
     for number in range(steps):
         one = partial(step, number)
         fast, state = _rebuilt(one, fast, rest, state) if checkpoint else one(fast, rest, state)
+        if watch:
+            watch.path.append(detached(fast))
         yield {**rest, **fast}
 
 

@@ -28,6 +28,7 @@ Or what a run has learned, as a picture:
   fsl show fit run=DIR index=3                regression: a task's points, what was predicted of it, and how surely
   fsl show embedding run=DIR                  metric methods: the images of a test episode in two dimensions
   fsl show embedding run=DIR method=tsne way=20 shot=5
+  fsl show landscape run=DIR other=DIR        inner loops: the losses of a task around the start and two adapted weights
   fsl show steps run=DIR upto=20              inner loops: accuracy and loss after 0, 1, 2, ... steps, and a CSV
   fsl show optimizers run=DIR upto=200        algo=l2l: loss by step, beside SGD, NAG, RMSprop and Adam at their best
 
@@ -38,7 +39,7 @@ Prints, for example:
 Episodes are those of the run's own test, under its own way, shot and query, or what is typed, as for fsl test.
 split=val takes those of validation: use these to choose settings. out=FILE.png writes elsewhere."""
 
-PICTURES = ("episode", "embedding", "steps", "fit", "optimizers")
+PICTURES = ("episode", "embedding", "steps", "landscape", "fit", "optimizers")
 
 
 def main(words: Sequence[str]) -> None:

@@ -40,7 +40,7 @@ def changes(built: Algorithm, before: Tensor, after: Tensor) -> Tensor:
 def test_the_gradient_of_an_attack_equals_finite_differences(name: str, float64: None) -> None:
     built, some = algorithm(name, ROWS[name].norms[0]).eval(), episodes(1, "test")
     x = some.query.x + 0.01 * torch.randn_like(some.query.x)  # off the ties of pooling over black areas
-    direction, classify = torch.randn_like(x), built.adapt(some.support)
+    direction, classify = torch.randn_like(x), built.classifier(some)
     [gradient] = torch.autograd.grad(surprise(classify(x.requires_grad_()), some.query.y), [x])
     slope, errors = float((gradient * direction).sum()), []
     with torch.no_grad():
@@ -81,8 +81,9 @@ def accuracies(built: Algorithm, some: Episodes, attacks: list[Attack]) -> list[
     found = []
     with torch.no_grad():
         for attack in attacks:
-            support, query, *_ = attack.episodes(built, some, "")
-            found.append(float((built.adapt(support)(query.x).argmax(-1) == query.y).double().mean()))
+            changed = attack.episodes(built, some, "")
+            said = built.classifier(changed)(changed.query.x).argmax(-1)
+            found.append(float((said == some.query.y).double().mean()))
     return found
 
 
