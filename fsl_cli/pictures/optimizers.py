@@ -26,6 +26,7 @@ class Descent(NamedTuple):
 def draw(descents: Sequence[Descent], trained: int, title: str) -> Figure:
     """The means on a logarithmic axis; a line where training ended."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     figure = Figure(figsize=(6.5, 4.5), layout="constrained")
     axis = figure.subplots()
@@ -36,6 +37,8 @@ def draw(descents: Sequence[Descent], trained: int, title: str) -> Figure:
     if trained < len(descents[0].losses) - 1:
         axis.axvline(trained, color="black", linestyle=":", linewidth=1, label=f"{trained} steps in training")
     axis.set(xlabel="step", ylabel=f"loss, mean of {len(descents[0].losses[0])} problems", yscale="log")
+    axis.yaxis.set_major_formatter("{x:g}")  # no mathematics is drawn: see lettering
+    axis.yaxis.set_minor_formatter(NullFormatter())
     axis.set_title(title, fontsize=10)
     axis.legend(fontsize=8)
     return figure
