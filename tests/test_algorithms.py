@@ -82,6 +82,14 @@ ROWS = {
     "zeroshot": Row(METRIC_NORMS, ("backbone.filters=16",)),
     "tipadapter": Row(METRIC_NORMS, SMALL_TIP),
     "freelunch": Row(METRIC_NORMS, ("backbone.filters=32", "algo.samples=12"), own_loss=True),
+    "tpn": Row(
+        ("running", "support", "transductive", "group"),
+        ("backbone.filters=32", "algo.neighbours=5", "algo.spread=0.5"),
+        own_loss=True,
+        lr=0.002,
+        reaches=0.6,
+    ),  # of so few images: see docs/transductive.md for Omniglot
+    "tranfinetune": Row(METRIC_NORMS, ("backbone.filters=32", "algo.test_steps=3"), own_loss=True),
     "matching": Row(METRIC_NORMS),
     "siamese": Row(METRIC_NORMS, ("backbone.filters=32",), own_loss=True),
     "relation": Row(METRIC_NORMS, ("backbone.halvings=2",), own_loss=True),

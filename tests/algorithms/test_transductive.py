@@ -14,12 +14,15 @@ from fsl_cli.algorithms.laplacianshot import LaplacianShot, neighbours
 from fsl_cli.algorithms.protonet import prototypes
 from fsl_cli.algorithms.ptmap import PTMAP, sinkhorn
 from fsl_cli.algorithms.tim import TIM, entropy
-from fsl_cli.episodes import Examples
+from fsl_cli.algorithms.tpn import TPN
+from fsl_cli.algorithms.tranfinetune import TransductiveFineTuning
+from fsl_cli.episodes import Episodes, Examples
 from fsl_cli.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("float64")
 PLACES = torch.eye(3, 6)  # of three classes
-ALL = [TIM, BDCSPN, LaplacianShot, PTMAP]
+FROZEN = [TIM, BDCSPN, LaplacianShot, PTMAP]
+ALL = [*FROZEN, TransductiveFineTuning, TPN]
 
 
 def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -35,10 +38,13 @@ def task(labels: list[int], noise: float = 0.5, seed: int = 0) -> tuple[Examples
 
 
 def built(kind: type[Algorithm], **settings: object) -> Algorithm:
+    torch.manual_seed(0)
+    if kind is TPN:
+        return kind(Pixels(1, 1, 6), **settings)  # type: ignore[call-arg]
     return kind(Pixels(1, 1, 6), train_classes=4, **settings)  # type: ignore[call-arg]
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", FROZEN)
 def test_no_steps_give_the_nearest_mean_and_so_does_a_single_query(kind: type[Algorithm]) -> None:
     support, queries, _ = task([0, 1, 2, 0, 1, 2, 0])
     method = built(kind)
@@ -60,14 +66,14 @@ def test_a_class_without_queries_is_no_trouble(kind: type[Algorithm]) -> None:
     assert torch.isfinite(built(kind).adapt(support)(queries)).all()
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", [*FROZEN, TPN])  # all weights of no network is no test of fine-tuning
 def test_queries_that_are_seen_together_are_told_apart_better(kind: type[Algorithm]) -> None:
     """Even queries under noise, over tasks: more are right than by the nearest mean."""
-    settings = {"lr": 0.01} if kind is TIM else {}
+    settings: dict[type[Algorithm], dict[str, float]] = {TIM: {"lr": 0.01}, TPN: {"spread": 0.8, "neighbours": 6}}
     together = alone = 0
     for seed in range(0, 40, 2):
         support, queries, labels = task([0, 1, 2] * 10, noise=1.3, seed=seed)
-        classify = built(kind, **settings).adapt(support)
+        classify = built(kind, **settings.get(kind, {})).adapt(support)
         together += int((classify(queries)[0].argmax(-1) == labels).sum())
         alone += sum(int(classify(queries[:, i : i + 1]).argmax() == labels[i]) for i in range(30))
     assert together > alone
@@ -188,3 +194,53 @@ def test_the_order_of_the_queries_does_not_matter(kind: type[Algorithm]) -> None
     expected = classify(queries)
     for order in list(permutations(range(4)))[1::7]:
         torch.testing.assert_close(classify(queries[:, order]), expected[:, order])
+
+
+def test_labels_spread_along_the_graph_by_hand() -> None:
+    support, queries, _ = task([0, 1, 2, 1])
+    method = built(TPN, neighbours=3, spread=0.7)
+    assert isinstance(method, TPN)
+    x = torch.cat([support.x, queries], 1)[0, :, 0, 0]
+    z = x / method.scale(x).exp()
+    far = torch.cdist(z, z).square() / 6
+    linked = torch.zeros(7, 7)
+    for i, row in enumerate(far):
+        linked[i, row.argsort()[:3]] = 1
+    weights = (-far / 2).exp() * ((linked + linked.T) > 0)
+    total = weights.sum(0)
+    links = weights / (total[:, None] * total).sqrt()
+    labels = torch.cat([torch.eye(3), torch.zeros(4, 3)])
+    found = labels
+    for _ in range(300):  # the sum of the series whose limit is the closed form
+        found = labels + 0.7 * links @ found
+    torch.testing.assert_close(method.links(x[None])[0], links)
+    torch.testing.assert_close(method.adapt(support)(queries)[0], found[3:])
+    everything = Episodes(support, Examples(queries, torch.tensor([[0, 1, 2, 1]])), support.y, torch.zeros(1))
+    expected = torch.nn.functional.cross_entropy(found, torch.tensor([0, 1, 2, 0, 1, 2, 1]))
+    torch.testing.assert_close(method.loss(everything), expected)
+
+
+def test_a_graph_that_passes_nothing_on_leaves_queries_without_labels() -> None:
+    support, queries, _ = task([0, 1, 2, 1])
+    assert not built(TPN, spread=0.0).adapt(support)(queries).any()
+
+
+def test_fine_tuning_begins_at_the_means_and_makes_queries_sure() -> None:
+    support, queries, _ = task([0, 1, 2, 1])
+    known, asked = support.x[0, :, 0, 0], queries[0, :, 0, 0]
+    weights = torch.nn.functional.normalize(known, dim=-1)  # a shot: the mean is the image
+    start = built(TransductiveFineTuning, test_steps=0).adapt(support)(queries)[0]
+    torch.testing.assert_close(start, asked @ weights.T)
+    head = [weights.clone().requires_grad_(), torch.zeros(3, requires_grad=True)]
+    optimizer = torch.optim.Adam(head, 0.01)
+    for _ in range(5):
+        optimizer.zero_grad()
+        said = asked @ head[0].T + head[1]
+        own = torch.nn.functional.cross_entropy(known @ head[0].T + head[1], support.y[0])
+        (own - 0.5 * (said.softmax(-1) * said.log_softmax(-1)).sum(-1).mean()).backward()
+        optimizer.step()
+    method = built(TransductiveFineTuning, test_steps=5, lr=0.01, entropy_weight=0.5)
+    found = method.train().adapt(support)(queries)[0]
+    torch.testing.assert_close(found, (asked @ head[0].T + head[1]).detach(), atol=1e-6, rtol=1e-5)
+    assert method.training and method.backbone.training
+    assert entropy(found.softmax(-1), 1).mean() < entropy(start.softmax(-1), 1).mean()
