@@ -22,7 +22,8 @@ from fsl_cli.errors import UserError
 from fsl_cli.experiment.assemble import assemble
 from fsl_cli.files import read_rows
 
-PARTIAL = {"tim", "alphatim"}  # whose weights, learned from the queries' features, are constants to the queries
+# whose weights, learned from the queries, are constants to these
+PARTIAL = {"tim", "alphatim", "tranfinetune"}
 SLOW = {"ptmap"}  # seconds: through hundreds of rounds of transport
 
 
