@@ -136,7 +136,9 @@ def _demand_no_classes(settings: Settings, data: Curves) -> None:
         raise UserError(
             f"query_balance={settings.query_balance}: the curves of {data.name} have no classes. Leave it out."
         )
-    if settings.unlabelled or settings.train_unlabelled or settings.distractors or settings.labelled_share < 1:
+    algorithm = class_of(settings.algo, Algorithm)
+    without = settings.unlabelled or settings.train_unlabelled or settings.distractors or settings.labelled_share < 1
+    if without and (algorithm.regresses or algorithm.writes):  # other methods are refused by name
         raise UserError(
             f"The tasks of {data.name} have no labels that could be left out. Type unlabelled=0 train_unlabelled=0 "
             "distractors=0 labelled_share=1."
