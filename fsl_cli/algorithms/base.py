@@ -53,6 +53,7 @@ class Algorithm(nn.Module, ABC):
     ordered = False  # True: the order of the support set matters, so episodes give it in a random order
     reads_class_rows = False  # True: asks for class rows, `Episodes.class_rows`, which not every data set has
     zero_shot = False  # True: needs no support images, so that shot=0 is possible
+    looks_at_support = True  # False: shot=0 is the only one, as it looks at none
     sees_queries = False  # True: all queries of an episode are looked at together, so what is reached is transductive
     takes_unlabelled = False  # True: support sets may have images without labels, in whose place is IGNORED
     compares_tasks = False  # True: its loss is of all tasks of a step together, which must have one shape

@@ -26,6 +26,7 @@ class ZeroShot(Algorithm):
     takes_features = True
     reads_class_rows = True
     zero_shot = True
+    looks_at_support = False
 
     def __init__(self, backbone: Backbone, row_width: int, temperature: Rate = 1.0) -> None:
         super().__init__()

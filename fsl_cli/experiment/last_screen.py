@@ -56,7 +56,7 @@ def last_screen(run: Run, settings: Settings, data: Data) -> None:
         lines = [line for line in lines if line]
         if isinstance(data, DataSet):
             shot = 5 if result.shot == 1 else 1
-            if not shape_problems(data, {"test": evaluated(settings)._replace(shot=shot)}):
+            if result.shot and not shape_problems(data, {"test": evaluated(settings)._replace(shot=shot)}):
                 other = f"shot={shot}"
     boxed(lines)
     tell(f"files  {run}")  # outside the frame: whole lines to copy

@@ -184,6 +184,7 @@ def test_tip_adapter_chooses_on_validation_and_never_on_the_test(rooms: Path, tm
         ("tipadapter", "text.npz", (), "nothing to train"),
         ("protonet", "text.npz", ("shot=0",), "shot=0: must be at least 1"),
         ("zeroshot", "rows.npz", ("train_shot=-1",), "train_shot=-1: must be at least 0"),
+        ("zeroshot", "rows.npz", ("shot=1",), "shot=1: ZeroShot looks at no support images. Type shot=0."),
     ],
 )
 def test_what_cannot_be_is_refused(rooms: Path, algo: str, file: str, more: tuple[str, ...], message: str) -> None:
