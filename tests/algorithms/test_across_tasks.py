@@ -172,6 +172,7 @@ def test_two_processes_have_the_loss_and_gradient_of_one(tmp_path: Path, float64
 
 
 def one_of_two(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)  # threads that the parent began are not there in a process that was forked
     torch.distributed.init_process_group("gloo", f"file://{folder / 'meet'}", rank=rank, world_size=2)
     found = {}
     for name in COMPARING:
