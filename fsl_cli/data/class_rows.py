@@ -14,7 +14,7 @@ import numpy as np
 
 from fsl_cli.data.feature_files import Chosen, Rows, read_features
 from fsl_cli.data.layouts import refuse
-from fsl_cli.data.left_out import some
+from fsl_cli.data.left_out import first_five, some
 
 STEM = "classes"  # of the file of class rows in a folder, or beside a file
 
@@ -73,9 +73,9 @@ def _lacking(classes: Sequence[str], kept: dict[str, Any]) -> list[str]:
     without = [name for name in classes if name not in kept]
     if not without:
         return []
-    names = ", ".join(without[:5]) + (f" and {len(without) - 5} more" if len(without) > 5 else "")
     there = ", ".join([*kept][:3])
     return [
-        f"{len(without):,} of the {len(classes):,} classes have no class row: {names}. There are {len(kept):,} "
-        f"rows, of {there}{', …' if len(kept) > 3 else ''}: name them as the labels do, in an array class_names."
+        f"{len(without):,} of the {len(classes):,} classes have no class row: {first_five(without)}. There are "
+        f"{len(kept):,} rows, of {there}{', …' if len(kept) > 3 else ''}: name them as the labels do, in an array "
+        "class_names."
     ]

@@ -7,6 +7,7 @@ from math import ceil
 
 import numpy as np
 
+from fsl_cli.data.left_out import first_five
 from fsl_cli.data.sampler import Numbers, Shape, largest, room_of, smallest
 from fsl_cli.data.store import DataSet, split_hash
 
@@ -41,9 +42,8 @@ def without_small(data: DataSet, shapes: Shapes) -> DataSet:
         good = room(counts, shape) >= needed(shape)
         small = [f"{data.store.names[c]} ({n})" for c, n in zip(split.classes[~good], counts[~good], strict=True)]
         if small and good.sum() * split.turns >= largest(shape.way):  # else the shape is what does not fit
-            some = ", ".join(small[:5]) + (f" and {len(small) - 5} more" if len(small) > 5 else "")
             what = "pictures" if data.items == "images" else data.items
-            lines.append(f"classes of {part} with fewer than {needed(shape)} {what}: {some}")
+            lines.append(f"classes of {part} with fewer than {needed(shape)} {what}: {first_five(small)}")
             groups = None if split.groups is None else split.groups[good]
             splits[part] = split._replace(classes=split.classes[good], groups=groups)
     for line in lines:

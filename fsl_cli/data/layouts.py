@@ -13,7 +13,7 @@ from typing import NamedTuple, NoReturn
 
 from fsl_cli.data.archives import BROKEN, Mounted, archive_of
 from fsl_cli.data.decode import first_ten
-from fsl_cli.data.left_out import left_out, some
+from fsl_cli.data.left_out import first_five, left_out, some
 from fsl_cli.data.listed import Chosen, Finder, Groups, by_table, divided, merged, tables_of, tables_of_last_resort
 from fsl_cli.data.names import WEAK, part_of
 from fsl_cli.data.places import Folder, Place
@@ -242,8 +242,7 @@ def in_two(groups: Mapping[str, Mapping[str, object]]) -> list[str]:
     for one, other in combinations(groups, 2):
         both = sorted(groups[one].keys() & groups[other].keys())
         if both:
-            names = ", ".join(both[:5]) + (f" and {len(both) - 5} more" if len(both) > 5 else "")
-            problems.append(f"{one} and {other} both have {names}: keep a class in one split only.")
+            problems.append(f"{one} and {other} both have {first_five(both)}: keep a class in one split only.")
     return problems
 
 

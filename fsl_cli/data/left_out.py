@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from fsl_cli.data.formats import ending, hint
 from fsl_cli.data.places import Place
@@ -32,6 +32,11 @@ def left_out(place: Place, taken: Iterable[str], tables: Iterable[str], because:
     lines += [some(place.odd, "file or folder", "cannot be read")] if place.odd else []
     lines += [some(place.junk, "hidden file or folder", "left by a system or program")] if place.junk else []
     return lines
+
+
+def first_five(names: Sequence[str]) -> str:
+    """a, b, c, d, e and 3 more"""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def some(names: list[str], kind: str, because: str) -> str:

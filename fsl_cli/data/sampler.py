@@ -75,16 +75,9 @@ class Sampler(NamedTuple):
             drawn = distinct(raw_numbers(stream, way), len(self.sizes) if pool is None else len(pool))
             classes = drawn if pool is None else pool[drawn].tolist()
         sizes = self.sizes[classes].tolist()
-        least = 1 if self.query == "all" else self.query
         room = [room_of(size, self.unlabelled, self.labelled_share) for size in sizes]
-        queries = self.query
-        if self.shot == "metadataset" and queries != "all":
-            queries = half = min(queries, min(room) // 2)
-            shots = by_metadataset(room, half, [(next(dice) + 0.5) / 2**64 for _ in range(1 + way)])
-        else:
-            assert self.shot != "metadataset"  # as `shape_problems` says
-            shots = [_between(self.shot, dice, most - least) for most in room]
-        each = [shot if queries == "all" else shot + queries for shot in shots]
+        shots, queries = self._shots_and_queries(room, dice)
+        each = [shot + queries for shot in shots]
         raw = iter(raw_numbers(stream, way + sum(each))[way:])
         numbers = [[next(raw) for _ in range(n)] for n in each]
         if self.query_balance == "dirichlet":
@@ -96,6 +89,14 @@ class Sampler(NamedTuple):
             return Episode(classes, support, [_without(own, used) for own, used in zip(known, support, strict=True)])
         episode = Episode(classes, support, [drawn[shot:] for drawn, shot in zip(images, shots, strict=True)])
         return self._with_unlabelled(episode, split, stream) if self.unlabelled else episode
+
+    def _shots_and_queries(self, room: list[int], dice: Iterator[int]) -> tuple[list[int], int]:
+        """Support images of each class that has `room` images, and how many queries are drawn of each; all: none is."""
+        asked = 0 if self.query == "all" else self.query
+        if self.shot == "metadataset":
+            queries = min(asked, min(room) // 2)
+            return by_metadataset(room, queries, [(next(dice) + 0.5) / 2**64 for _ in range(1 + len(room))]), queries
+        return [_between(self.shot, dice, most - max(asked, 1)) for most in room], asked
 
     def _with_unlabelled(self, episode: Episode, split: str, stream: str) -> Episode:
         """The episode with images without labels: from a stream of its own, so that the rest stays as it is."""
@@ -153,15 +154,14 @@ class Sampler(NamedTuple):
 
     def _way_and_pool(self, dice: Iterator[int]) -> tuple[int, Numbers | None]:
         """The number of classes, and the classes of one group that has enough of them; None: all classes."""
-        if self.shot == "metadataset" and self.groups is not None:  # a group first, and no more classes than it has
-            enough = [group for group in self.groups if len(group) >= smallest(self.way)]
-            pool = enough[next(dice) % len(enough)]
-            return _between(self.way, dice, len(pool)), pool
-        way = _between(self.way, dice, len(self.sizes) if self.shot == "metadataset" else None)
+        law = self.shot == "metadataset"
         if self.groups is None:
-            return way, None
-        enough = [group for group in self.groups if len(group) >= way]
-        return way, enough[next(dice) % len(enough)]
+            return _between(self.way, dice, len(self.sizes) if law else None), None
+        if law:  # a group first, and no more classes than it has
+            pool = _one_of(self.groups, smallest(self.way), dice)
+            return _between(self.way, dice, len(pool)), pool
+        way = _between(self.way, dice)
+        return way, _one_of(self.groups, way, dice)
 
 
 def smallest(count: Shots) -> int:
@@ -225,6 +225,12 @@ def _between(count: Count, dice: Iterator[int], most: int | None = None) -> int:
     low, high = count
     high = high if most is None else min(high, most)
     return low + next(dice) % (high - low + 1)
+
+
+def _one_of(groups: list[Numbers], way: int, dice: Iterator[int]) -> Numbers:
+    """A group that has so many classes."""
+    enough = [group for group in groups if len(group) >= way]
+    return enough[next(dice) % len(enough)]
 
 
 def distinct(raw: Sequence[int], n: int) -> list[int]:

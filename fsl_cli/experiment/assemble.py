@@ -11,7 +11,7 @@ import torch
 
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.backbones.base import Backbone
-from fsl_cli.backbones.mode import Mode
+from fsl_cli.backbones.mode import ALONE, Mode
 from fsl_cli.data.augment import Augment
 from fsl_cli.data.clusters import Clusters
 from fsl_cli.data.curves import Curves
@@ -23,7 +23,7 @@ from fsl_cli.data.sources.lm import Corpus
 from fsl_cli.data.store import DataSet, PseudoClasses, cache_folder
 from fsl_cli.data.tasks import ImageTasks, Tasks
 from fsl_cli.episodes import Metric
-from fsl_cli.errors import UserError
+from fsl_cli.errors import UserError, setting
 from fsl_cli.experiment.clusters import clustered, in_order
 from fsl_cli.experiment.datamodule import Episodic
 from fsl_cli.experiment.learner import Learner
@@ -37,7 +37,6 @@ from fsl_cli.settings.schema import Image, Settings
 Data = DataSet | Curves
 
 
-ALONE = ("running", "group", "none")  # norms under which an item's features are its own
 POINT = Image(channels=1, size=1, mean=[0.0], std=[1.0], items="points")  # of a curve over one number
 # What takes them
 ITEMS = {
@@ -101,14 +100,7 @@ def assemble(
     built.attack = build(settings.attack) if settings.attack else None
     if isinstance(tasks, ImageTasks):
         tasks.ordered = built.algorithm.ordered
-        _demand_use_of_unlabelled(settings, built.algorithm)
-    if tasks.metric == "bits" and not built.algorithm.writes:
-        raise UserError(
-            f"{type(built.algorithm).__name__} does not predict characters, which the tasks of {data.name} ask for. "
-            "Type algo=maml, algo=fomaml or algo=joint, or data=texts, whose classes it may tell apart."
-        )
-    if tasks.metric == "mse" and not built.algorithm.regresses:
-        raise _tells_apart(type(built.algorithm).__name__, data)
+        _demand_use_of_support(settings, built.algorithm)
     if built.algorithm.compares_tasks and not all(isinstance(count, int) for count in shapes.get("train", ())[:3]):
         raise UserError(
             f"{type(built.algorithm).__name__} compares the tasks of a step, so all have one shape. "
@@ -121,9 +113,19 @@ def assemble(
 
 
 def _demand_no_classes(settings: Settings, data: Curves) -> None:
-    """Raises UserError where settings ask for something of classes, and the tasks of `data` have none."""
-    if class_of(settings.algo, Algorithm).reads_class_rows:
-        raise _tells_apart(class_of(settings.algo, Algorithm).__name__, data)
+    """Raises UserError where the method, or a setting, asks for classes, and the tasks of `data` have none."""
+    algorithm = class_of(settings.algo, Algorithm)
+    if isinstance(data, Corpus):
+        if not algorithm.writes:
+            raise UserError(
+                f"{algorithm.__name__} does not predict characters, which the tasks of {data.name} ask for. "
+                "Type algo=maml, algo=fomaml or algo=joint, or data=texts, whose classes it may tell apart."
+            )
+    elif not algorithm.regresses:
+        raise UserError(
+            f"{algorithm.__name__} tells classes apart, and the tasks of {data.name} have none: they are curves. "
+            "Type algo=maml or another of the gradient family, or a data set of images."
+        )
     if settings.train_on == "trainval":
         raise UserError(f"train_on=trainval: the tasks of {data.name} are drawn anew, and none is held out.")
     if settings.labels == "fixed":
@@ -136,30 +138,24 @@ def _demand_no_classes(settings: Settings, data: Curves) -> None:
         raise UserError(
             f"query_balance={settings.query_balance}: the curves of {data.name} have no classes. Leave it out."
         )
-    algorithm = class_of(settings.algo, Algorithm)
-    without = settings.unlabelled or settings.train_unlabelled or settings.distractors or settings.labelled_share < 1
-    if without and (algorithm.regresses or algorithm.writes):  # other methods are refused by name
+    if settings.unlabelled or settings.train_unlabelled or settings.distractors or settings.labelled_share < 1:
         raise UserError(
             f"The tasks of {data.name} have no labels that could be left out. Type unlabelled=0 train_unlabelled=0 "
             "distractors=0 labelled_share=1."
         )
 
 
-def _demand_use_of_unlabelled(settings: Settings, algorithm: Algorithm) -> None:
-    """Raises UserError where episodes have images without labels, and the method learns from none."""
+def _demand_use_of_support(settings: Settings, algorithm: Algorithm) -> None:
+    """Raises UserError where support sets have images that the method makes nothing of: without labels, or at all."""
     if (settings.unlabelled or settings.train_unlabelled) and not algorithm.takes_unlabelled:
         raise UserError(
             f"unlabelled={settings.unlabelled or settings.train_unlabelled}: algo={settings.algo_name} learns from "
             "images with labels alone. Type unlabelled=0, or algo=softkmeans, which learns from both."
         )
-
-
-def _tells_apart(algorithm: str, data: Data) -> UserError:
-    """The error that a method needs classes, and there are none."""
-    return UserError(
-        f"{algorithm} tells classes apart, and the tasks of {data.name} have none: they are curves. Type algo=maml or "
-        "another of the gradient family, or a data set of images."
-    )
+    for name, shot in (("shot", settings.shot), ("train_shot", settings.train_shot)):
+        if shot != 0 and not algorithm.looks_at_support:
+            kind = type(algorithm).__name__
+            raise UserError(f"{setting(name, shot)}: {kind} looks at no support images. Type {name}=0.")
 
 
 def _hidden(settings: Settings, data: Data, shapes: dict[str, Shape]) -> DataSet:

@@ -20,14 +20,8 @@ from fsl_cli.runs.run import Run
 from fsl_cli.runs.wording import task_name
 from fsl_cli.settings.schema import Settings
 
-SAME_TASK = (
-    "episodes",
-    "query",
-    "query_balance",
-    "calibrate",
-    "trainer",
-    "attack",
-)  # of a test: the logits are the same
+# of a test: the logits are the same
+SAME_TASK = ("episodes", "query", "query_balance", "calibrate", "trainer", "attack")
 MOST = 200  # validation episodes: a temperature is one number
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.backbones.base import Backbone
+from fsl_cli.backbones.mode import ALONE
 from fsl_cli.data.sampler import smallest
 from fsl_cli.data.tasks import ImageTasks
 from fsl_cli.experiment.datamodule import SAMPLE, Episodic
@@ -34,11 +35,7 @@ def possible(learner: Learner) -> bool:
 
     Not where pixels are attacked.
     """
-    return (
-        not learner.attack
-        and learner.algorithm.takes_features
-        and _backbone(learner).norm in ("running", "group", "none")
-    )
+    return not learner.attack and learner.algorithm.takes_features and _backbone(learner).norm in ALONE
 
 
 def backbone_is_frozen(learner: Learner) -> bool:

@@ -209,21 +209,18 @@ class Learner(LightningModule):
     def _gather(self) -> None:
         """Every process's scores, the same list on each."""
         if self.trainer.world_size > 1:
-            parts: list[list[Score]] = [[] for _ in range(self.trainer.world_size)]
-            torch.distributed.all_gather_object(parts, self.scores)
-            self.scores = [score for part in parts for score in part]
-            told: list[list[Judged]] = [[] for _ in range(self.trainer.world_size)]
-            torch.distributed.all_gather_object(told, self.judged)
-            self.judged = [each for part in told for each in part]
-            lists: list[list[tuple[int, list[float]]]] = [[] for _ in range(self.trainer.world_size)]
-            torch.distributed.all_gather_object(lists, self.by_instance)
-            self.by_instance = [each for part in lists for each in part]
-            pairs_of: list[list[tuple[int, float]]] = [[] for _ in range(self.trainer.world_size)]
-            torch.distributed.all_gather_object(pairs_of, self.attacked)
-            self.attacked = [each for part in pairs_of for each in part]
-            tallies: list[Pairs] = [Counter() for _ in range(self.trainer.world_size)]
-            torch.distributed.all_gather_object(tallies, self.tally)
-            self.tally = sum(tallies, Counter())
+            self.scores = _of_all(self.scores)
+            self.judged = _of_all(self.judged)
+            self.by_instance = _of_all(self.by_instance)
+            self.attacked = _of_all(self.attacked)
+            self.tally = sum(_of_all([self.tally]), Counter())
         self.scores.sort()
         self.by_instance.sort()
         self.attacked.sort()
+
+
+def _of_all(own: list[Any]) -> list[Any]:
+    """The lists of all processes, one after the other, the same on each."""
+    parts: list[list[Any]] = [[] for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(parts, own)
+    return [each for part in parts for each in part]

@@ -33,6 +33,14 @@ RATES = [2.0**power for power in range(-10, 5)]
 NUMBERS = 100_000  # of all problems together: larger networks are compared on fewer
 
 
+def beside_hand_made(experiment: Experiment) -> dict[str, Any] | None:
+    """What result.json says of a learned optimizer's test, to twice its steps; None where none was learned."""
+    algorithm = experiment.learner.algorithm
+    if not isinstance(algorithm, L2L):
+        return None
+    return summary(compare(experiment, "test", 2 * algorithm.test_steps), algorithm.test_steps)
+
+
 def compare(experiment: Experiment, part: str, steps: int) -> list[Descent]:
     """The descents of the run's own optimizer, the first, and of the hand-made ones, on episodes of its test.
 

@@ -12,7 +12,6 @@ import pytorch_lightning as lightning
 
 from fsl_cli import __version__
 from fsl_cli.algorithms.base import PredictsDistribution
-from fsl_cli.algorithms.l2l import L2L
 from fsl_cli.data.store import DataSet, cache_folder
 from fsl_cli.data.tasks import Batch
 from fsl_cli.errors import UserError
@@ -27,7 +26,7 @@ from fsl_cli.experiment.judging import judge
 from fsl_cli.experiment.learner import Learner
 from fsl_cli.experiment.memorisation import can_be_measured, memorisation
 from fsl_cli.experiment.open_test import open_results
-from fsl_cli.experiment.optimizers import compare, summary
+from fsl_cli.experiment.optimizers import beside_hand_made
 from fsl_cli.files import write_table, writing
 from fsl_cli.pictures.instances import instances_picture
 from fsl_cli.pictures.reliability import reliability_picture
@@ -71,8 +70,6 @@ def run_test(
     judged, tally = experiment.learner.judged, experiment.learner.tally
     told = experiment.learner.by_instance
     linear = linear_errors(experiment)
-    algorithm = experiment.learner.algorithm
-    descents = compare(experiment, "test", 2 * algorithm.test_steps) if isinstance(algorithm, L2L) else []
     names = by_class.recurring(experiment.data, settings.episodes, settings.way)
     result = replace(
         _result(run, settings, experiment, step, changes),
@@ -87,7 +84,7 @@ def run_test(
         best_mean=linear[0] if linear else None,
         best_by_instance=linear[1] if linear and told else None,
         memorisation=memorisation(experiment, trainer) if can_be_measured(experiment) else None,
-        optimizers=summary(descents, algorithm.test_steps) if isinstance(algorithm, L2L) else None,
+        optimizers=beside_hand_made(experiment),
         open=opened,
         attacked=_attacked(settings, experiment.learner),
     )

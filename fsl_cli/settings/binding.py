@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 from fsl_cli.backbones.weights import put_weights
-from fsl_cli.errors import UserError, setting
+from fsl_cli.errors import UserError
 from fsl_cli.ranges import PartOf, Range, Rate, Share, Weight
 from fsl_cli.settings.hints import did_you_mean
 from fsl_cli.settings.parts import OfData, Part, asked, without_first_weights
@@ -160,21 +160,19 @@ def without_weights(settings: Settings) -> Settings:
 
 
 def _shot_problems(config: Mapping[str, Any], trust: list[str]) -> Iterator[str]:
-    """Support sets without images, of a method that needs some; and with images, of one that looks at none."""
-    node = config.get("algo")
-    if not node or not is_part(node):
-        return
-    try:
-        algorithm = _locate(node["_target_"], ROOMS["algo"], trust)
-    except UserError:  # which is told elsewhere
-        return
+    """Support sets without images, of a method that needs some."""
+    node, none = config.get("algo"), {}
     for name in ("shot", "train_shot"):
         value = config.get(name)
-        none = value == 0 and not isinstance(value, bool) or isinstance(value, list) and 0 in value
-        if none and not getattr(algorithm, "zero_shot", False):
-            yield f"{name}={value}: must be at least 1."
-        if value != 0 and not getattr(algorithm, "looks_at_support", True):
-            yield f"{setting(name, value)}: {algorithm.__name__} looks at no support images. Type {name}=0."
+        if value == 0 and not isinstance(value, bool) or isinstance(value, list) and 0 in value:
+            none[name] = value
+    if none and node and is_part(node):
+        try:
+            if getattr(_locate(node["_target_"], ROOMS["algo"], trust), "zero_shot", False):
+                return
+        except UserError:  # which is told elsewhere
+            return
+    yield from (f"{name}={value}: must be at least 1." for name, value in none.items())
 
 
 def _names(trust: Any) -> list[str]:

@@ -18,12 +18,8 @@ TEXTS = {
     "hydra.sweeper.study_name", "hydra.sweeper.storage", "logger.tensorboard.name", "logger.tensorboard.version",
     "logger.mlflow.experiment_name", "logger.mlflow.tracking_uri", "logger.wandb.project", "logger.comet.project",
 }  # fmt: skip
-COLUMNS = {
-    "data.file_column",
-    "data.label_column",
-    "data.text_column",
-    "backbone.templates",
-}  # commas in these part nothing without -m
+# commas in these part nothing without -m
+COLUMNS = {"data.file_column", "data.label_column", "data.text_column", "backbone.templates"}
 SWEEPS = re.compile(r"(choice|glob|shuffle|sort|range|interval|tag)\(.*\)", re.DOTALL)
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from fsl_cli.backbones.base import Backbone
+from fsl_cli.backbones.mode import ALONE
 from fsl_cli.data.store import SPLITS, DataSet
 from fsl_cli.data.tasks import ImageTasks
 from fsl_cli.errors import UserError
-from fsl_cli.experiment.assemble import ALONE, image_tasks, learner
+from fsl_cli.experiment.assemble import image_tasks, learner
 from fsl_cli.experiment.features import in_pieces
 from fsl_cli.experiment.shapes import data_part
 from fsl_cli.files import replacing

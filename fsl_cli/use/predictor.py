@@ -17,6 +17,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.backbones.base import Backbone
+from fsl_cli.backbones.mode import ALONE
 from fsl_cli.data.photos import from_image, photo
 from fsl_cli.data.places import disk_file
 from fsl_cli.data.texts import as_items, cleaned, code_points
@@ -75,7 +76,7 @@ class Predictor:
     def backbone(self) -> Backbone | None:
         """What makes features of images, where the method asks for no more than these, of each image alone."""
         backbone = self.algorithm.shared_backbone
-        alone = backbone is not None and backbone.norm in ("running", "group", "none")
+        alone = backbone is not None and backbone.norm in ALONE
         return backbone if self.algorithm.takes_features and alone else None
 
     @cached_property

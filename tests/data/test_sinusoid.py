@@ -113,7 +113,7 @@ def test_each_recipe_begins_where_its_own_authors_do(algo: str) -> None:
     "algo", [pytest.param(algo, marks=pytest.mark.slow if i % 8 else ()) for i, algo in enumerate(REFUSED)]
 )
 def test_an_algorithm_of_classes_is_refused_before_any_work(algo: str) -> None:
-    with pytest.raises(UserError, match="tells classes apart|changes pixels|looks at no support images"):
+    with pytest.raises(UserError, match="tells classes apart"):
         assemble(settings([f"algo={algo}", "data=sinusoid", "trainer=cpu"]))
 
 
