@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,12 +28,16 @@ from fsl_cli.ranges import Count, Natural, Rate, Weight
 class MRMAML(Algorithm):
     """Gradient steps of a head on the features of an encoder that is noisy in training, and regularised.
 
-    The encoder is the backbone, the head has hidden layers of `head_widths` units, with ReLU. `regularise` = "weights":
-    each weight and bias of the backbone's layers, but for its norms, has a learned mean and deviation, and is drawn
-    anew for each task. "activations": a linear layer makes a mean and a deviation of the features, `code` numbers
-    each, and the head sees a draw for each example. `weight` is that of the divergence, of all weights, or of the
-    queries' features, averaged over these; deviations start at `std`. In evaluation all are at their means. `inner_lr`,
+    The encoder is the backbone and, with `code`, a linear layer that makes so many numbers of its features; the head
+    has hidden layers of `head_widths` units, with ReLU. `regularise` = "weights": each weight and bias of the encoder,
+    but for its norms, has a learned mean and deviation, and is drawn anew for each task. "activations": the linear
+    layer makes a mean and a deviation of each number (without `code`, of as many as the backbone has features), and the
+    head sees a draw for each example. `weight` is that of the divergence, of all weights, or of the queries' numbers,
+    averaged over the queries; deviations start at `std`. In evaluation all are at their means. `inner_lr`,
     `inner_steps` and `test_steps` as for MAML.
+    `outer` = "sign" is for what the authors' notebook computes: it makes a new Adam for each step, of all weights where
+    weights are regularised, else of the encoder's, and the first step of an Adam is the learning rate times the
+    gradient's sign. It needs an outer optimizer that is Adam.
     """
 
     regresses = True
@@ -48,19 +52,23 @@ class MRMAML(Algorithm):
         regularise: Literal["weights", "activations"] = "weights",
         weight: Weight = 1e-6,
         std: Rate = 0.01,
-        code: Count = 64,
+        code: Count | None = None,
         head_widths: Sequence[int] = (),
+        outer: Literal["adam", "sign"] = "adam",
     ) -> None:
         super().__init__()
         refuse_running(backbone)
-        self.net = _Divided(backbone, way, head_widths, code if regularise == "activations" else None, math.log(std))
+        self.noisy_code = regularise == "activations"
+        self.net = _Divided(backbone, way, head_widths, code, math.log(std) if self.noisy_code else None)
+        self.outer = outer
         self.way = way
         self.inner_lr = inner_lr
         self.inner_steps = inner_steps
         self.test_steps = test_steps
         self.weight = weight
-        own = [name for name, value in backbone.named_parameters() if "norm" not in name and value.requires_grad]
-        self.random = [f"backbone.{name}" for name in own] if regularise == "weights" else []
+        learned = {name: value for name, value in self.net.named_parameters() if value.requires_grad}
+        own = [name for name in learned if "norm" not in name and not name.startswith("head.")]
+        self.random = [] if self.noisy_code else own
         # logarithms of their deviations, beside the weights, as all that the outer loop learns must be
         deviations = [torch.full_like(self.net.get_parameter(name), math.log(std)) for name in self.random]
         self.net.log_std = nn.ParameterList(deviations)
@@ -81,13 +89,24 @@ class MRMAML(Algorithm):
         noise: Parameters = {
             name: torch.randn(len(support.x), *learned[name].shape).to(support.x) for name in self.random
         }
-        if self.net.code is not None:
+        if self.noisy_code:
+            assert self.net.code is not None
             width = self.net.code.out_features // 2
             sets = {"support": support.x, "query": query.x}
             noise = {name: torch.randn(*x.shape[:2], width).to(x) for name, x in sets.items()}
         own = mean_loss(self.net, self._one, learned, support, query, noise)
         parts = (divergence(learned[name], spread) for name, spread in zip(self.random, self.net.log_std, strict=True))
         return own + self.weight * sum(parts, torch.zeros_like(own))
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """With `outer` = "sign" an Adam without memory: its steps are the signs of gradients, times the rate."""
+        learned = {name: value for name, value in self.named_parameters() if value.requires_grad}
+        signed = [name for name in learned if self.outer == "sign" and not (self.noisy_code and ".head." in name)]
+        groups: list[dict[str, Any]] = [
+            {"params": [value for name, value in learned.items() if name not in signed]},
+            {"params": [learned[name] for name in signed], "betas": (0.0, 0.0)},
+        ]
+        return [group for group in groups if group["params"]]
 
     def _one(
         self, net: nn.Module, learned: Parameters, support: Examples, query: Examples, noise: Parameters
@@ -97,7 +116,7 @@ class MRMAML(Algorithm):
         }
         z, queries = functional_call(net, {**learned, **drawn}, (support.x, query.x))  # (n, d), (m, d)
         term: Tensor | float = 0.0
-        if self.net.code is not None:
+        if self.noisy_code:
             (z, spread), (queries, query_spread) = z.chunk(2, -1), queries.chunk(2, -1)
             term = self.weight * divergence(queries, query_spread) / len(queries)
             z, queries = z + spread.exp() * noise["support"], queries + query_spread.exp() * noise["query"]
@@ -107,7 +126,9 @@ class MRMAML(Algorithm):
 
     def _means(self, features: Tensor) -> Tensor:
         """What the head sees in evaluation, of the backbone's features."""
-        return features if self.net.code is None else self.net.code(features).chunk(2, -1)[0]
+        if self.net.code is not None:
+            features = self.net.code(features)
+        return features.chunk(2, -1)[0] if self.noisy_code else features
 
     def _fast_head(self, head: nn.Module, learned: Parameters, z: Tensor, y: Tensor) -> Parameters:
         """The head's weights after the inner loop on features (n, d), which are the same in every step."""
@@ -122,22 +143,26 @@ class MRMAML(Algorithm):
 class _Divided(nn.Module):
     """An encoder, and a head beside it: a task's images (n, *item), (m, *item) -> what the head sees of each.
 
-    With a `code`, that is the means of so many numbers and the logarithms of their deviations, from `log_std` on.
+    With a `code`, that is so many numbers by a linear layer; with `log_std` too the means of so many, or of as many as
+    there are features, and the logarithms of their deviations, which begin there.
     """
 
     def __init__(
-        self, backbone: Backbone, way: int, head_widths: Sequence[int], code: int | None, log_std: float
+        self, backbone: Backbone, way: int, head_widths: Sequence[int], code: int | None, log_std: float | None
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.log_std = nn.ParameterList()  # of each random weight
+        width = code or backbone.out_features
         self.code: nn.Linear | None = None
-        if code is not None:
-            self.code = nn.Linear(backbone.out_features, 2 * code)
+        if log_std is not None:
+            self.code = nn.Linear(backbone.out_features, 2 * width)
             with torch.no_grad():
-                self.code.weight[code:] = 0.0
-                self.code.bias[code:] = log_std
-        ends = [backbone.out_features if code is None else code, *head_widths, way]
+                self.code.weight[width:] = 0.0
+                self.code.bias[width:] = log_std
+        elif code:
+            self.code = nn.Linear(backbone.out_features, width)
+        ends = [width, *head_widths, way]
         layers = [layer for pair in pairwise(ends) for layer in (nn.Linear(*pair), nn.ReLU())]
         self.head = nn.Sequential(*layers[:-1])
 

@@ -22,6 +22,7 @@ from fsl_cli.algorithms.attack import Attack
 from fsl_cli.algorithms.base import Algorithm, PredictsDistribution, PredictsInSequence
 from fsl_cli.algorithms.sequence.order import shuffled
 from fsl_cli.episodes import IGNORED, Episodes, Metric, Normal
+from fsl_cli.errors import UserError
 from fsl_cli.experiment.by_class import Pairs, pairs
 from fsl_cli.experiment.by_instance import scores
 from fsl_cli.experiment.calibration import Judged
@@ -73,7 +74,14 @@ class Learner(LightningModule):
         self.judged: list[Judged] = []  # what the last test said of each group of episodes, in no order
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(self.algorithm.parameter_groups())
+        groups = self.algorithm.parameter_groups()
+        optimizer = self.optimizer(groups)
+        asked = {key for group in groups for key in group} - {"params", "times"}
+        if unknown := asked - set(optimizer.defaults):
+            raise UserError(
+                f"{type(self.algorithm).__name__} asks the outer optimizer for {', '.join(sorted(unknown))}, which "
+                f"{type(optimizer).__name__} has not. Type optim=adam, or algo.outer=adam."
+            )
         for group in optimizer.param_groups:
             group["lr"] *= group.pop("times", 1.0)
         return {

@@ -6,11 +6,16 @@ import math
 
 import pytest
 import torch
+from conftest import settings
 from test_algorithms import algorithm, episodes, flat
 from torch.distributions import Normal, kl_divergence
 
 from fsl_cli.algorithms.anil import ANIL
 from fsl_cli.algorithms.mrmaml import MRMAML, divergence
+from fsl_cli.backbones.mlp import MLP
+from fsl_cli.episodes import Examples
+from fsl_cli.errors import UserError
+from fsl_cli.experiment.assemble import assemble
 
 HEAD = ("net.head.0.weight", "net.head.0.bias")
 
@@ -73,3 +78,31 @@ def test_noise_is_drawn_anew_in_training_and_never_in_evaluation(name: str) -> N
     assert built.loss(some) != built.loss(some)
     built.eval()
     assert torch.equal(built.adapt(some.support)(some.query.x), built.adapt(some.support)(some.query.x))
+
+
+@pytest.mark.parametrize(("regularise", "heads"), [("weights", "sign"), ("activations", "adam")])
+def test_a_fresh_adam_each_step_goes_by_signs(regularise: str, heads: str) -> None:
+    """Of all that is learned where weights are regularised, else of the encoder alone, as in the authors' notebook."""
+    words = ["algo=mrmaml", "data=sinusoid_coded", f"algo.regularise={regularise}", "algo.outer=sign", "trainer=cpu"]
+    learner = assemble(settings(words)).learner
+    built, optimizer = learner.algorithm, learner.configure_optimizers()["optimizer"]
+    before = {name: value.detach().clone() for name, value in built.named_parameters()}
+    for scale in (1.0, 100.0):  # signs forget the sizes, also those before
+        for name, value in built.named_parameters():
+            value.grad = scale * torch.ones_like(value) * (-1 if name.endswith("bias") else 1)
+        optimizer.step()
+    for name, value in built.named_parameters():
+        moved = (value.detach() - before[name]) / 0.001
+        signed = ".head." not in name or heads == "sign"
+        assert (float((moved.abs() - 2).abs().max()) < 0.02) == signed, name
+    with pytest.raises(UserError, match="asks the outer optimizer for betas, which SGD has not"):
+        assemble(settings([*words, "optim=sgd"])).learner.configure_optimizers()
+
+
+def test_a_linear_layer_behind_the_backbone_is_encoder_too(float64: None) -> None:
+    built = MRMAML(MLP(1, 2, "none", [5]), 2, 0.1, 1, 1, code=3, std=0.5)
+    assert {"code.weight", "code.bias", "backbone.layers.0.weight", "backbone.layers.0.bias"} == set(built.random)
+    some = Examples(torch.rand(1, 4, 1, 2, 2), torch.tensor([[0, 0, 1, 1]]))
+    z = built._means(built.net.backbone(some.x))
+    torch.testing.assert_close(z, built.net.code(built.net.backbone(some.x)))  # type: ignore[misc]
+    assert built.eval().adapt(some)(some.x).shape == (1, 4, 2)

@@ -2,7 +2,8 @@
 
 y = amplitude * sin x, with noise; beside x, in -5..5, each input has the code of the amplitude: one of so many numbers
 is 1. Training tasks are the amplitudes of some codes, so a network can learn them by heart. In validation and test the
-amplitude is any, and the code is drawn without regard to it: only the points to learn from tell.
+amplitude is any, and the code, one of those that were trained, is drawn without regard to it, as in the authors'
+notebook: only the points to learn from tell.
 """
 
 from __future__ import annotations
@@ -91,12 +92,9 @@ class CodedTasks:
     def _curve(self, split: str, random: Tensor) -> tuple[Tensor, Tensor]:
         """Amplitude (T, 1, 1) and code (T, 1, CODES) of each task, from its first two numbers."""
         first, second = random[:, 0, None, None], random[:, 1]
-        if split == "train":
-            number = (second * TRAINED).long()
-            amplitude = LOW + (HIGH - LOW) * number.to(random)[:, None, None] / (CODES - 1)
-        else:
-            number = (second * CODES).long()
-            amplitude = LOW + (HIGH - LOW) * first
+        number = (second * TRAINED).long()
+        share = number.to(random)[:, None, None] / (CODES - 1) if split == "train" else first
+        amplitude = LOW + (HIGH - LOW) * share
         return amplitude, torch.nn.functional.one_hot(number, CODES).to(random).unsqueeze(1)
 
 
