@@ -61,7 +61,8 @@ def openclip(
     built = Pretrained(name, model.visual, Trained(own, seen["mean"], seen["std"]), channels, size, resize or own)
     built.origin = tag or (Path(weights).name if weights else "")
     tokenizer = open_clip.get_tokenizer(name)
-    built.of_names = lambda names: text_rows(model, tokenizer, names, spoken_in)
+    if built.origin:  # of a kept classifier, the image tower alone has its weights
+        built.of_names = lambda names: text_rows(model, tokenizer, names, spoken_in)
     return built
 
 

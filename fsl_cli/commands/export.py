@@ -67,12 +67,9 @@ def main(words: Sequence[str]) -> None:
     with redirect_stdout(sys.stderr):  # a script reads standard output
         run = load_run(typed["run"], names(typed["trust"]), device="cpu") if typed["run"] else frozen_predictor(chosen)
         if run.image.items != "images":
-            use = (
-                f"Type {command('fsl', 'predict', f'run={run.run}', 'support=FILE', 'query=FILE')}."
-                if run.image.items == "texts"
-                else f"From Python: load_run({str(run.run)!r})."
-            )
-            raise UserError(f"{run.run} sees {run.image.items}: graphs are made for pictures. {use}")
+            by = "support" if run.algorithm.looks_at_support else "class_rows"
+            use = command("fsl", "predict", f"run={run.run}", f"{by}=FILE", "query=FILE")
+            raise UserError(f"{run.run} sees {run.image.items}: graphs are made for pictures. Type {use}.")
         demand_layers(run.algorithm)
         if run.changed:
             print("norm=transductive: exported with norm=support, as no prediction may depend on other pictures.")

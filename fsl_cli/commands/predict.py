@@ -28,6 +28,9 @@ HELP = """Learn classes from a few known pictures and classify new ones, with a 
   fsl predict run=outputs/RUN support=known.csv query='new/*.jpg'    a table file,label; single files: query=a.jpg,b.png
   fsl predict run=outputs/RUN support=known.zip query=new.tar.gz     zips and tars, read without unpacking
   fsl predict run=outputs/RUN support=known.csv query=new.csv        texts, of a run of data=texts: text,label and text
+  fsl predict run=outputs/RUN support=known.npz query=new.npz        vectors, of a run of data=embeddings
+  fsl predict run=outputs/RUN class_rows=classes.npz query=new.npz   without known ones: a run of zeroshot, tipadapter
+  fsl predict backbone=openclip backbone.tag=… algo=tipadapter classes='red fox,oak' query=photos/new    by names alone
   fsl predict … unlabelled=photos/more                               more pictures of the classes: a run of softkmeans
   fsl predict … unknown=0.01                                         of known pictures called unknown; off: none are
   fsl predict … html=true                                            a page with the pictures, to look through
@@ -56,6 +59,8 @@ DEFAULTS = {
     "add": "",
     "correct": "",
     "unlabelled": "",
+    "class_rows": "",
+    "classes": "",
     "save": "",
     "out": "predictions",
     "html": "false",
@@ -77,7 +82,7 @@ def main(words: Sequence[str]) -> None:
     from fsl_cli.experiment.allocator import keep_memory
     from fsl_cli.files import writing
     from fsl_cli.use.frozen import described, frozen_predictor
-    from fsl_cli.use.known import learn, support_of
+    from fsl_cli.use.known import WHAT, learn, support_of
     from fsl_cli.use.predicting import predicted, write
     from fsl_cli.use.predictions import as_json
     from fsl_cli.use.predictor import load_run
@@ -87,11 +92,8 @@ def main(words: Sequence[str]) -> None:
     skipped: list[str] = []
     with redirect_stdout(sys.stderr):  # a script reads standard output
         run = load_run(typed["run"], names(typed["trust"])) if typed["run"] else frozen_predictor(chosen)
-        if run.image.items == "embeddings":
-            raise UserError(
-                f"{run.run} sees embeddings: fsl predict makes none of its own. From Python: load_run({str(run.run)!r})"
-                ".adapt(vectors, labels)(others)."
-            )
+        if html and run.image.items == "embeddings":
+            raise UserError("html=true: there is nothing to see of vectors. Leave it out.")
         if run.changed:
             print("norm=transductive: used with norm=support, as no prediction may depend on the other new pictures.")
         if not typed["run"]:
@@ -102,11 +104,13 @@ def main(words: Sequence[str]) -> None:
         if place:
             with writing(place, "Choose another folder with save=FOLDER."):
                 keep(Path(place).expanduser(), run, support)
-            what = "texts" if run.image.items == "texts" else "pictures"
+            what = f"{WHAT[run.image.items]}s"
             labels = [label for label in support.labels if label != UNLABELLED]
             more = len(support.labels) - len(labels)
             also = f", and {more:,} without labels" if more else ""
-            print(f"{place} knows {len(labels):,} {what} of {len(set(labels)):,} classes{also}.")
+            by_row = f"{len(support.class_rows):,} classes by their rows" if support.class_rows else ""
+            by_items = f"{len(labels):,} {what} of {len(set(labels)):,} classes{also}" if labels or not by_row else ""
+            print(f"{place} knows {' and '.join(filter(None, (by_items, by_row)))}.")
         if not classify:
             return
         found = predicted(run, support, classify, typed, html, skipped)
@@ -115,7 +119,7 @@ def main(words: Sequence[str]) -> None:
     if "--json" in words:
         print(json.dumps({"run": typed["run"], **as_json(found), "files": list(map(str, files))}, indent=2))
     else:
-        _show(found, files, not run.run.settings.steps)
+        _show(found, files, bool(run.run.settings.steps), run.algorithm.reads_class_rows)
 
 
 def _demand_rate(text: str) -> None:
@@ -132,15 +136,15 @@ def _demand_rate(text: str) -> None:
             )
 
 
-def _calibration_line(found: Predictions, untrained: bool) -> str:
+def _calibration_line(found: Predictions, trained: bool, by_rows: bool) -> str:
     """How far the probabilities can be believed."""
     if found.calibration == "none":
-        if untrained:
-            few = "two classes with two pictures or more would show how"
-            return f"probabilities are not calibrated, and strangers not told: {few}"
+        if not trained and not by_rows:
+            wanted = "two classes with two pictures or more would show how"
+            return f"probabilities are not calibrated, and strangers not told: {wanted}"
         how = (
             f": {command('fsl', 'test', f'run={found.run}')} fits a temperature"
-            if (Path(found.run) / "config.yaml").exists()
+            if (Path(found.run) / ("config.yaml" if trained else "result.json")).exists()
             else ""
         )
         return f"probabilities are not calibrated{how}"
@@ -150,13 +154,13 @@ def _calibration_line(found: Predictions, untrained: bool) -> str:
 def _demand_enough(typed: dict[str, str], chosen: Sequence[str]) -> None:
     """Raises UserError where it is not said what to learn from, or what to do."""
     demand_no_choice(typed["run"], chosen)
-    if not typed["run"] and not typed["support"]:
+    if not typed["run"] and not any(typed[key] for key in ("support", "class_rows", "classes")):
         raise UserError("fsl predict needs known pictures: type support=FOLDER, with a folder for each class.")
     if not any(typed[key] for key in ("query", "save", "add", "correct")):
         raise UserError("fsl predict needs query=: type query=FOLDER. See fsl predict --help.")
 
 
-def _show(found: Predictions, files: Sequence[Path], untrained: bool) -> None:
+def _show(found: Predictions, files: Sequence[Path], trained: bool, by_rows: bool) -> None:
     """A short table, the accuracy where labels are known, and which files were written."""
     from rich.table import Table
     from rich.text import Text
@@ -180,7 +184,7 @@ def _show(found: Predictions, files: Sequence[Path], untrained: bool) -> None:
     screen.print(table)
     if len(found.rows) > LISTED:
         screen.print(f"and {len(found.rows) - LISTED:,} more, less doubtful", highlight=False)
-    screen.print(_calibration_line(found, untrained), highlight=False)
+    screen.print(_calibration_line(found, trained, by_rows), highlight=False)
     if line := unknown_line(found):
         screen.print(line, highlight=False)
     if line := accuracy_line(found):

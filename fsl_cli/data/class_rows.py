@@ -1,6 +1,7 @@
 """Class rows: what is known of a class besides its items, a vector each. Attributes, or the embedding of its name.
 
-They stand in the file of features (arrays class_rows and class_names), or in one of their own, a row a class.
+They stand in the file of features (arrays class_rows and class_names), or in one of their own: these arrays, or
+features and labels, a row a class.
 Everything wrong with them is told at once.
 """
 
@@ -12,23 +13,43 @@ from typing import Any
 
 import numpy as np
 
-from fsl_cli.data.feature_files import Chosen, Rows, read_features
+from fsl_cli.data.feature_files import FORMS, Chosen, Rows, read_class_rows, read_features
 from fsl_cli.data.layouts import refuse
 from fsl_cli.data.left_out import first_five, some
+from fsl_cli.errors import UserError
 
 STEM = "classes"  # of the file of class rows in a folder, or beside a file
 
 
 def rows_from(path: Path, chosen: Chosen) -> Rows:
-    """The class rows that a file of their own holds: its features, whose labels are the classes, or else 0, 1, …"""
+    """The class rows that a file holds: so called, or its features, whose labels are the classes, or else 0, 1, …"""
+    if own := read_class_rows(path):
+        return own
     file = read_features(path, Chosen(None, chosen.label_column))
     return Rows(file.name, file.labels or list(map(str, range(len(file.features)))), np.asarray(file.features))
 
 
-def class_rows(classes: Sequence[str], found: Iterable[Rows | None], root: str) -> tuple[Any, list[str]]:
+def rows_in(file: str, setting: str) -> dict[str, Any]:
+    """The row of each class that a file has one of, as `setting` names it. Raises UserError."""
+    path = Path(file).expanduser()
+    if not path.is_file() or path.suffix.lower() not in FORMS:
+        state = f"is no {', '.join(FORMS)}" if path.exists() else "does not exist"
+        raise UserError(
+            f"{setting}={file} {state}. It needs a file of vectors, a row a class: arrays class_rows and class_names, "
+            "or features and labels."
+        )
+    try:
+        found = rows_from(path, Chosen())
+    except OSError as error:
+        raise UserError(f"{error.filename or file} cannot be read: {error.strerror or error}.") from error
+    values, _ = class_rows(list(dict.fromkeys(found.classes)), [found], f"{setting}={file}")
+    return dict(zip(dict.fromkeys(found.classes), values, strict=True))
+
+
+def class_rows(classes: Sequence[str], found: Iterable[Rows | None], where: str) -> tuple[Any, list[str]]:
     """The rows (classes, k) of these classes, float32, and a line for rows of others; (None, []) where there are none.
 
-    Raises UserError where a class has none or two, or a row cannot be used.
+    `where` is the setting that names them. Raises UserError where a class has none or two, or a row cannot be used.
     """
     sets = [rows for rows in found if rows]
     if not sets:
@@ -47,7 +68,7 @@ def class_rows(classes: Sequence[str], found: Iterable[Rows | None], root: str) 
     if not problems:
         problems += _lacking(classes, kept)
     if problems:
-        refuse(f"data.root={root}: its class rows cannot be used:", problems)
+        refuse(f"{where}: its class rows cannot be used:", problems)
     others = [name for name in kept if name not in set(classes)]
     lost = [some(others, "class row", "there are no features of that class")] if others else []
     return np.stack([kept[name] for name in classes]), lost

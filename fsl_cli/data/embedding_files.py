@@ -36,6 +36,7 @@ class Found(NamedTuple):
     reading: str
     left_out: list[str]
     class_rows: dict[str, Any]  # of each class a vector (k,), where there are any
+    files: list[str]  # the name of each
 
     def of(self, rows: list[Row]) -> Any:
         """The features (n, d) of some rows, in their order."""
@@ -47,27 +48,27 @@ class Found(NamedTuple):
         return np.concatenate(pieces)
 
 
-def find_embeddings(root: str | None, chosen: Chosen = Chosen()) -> Found:  # noqa: B008
-    """The features at `root`, a file or a folder. Raises UserError."""
+def find_embeddings(root: str | None, chosen: Chosen = Chosen(), setting: str = "data.root") -> Found:  # noqa: B008
+    """The features at `root`, a file or a folder, as `setting` names it. Raises UserError."""
     if not root:
         raise UserError(f"data=embeddings needs to know where your features are: type data.root=FILE.npz. {LAYOUT}")
     place = Path(root).expanduser()
     if not place.is_dir() and not (place.is_file() and place.suffix.lower() in FORMS):
         state = "is no .npz, .npy, .safetensors or .parquet" if place.exists() else "does not exist"
-        raise UserError(f"data.root={root} {state}. {LAYOUT}")
+        raise UserError(f"{setting}={root} {state}. {LAYOUT}")
     try:
-        paths, others = ([place], 0) if place.is_file() else _inside(place)
+        paths, others = ([place], 0) if place.is_file() else inside(place)
         if not paths:
-            raise UserError(f"data.root={root} is no data set yet: it has no files {', '.join(FORMS)}. {LAYOUT}")
+            raise UserError(f"{setting}={root} is no data set yet: it has no files {', '.join(FORMS)}. {LAYOUT}")
         files = [read_features(path, chosen) for path in paths]
         rows = [file.class_rows for file in files]
         rows += [rows_from(path, chosen) for path in _of_classes(place, chosen)]
     except OSError as error:
         raise UserError(f"{error.filename or root} cannot be read: {error.strerror or error}.") from error
     by_place = [_by_place(path.relative_to(place)) if place.is_dir() else None for path in paths]
-    found = _gathered(str(root), files, by_place, chosen)
+    found = _gathered(f"{setting}={root}", files, by_place, chosen)
     classes = sorted({label for each in found.groups.values() for label in each})
-    values, unused = class_rows(classes, rows, str(root))
+    values, unused = class_rows(classes, rows, f"{setting}={root}")
     lost = [f"{others:,} file{'s' * (others > 1)}: no {', '.join(FORMS)}, and no table of one"] if others else []
     told = found.reading if values is None else f"{found.reading}, with class rows of {values.shape[1]:,} numbers"
     return found._replace(
@@ -85,13 +86,13 @@ def _of_classes(place: Path, chosen: Chosen) -> list[Path]:
     return [path for ending in FORMS if (path := folder / f"{STEM}{ending}").is_file() and path != place][:1]
 
 
-def _inside(folder: Path) -> tuple[list[Path], int]:
+def inside(folder: Path) -> tuple[list[Path], int]:
     """The files of features in a folder, however deep, and how many others there are, tables not counted."""
-    inside = sorted(path for path in folder.rglob("*") if path.is_file())
-    inside = [path for path in inside if not any(map(is_junk, path.relative_to(folder).parts))]
-    inside = [path for path in inside if path.stem != STEM or path.parent != folder]  # which are rows of classes
-    found = [path for path in inside if path.suffix.lower() in FORMS]
-    return found, sum(path.suffix.lower() not in (*FORMS, *TABLES) for path in inside)
+    every = sorted(path for path in folder.rglob("*") if path.is_file())
+    every = [path for path in every if not any(map(is_junk, path.relative_to(folder).parts))]
+    every = [path for path in every if path.stem != STEM or path.parent != folder]  # which are rows of classes
+    found = [path for path in every if path.suffix.lower() in FORMS]
+    return found, sum(path.suffix.lower() not in (*FORMS, *TABLES) for path in every)
 
 
 def _by_place(path: Path) -> tuple[str, str]:
@@ -100,7 +101,7 @@ def _by_place(path: Path) -> tuple[str, str]:
     return parts[0], "/".join(parts[1:2])
 
 
-def _gathered(root: str, files: list[File], places: list[tuple[str, str] | None], chosen: Chosen) -> Found:
+def _gathered(where: str, files: list[File], places: list[tuple[str, str] | None], chosen: Chosen) -> Found:
     """All rows by split and class, those that cannot be used told or left out."""
     problems, bad, zero = _widths(files), list[str](), list[str]()
     parts = split_folders(sorted({place[0] for place in places if place}))
@@ -140,21 +141,20 @@ def _gathered(root: str, files: list[File], places: list[tuple[str, str] | None]
         problems += split_problems(groups)
     if not groups and not problems:
         problems.append("There are no rows.")
+    skip = f"{'data.' * where.startswith('data.')}on_error=skip leaves"
     if problems:
-        skip = " (data.on_error=skip leaves out such rows)" if any("row " in line for line in problems) else ""
-        refuse(f"data.root={root} is no data set yet{skip}:", problems)
+        hint = f" ({skip} out such rows)" if any("row " in line for line in problems) else ""
+        refuse(f"{where} is no data set yet{hint}:", problems)
     lost = [some(bad, "row", "not finite, or without a label")] if bad else []
     lost += [some(zero, "row", "all zeros")] if zero and chosen.skip else []
     if zero and not chosen.skip:
-        print(
-            f"{some(zero, 'row', 'all zeros')}: what compares by cosines tells nothing of these. "
-            "data.on_error=skip leaves them out."
-        )
+        print(f"{some(zero, 'row', 'all zeros')}: what compares by cosines tells nothing of these. {skip} them out.")
     width, count = files[0].features.shape[1], sum(len(own) for each in groups.values() for own in each.values())
     kinds = Counter(Path(file.name).suffix.lower() for file in files)
     read = f"{len(files):,} files" if len(files) > 1 else f"a file {next(iter(kinds))}"
     reading = f"{read}: {count:,} embeddings of {width:,} numbers; {counted(groups)}"
-    return Found(dict(groups), [file.features for file in files], digest.hexdigest(), reading, lost, {})
+    features, names = [file.features for file in files], [file.name for file in files]
+    return Found(dict(groups), features, digest.hexdigest(), reading, lost, {}, names)
 
 
 def _widths(files: list[File]) -> list[str]:

@@ -73,15 +73,10 @@ def read_features(path: Path, chosen: Chosen) -> File:
         )
     n = len(features)
     labels = _first(by_name, LABELS, n)
-    named = next((by_name[key] for key in NAMES if key in by_name and by_name[key] is not labels), None)
-    if named is not None and not (named.dtype.kind in "US" and named.ndim == 1):
-        named = None
+    named = _named(by_name, labels)
     if labels is not None and labels.dtype.kind in "iu" and named is not None and labels.max(initial=-1) < len(named):
         labels = named[labels]
-    class_rows = None
-    if rows is not None:
-        of = list(map(str, range(len(rows)))) if named is None else _words(named, path)
-        class_rows = Rows(str(path), of, rows)
+    class_rows = None if rows is None else _of_classes(path, rows, named)
     splits = _first(by_name, SPLIT, n)
     if splits is not None and splits.dtype.kind in "iu":
         splits = np.array([SPLITS[value] if 0 <= value < 3 else str(value) for value in splits.tolist()])
@@ -96,6 +91,23 @@ def read_features(path: Path, chosen: Chosen) -> File:
         None if splits is None else _words(splits, path),
         class_rows,
     )
+
+
+def read_class_rows(path: Path) -> Rows | None:
+    """The rows of classes that a file has beside features, or instead of them; None: it has none. Raises UserError."""
+    by_name = {plain(name): value for name, value in reversed(_arrays(path).items())}
+    rows = next((by_name.pop(name) for name in CLASS_ROWS if name in by_name), None)
+    return None if rows is None else _of_classes(path, rows, _named(by_name, _first(by_name, LABELS, len(rows))))
+
+
+def _named(by_name: dict[str, Any], labels: Any) -> Any:
+    """The array of names of classes; None: there is none."""
+    named = next((by_name[key] for key in NAMES if key in by_name and by_name[key] is not labels), None)
+    return named if named is not None and named.dtype.kind in "US" and named.ndim == 1 else None
+
+
+def _of_classes(path: Path, rows: Any, named: Any) -> Rows:
+    return Rows(str(path), list(map(str, range(len(rows)))) if named is None else _words(named, path), rows)
 
 
 def _arrays(path: Path) -> dict[str, Any]:

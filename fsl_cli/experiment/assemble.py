@@ -321,9 +321,15 @@ def learner(
         )
     backbone = build(settings.backbone, channels=image.channels, size=image.size)
     backbone.pixels = (image.mean, image.std)
+    row_width = image.class_rows or (backbone.out_features if backbone.of_names else 0)
+    if not row_width and class_of(settings.algo, Algorithm).reads_class_rows:
+        raise UserError(
+            f"algo={settings.algo_name} reads class rows, and backbone={settings.backbone_name} has no text tower that "
+            "makes them of names. Type backbone=openclip backbone.tag=…, or a run of data=embeddings that has them."
+        )
     algorithm = build(
         settings.algo, backbone=backbone, train_classes=train_classes, teacher=teacher, regression=metric == "mse",
-        row_width=image.class_rows,
+        row_width=row_width,
     )  # fmt: skip
     if settings.steps and not any(parameter.requires_grad for parameter in algorithm.parameters()):
         raise UserError(

@@ -117,8 +117,6 @@ def classifier(classify: FewShotClassifier) -> Graph:
             "With algo.with_query=true each query is normalised together with the support set, which a graph of single "
             "images cannot do. Train with algo.with_query=false, or classify with fsl predict."
         )
-    if classify.predictor.algorithm.reads_class_rows:
-        raise UserError("This method reads class rows, which a graph of pictures does not have.")
     if classify.together:
         raise UserError(
             "This method looks at all queries together, which a graph of single images cannot do. Leave support= out "

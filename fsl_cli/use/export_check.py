@@ -49,7 +49,7 @@ def pictures(support: Support, size: int) -> list[Image.Image]:
     """Some of a support set, as decoded; where the files are gone and pixels were kept, as the run sees them."""
     count = len(support.files)
     found = []
-    for i in sorted({j * count // LOOKED for j in range(LOOKED)}):
+    for i in sorted({j * count // LOOKED for j in range(LOOKED)}) if count else ():
         name = support.files[i]
         try:
             file = support.sources.get(name) or File(name, Path(name).expanduser().read_bytes)

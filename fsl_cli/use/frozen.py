@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -41,7 +42,7 @@ def frozen_predictor(words: Sequence[str] = ()) -> Predictor:
     except UserError as error:
         raise trained if "norm=" in str(error) else error from None  # which only an inner loop asks for
     backbone = algorithm.shared_backbone
-    if not algorithm.takes_features or backbone is None:
+    if not algorithm.takes_features or not algorithm.looks_at_support or backbone is None:
         raise trained
     if not backbone.origin:
         raise UserError(
@@ -49,6 +50,8 @@ def frozen_predictor(words: Sequence[str] = ()) -> Predictor:
             "backbone.weights=FILE or backbone.pretrained=true, or leave it out: backbone=photos."
         )
     backbone.freeze()
+    if algorithm.reads_class_rows:
+        image = replace(image, class_rows=backbone.out_features)
     settings = settings.having(image=image, train_classes=1, pretrained=backbone.origin)
     return Predictor(Run.unwritten(settings), algorithm, image, torch.device("cpu"), False)
 

@@ -17,8 +17,10 @@ from fsl_cli.data.decode import Classes, File
 from fsl_cli.data.photos import photos
 from fsl_cli.data.store import Images, cache_folder
 from fsl_cli.data.text_files import decoded_texts
+from fsl_cli.data.vector_files import vectors
 from fsl_cli.use.predictor import Predictor
 
+TOGETHER = 4096  # vectors at a time
 KEPT = 200_000  # pictures of a network, the latest; a thousand take 5 MB
 
 
@@ -38,7 +40,7 @@ def digests_of(classes: Classes) -> dict[str, str]:
 def items(
     run: Predictor, classes: Classes, digests: dict[str, str], on_error: str, skipped: list[str]
 ) -> Iterator[tuple[list[Picture], Tensor]]:
-    """The pictures of these files, or the texts, of these digests, as the method needs them, class by class, in pieces.
+    """The pictures, texts or vectors of these files and digests, as the method needs them, class by class, in pieces.
 
     Features (n, d) where they are all that it asks for, else pixels (n, channels, size, size). The others as `photos`.
     """
@@ -48,6 +50,9 @@ def items(
             return decoded_texts(some, run.image.size)
         return photos(some, run.image.size, run.image.channels, on_error, skipped)
 
+    if run.image.items == "embeddings":
+        yield from _vectors(run, classes, digests)
+        return
     if not run.backbone:
         for pairs, images in decoded(classes):
             yield [Picture(label, file, digests[file.name]) for label, file in pairs], torch.from_numpy(images)
@@ -67,6 +72,15 @@ def items(
     there = [picture for picture in ordered if picture.digest in known]
     if there:
         yield there, torch.stack([known[picture.digest] for picture in there])
+
+
+def _vectors(run: Predictor, classes: Classes, digests: dict[str, str]) -> Iterator[tuple[list[Picture], Tensor]]:
+    """`items` for vectors: nothing is kept, as what a network makes of a vector costs little."""
+    ordered = [Picture(name, file, digests[file.name]) for name in sorted(classes) for file in classes[name]]
+    for start in range(0, len(ordered), TOGETHER):
+        some = ordered[start : start + TOGETHER]
+        found = torch.from_numpy(vectors(each.file for each in some))[:, :, None, None]  # (n, d, 1, 1)
+        yield some, run.embedded(found) if run.backbone else found
 
 
 class Kept:

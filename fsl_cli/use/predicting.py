@@ -24,9 +24,11 @@ def predicted(
 ) -> Predictions:
     """Read the pictures in pieces and predict; thumbnails are made of those that a page shows."""
     from fsl_cli.data.queries import queries
+    from fsl_cli.data.vector_files import vector_queries
     from fsl_cli.episodes import IGNORED
     from fsl_cli.use.frozen import described
     from fsl_cli.use.kept_features import digests_of, items
+    from fsl_cli.use.known import WHAT
     from fsl_cli.use.page import thumbnails
     from fsl_cli.use.predictions import Prediction, Predictions
 
@@ -34,14 +36,20 @@ def predicted(
     rate = _shown_rate(rate, classify)
     words = [typed["query"]] if Path(typed["query"]).expanduser().exists() else names(typed["query"])
     lost: list[str] = []
-    texts = run.image.items == "texts"
-    found_queries = _texts(words, classify.classes, lost) if texts else queries(words, classify.classes, lost)
+    texts, what = run.image.items == "texts", f"{WHAT[run.image.items]}s"
+    if texts:
+        found_queries = _texts(words, classify.classes, lost)
+    elif run.image.items == "embeddings":
+        skip = typed["on_error"] == "skip"
+        found_queries = vector_queries(words, classify.classes, run.image.channels, skip, lost)
+    else:
+        found_queries = queries(words, classify.classes, lost)
     asked = {query.file.name: query for query in found_queries}
     for line in lost:
         print(f"query: left out: {line}.")
     rows, files = [], {"query": [query.file for query in asked.values()]}
     digests = digests_of(files)
-    _tell_copies(support, digests)
+    _tell_copies(support, digests, what)
     pieces = items(run, files, digests, typed["on_error"], skipped)
     for pictures, found in _whole(pieces) if classify.together else pieces:
         shares, unknown = classify.judged(found, rate)
@@ -56,7 +64,7 @@ def predicted(
     of_support = {file: number for file, number in numbered if number != IGNORED}
     algorithm, how = run.run.settings.algo_name, (classify.temperature, classify.calibrated, rate)
     used = typed["run"] or described(run)
-    predictions = Predictions(used, algorithm, classify.classes, of_support, rows, skipped, {}, *how)
+    predictions = Predictions(used, algorithm, classify.classes, of_support, rows, skipped, {}, *how, items=what)
     read = {**support.sources, **{name: query.file for name, query in asked.items()}}
     if texts:
         return predictions._replace(
@@ -70,7 +78,7 @@ def _whole(pieces: Iterable[tuple[list[Picture], Tensor]]) -> list[tuple[list[Pi
     import torch
 
     pictures, found = zip(*pieces, strict=True)
-    print("Each prediction depends on the other new pictures: the method looks at all of them.", file=sys.stderr)
+    print("Each prediction depends on the other new ones: the method looks at all of them.", file=sys.stderr)
     return [([picture for some in pictures for picture in some], torch.cat(found))]
 
 
@@ -93,8 +101,8 @@ def _shown_rate(rate: float | None, classify: FewShotClassifier) -> float | None
     return max(rate, fewest)
 
 
-def _tell_copies(support: Support, digests: dict[str, str]) -> None:
-    """Say which new pictures, by name and content, are of the support set, whatever they are called."""
+def _tell_copies(support: Support, digests: dict[str, str], what: str) -> None:
+    """Say which new ones, by name and content, are of the support set, whatever they are called."""
     from fsl_cli.errors import shown
 
     known = dict(zip(support.digests, support.files, strict=True))
@@ -103,7 +111,7 @@ def _tell_copies(support: Support, digests: dict[str, str]) -> None:
         first = min(of_support)
         same = "" if of_support[first] == first else f", which is the same as {shown(of_support[first])}"
         some = (
-            f"{len(of_support):,} of the {len(digests):,} new pictures are of the support set, "
+            f"{len(of_support):,} of the {len(digests):,} new {what} are of the support set, "
             f"such as {shown(first)}{same}"
         )
         print(f"{some}: no measure of what was learned.", file=sys.stderr)

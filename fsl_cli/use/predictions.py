@@ -38,11 +38,7 @@ class Predictions(NamedTuple):
     calibration: str = "none"  # how that was found
     rate: float | None = None  # share of the known pictures that are called unknown by mistake; None: none are
     texts: dict[str, str] = {}  # where a text stands -> what it says; {} where these are pictures
-
-    @property
-    def items(self) -> str:
-        """What was predicted: pictures or texts."""
-        return "texts" if self.texts else "pictures"
+    items: str = "pictures"  # what was predicted: pictures, texts or embeddings
 
     def named(self, row: Prediction) -> list[str]:
         """Where a picture is; where a text stands, and what it says."""

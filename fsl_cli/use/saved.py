@@ -7,7 +7,7 @@ import io
 import shutil
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from fsl_cli.runs.run import Run
 from fsl_cli.use.predictor import Predictor
 
 FILE = "support.npz"
+ROWS = "class_rows"  # their array in it
 UNLABELLED = ""  # the label of a picture whose class nobody knows
 COPIED = (
     "config.yaml",
@@ -45,6 +46,7 @@ class Support(NamedTuple):
     files: list[str]  # where each picture was
     digests: list[str]  # of its bytes
     sources: dict[str, File]  # of those that were just read, by name
+    class_rows: dict[str, Any] = {}  # of a class a vector (k,), for methods that read these
 
     def having(self, other: Support) -> Support:
         """The support set with more pictures; one that is there already takes its new label."""
@@ -60,6 +62,7 @@ class Support(NamedTuple):
             both(self.files, other.files),
             both(self.digests, other.digests),
             {**self.sources, **other.sources},
+            {**self.class_rows, **other.class_rows},
         )
 
 
@@ -72,7 +75,9 @@ def keep(folder: Path, predictor: Predictor, support: Support) -> None:
         labels, files, digests = (
             np.array(each, dtype=str) for each in (support.labels, support.files, support.digests)
         )
-        np.savez(file, items=support.items.numpy(), labels=labels, files=files, digests=digests)
+        rows: dict[str, Any] = {"class_names": np.array(list(support.class_rows), dtype=str)}
+        rows |= {"class_rows": np.stack(list(support.class_rows.values()))} if support.class_rows else {}
+        np.savez(file, items=support.items.numpy(), labels=labels, files=files, digests=digests, **rows)
 
 
 def _write_run(folder: Path, predictor: Predictor) -> None:
@@ -99,7 +104,8 @@ def kept(folder: Path) -> Support | None:
         demand_stored(path)
         with np.load(path, allow_pickle=False) as found:
             labels, files, digests = (found[name].tolist() for name in ("labels", "files", "digests"))
-            return Support(torch.from_numpy(found["items"]), labels, files, digests, {})
+            rows = dict(zip(found["class_names"].tolist(), found["class_rows"], strict=True)) if ROWS in found else {}
+            return Support(torch.from_numpy(found["items"]), labels, files, digests, {}, rows)
     except (OSError, ValueError, KeyError, MemoryError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read ({error}). Name the pictures again: support=FOLDER.") from error
 

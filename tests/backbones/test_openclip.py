@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -102,9 +103,9 @@ def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyP
         openclip(3, SIZE, "running")
 
 
-def test_fsl_embed_writes_class_rows_that_a_zero_shot_test_reads(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def animals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten folders of three pictures, in the folder where one is."""
     monkeypatch.chdir(tmp_path)
     dice = np.random.default_rng(0)
     for name in ("red_fox", "oak", "elm", "yew", "fir", "ash", "box", "bay", "fig", "gum"):
@@ -112,6 +113,41 @@ def test_fsl_embed_writes_class_rows_that_a_zero_shot_test_reads(
         for number in range(3):
             pixels = dice.integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(Path("animals", name, f"{number}.png"))
+
+
+def test_pictures_are_told_apart_by_names_alone_and_what_is_kept_knows_them(
+    weights: Path, animals: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    words = ["backbone=openclip", f"backbone.weights={weights}", f"backbone.resize={SIZE}", "algo=tipadapter"]
+    query = ["query=animals/red_fox", "--json"]
+    run(["predict", *words, "classes=red_fox,oak,elm", "save=shop", *query])
+    said = capsys.readouterr()
+    assert "shop knows 3 classes by their rows." in said.err
+    found = json.loads(said.out)["predictions"]
+    towers = openclip(3, SIZE, "running", weights=str(weights)).eval()
+    towers.pixels = ([0.5] * 3, [0.5] * 3)
+    assert towers.of_names is not None
+    pixels = torch.stack([torch.from_numpy(np.array(Image.open(each["file"]))) for each in found]).movedim(3, 1) / 255
+    with torch.no_grad():
+        images = torch.nn.functional.normalize(towers(pixels[None] * 2 - 1)[0], dim=-1)
+    wanted = (100 * images @ towers.of_names(["elm", "oak", "red_fox"]).mT).softmax(-1)
+    shares = torch.tensor([[*each["probabilities"].values()] for each in found])
+    torch.testing.assert_close(shares, wanted, atol=1e-4, rtol=1e-4)
+    run(["predict", "run=shop", *query])
+    assert json.loads(capsys.readouterr().out)["predictions"] == found
+    run(["predict", *words, "support=animals", "query=animals/oak"])  # names of folders
+    with pytest.raises(UserError, match="10 classes have no class row: .*class_rows=FILE"):
+        run(["predict", "run=shop", "add=animals"])  # the text tower is not kept
+    with pytest.raises(UserError, match="has no text tower that makes them of names. Type backbone=openclip"):
+        run(["predict", "algo=tipadapter", "backbone=conv4", "classes=a,b", "query=animals"])
+    with pytest.raises(UserError, match="algo=zeroshot: needs a run that was trained"):
+        run(["predict", *words[:3], "algo=zeroshot", "classes=a,b", "query=animals"])
+
+
+def test_fsl_embed_writes_class_rows_that_a_zero_shot_test_reads(
+    weights: Path, animals: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = ["data=folder", "data.root=animals", f"data.size={SIZE}"]
     run(
         [
@@ -133,3 +169,17 @@ def test_fsl_embed_writes_class_rows_that_a_zero_shot_test_reads(
     assert "0-shot test accuracy" in capsys.readouterr().out
     with pytest.raises(UserError, match="its weights are random"):
         run(["embed", "backbone=openclip", *data, "out=none.npz"])
+
+
+@pytest.mark.slow
+def test_a_classifier_of_names_is_exported(
+    weights: Path, animals: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxscript")
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    words = ["backbone=openclip", f"backbone.weights={weights}", f"backbone.resize={SIZE}", "algo=tipadapter"]
+    run(["predict", *words, "classes=red_fox,oak,elm", "save=shop"])
+    run(["export", "run=shop", "query=animals/oak"])
+    assert "3 of 3 pictures of the query keep their label" in capsys.readouterr().out
+    run(["export", *words, "support=animals"])
+    assert "logits (n, 10)" in capsys.readouterr().out
