@@ -15,7 +15,7 @@ import numpy as np
 from fsl_cli.data.sampler import Numbers, raw_numbers
 from fsl_cli.data.store import PseudoClasses
 from fsl_cli.errors import UserError
-from fsl_cli.ranges import Count
+from fsl_cli.ranges import Count, Natural
 
 BATCH = 4096  # images that a step of k-means looks at
 
@@ -24,7 +24,8 @@ BATCH = 4096  # images that a step of k-means looks at
 class Clusters:
     """`partitions` divisions of the training images into `clusters` by k-means, in minibatches.
 
-    `run`: folder of a run whose backbone's features are clustered; none: what the images, or embeddings, consist of.
+    `run`: folder of a run whose backbone's features are clustered; none: what the images, or embeddings, consist of, or
+    the codes of an auto-encoder that so many steps have trained on these images, `autoencoder`.
     Clusters with fewer images than an episode takes are left out; where there are few images, they are divided into so
     few clusters that these can have enough.
     """
@@ -32,6 +33,7 @@ class Clusters:
     run: str | None = None
     clusters: Count = 500
     partitions: Count = 1
+    autoencoder: Natural = 0
 
     def divisions(self, features: np.ndarray[Any, Any], need: int) -> Numbers:
         """The cluster of each image in each division, (partitions, n), of features (n, d).

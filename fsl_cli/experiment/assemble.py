@@ -188,6 +188,9 @@ def _clusters(settings: Settings, pseudo: Clusters, data: DataSet, part: str, sh
     """Clusters of a split as classes. Raises UserError where a run cannot give the features."""
     data, backbone = in_order(data, part), None
     tasks = ImageTasks(data, {}, data.store.images.shape[1])
+    if pseudo.autoencoder and (pseudo.run or data.items != "images"):
+        why = f"pseudo.run={pseudo.run} has features of its own" if pseudo.run else f"it takes images, not {data.items}"
+        raise UserError(f"pseudo.autoencoder={pseudo.autoencoder}: {why}. Leave one of them out.")
     if pseudo.run:
         run = Run(pseudo.run)
         _demand_unlabelled(run, data)

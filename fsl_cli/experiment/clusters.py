@@ -1,4 +1,4 @@
-"""The clusters that are classes of training without labels (CACTUs): of a network's features, or of pixels, and kept.
+"""The clusters that are classes of training without labels (CACTUs): of a network's features, or of pixels; and kept.
 
 A file is named by all that they depend on: weights, images and their order, scaling, how many clusters.
 """
@@ -22,6 +22,7 @@ from fsl_cli.data.pseudo import unlabelled
 from fsl_cli.data.sampler import Numbers, Shape
 from fsl_cli.data.store import DataSet, PseudoClasses
 from fsl_cli.data.tasks import ImageTasks
+from fsl_cli.experiment.autoencoder import autoencoder
 from fsl_cli.experiment.features import in_pieces, weights_digest
 from fsl_cli.files import replacing
 
@@ -39,7 +40,10 @@ def in_order(data: DataSet, part: str) -> DataSet:
 def clustered(
     pseudo: Clusters, tasks: ImageTasks, part: str, shape: Shape, backbone: Backbone | None, cache: Path
 ) -> PseudoClasses:
-    """Clusters of what `backbone` makes of the images of `tasks`, whose data are `in_order`; None: of pixels."""
+    """Clusters of what `backbone` makes of the images of `tasks`, whose data are `in_order`.
+
+    None: of the codes of an auto-encoder, where that is chosen, or of pixels.
+    """
     found = tasks.data.splits[part].pseudo
     assert found
     need = needed(shape)
@@ -59,7 +63,12 @@ def _divisions(pseudo: Clusters, tasks: ImageTasks, part: str, need: int, backbo
     device = torch.device("cuda" if backbone and torch.cuda.is_available() else "cpu")
     network: Any = backbone.to(device).eval() if backbone else None
     pieces = tasks.images(part, device, torch.float32)
-    features = torch.cat([in_pieces(network, x) if network else x.flatten(1) for x in pieces]).float().cpu().numpy()
+    if pseudo.autoencoder:
+        images = torch.cat(list(pieces))
+        coded = autoencoder(images, pseudo.autoencoder)
+        features = torch.cat([coded(x) for x in images.split(PIECE)]).numpy()
+    else:
+        features = torch.cat([in_pieces(network, x) if network else x.flatten(1) for x in pieces]).float().cpu().numpy()
     several = f", {pseudo.partitions} times" if pseudo.partitions > 1 else ""
     print(f"Dividing {len(features):,} {tasks.data.items} of {part} into clusters{several}.", flush=True)
     return pseudo.divisions(features, need)
@@ -70,4 +79,5 @@ def _key(pseudo: Clusters, tasks: ImageTasks, part: str, need: int, backbone: Ba
     assert found
     items = hashlib.blake2b(found.items.tobytes(), digest_size=8).hexdigest()
     about = [data.hash, items, data.mean, data.std, tasks.channels, pseudo.clusters, pseudo.partitions, need]
-    return weights_digest(backbone or nn.Identity(), json.dumps([*about, backbone.norm if backbone else ""]))
+    about += [backbone.norm if backbone else "", *([pseudo.autoencoder] if pseudo.autoencoder else [])]
+    return weights_digest(backbone or nn.Identity(), json.dumps(about))

@@ -18,6 +18,7 @@ from fsl_cli.data.store import DataSet, PseudoClasses
 from fsl_cli.data.tasks import Batch, ImageTasks
 from fsl_cli.episodes import Episodes
 from fsl_cli.errors import UserError
+from fsl_cli.experiment.autoencoder import CODE, AutoEncoder, autoencoder
 from fsl_cli.experiment.clusters import clustered, in_order
 from fsl_cli.experiment.features import _key
 from fsl_cli.runs.run import Run
@@ -38,8 +39,9 @@ def clusters(data: DataSet, part: str, shape: Shape, pseudo: Clusters = CACTUS) 
     return clustered(pseudo, tasks, part, shape, None, Path("/dev/null"))
 
 
-def of_clusters(data: DataSet, plain: bool = False) -> Episodes:
-    (found,) = ImageTasks(hidden(data, clusters, SHAPES), SHAPES, 1).gather(Batch("train", 0, [0, 1, 2], plain), CPU)
+def of_clusters(data: DataSet, pseudo: Clusters = CACTUS) -> Episodes:
+    made = hidden(data, partial(clusters, pseudo=pseudo), SHAPES)
+    (found,) = ImageTasks(made, SHAPES, 1).gather(Batch("train", 0, [0, 1, 2]), CPU)
     return found
 
 
@@ -50,7 +52,13 @@ def episodes(data: DataSet, copies: Copies, plain: bool = False) -> Episodes:
 
 
 @pytest.mark.parametrize(
-    "made", [partial(episodes, copies=UMTRA), partial(episodes, copies=PROTOTRANSFER), of_clusters]
+    "made",
+    [
+        partial(episodes, copies=UMTRA),
+        partial(episodes, copies=PROTOTRANSFER),
+        of_clusters,
+        partial(of_clusters, pseudo=Clusters(clusters=40, autoencoder=3)),
+    ],
 )
 def test_another_labelling_of_the_training_split_changes_no_episode(made: Callable[[DataSet], Episodes]) -> None:
     data = tiny_data(30, turns=4)
@@ -184,12 +192,32 @@ def test_clusters_of_a_runs_features(tmp_path: Path, capsys: pytest.CaptureFixtu
     (of_support,) = tmp_path.glob("f/*/*")
     with pytest.raises(UserError, match="norm=running or norm=group or norm=none"):
         run([*words, "pseudo=cactus", f"pseudo.run={of_support}", f"out={tmp_path / 'e'}"])
+    with pytest.raises(UserError, match="pseudo.run=.* has features of its own. Leave one of them out"):
+        run([*second, "pseudo.autoencoder=5", f"out={tmp_path / 'e'}"])
     with pytest.raises(UserError, match="there is no such folder"):
         run([*words, "pseudo=cactus", f"pseudo.run={tmp_path / 'nowhere'}", f"out={tmp_path / 'e'}"])
     with pytest.raises(UserError, match="type less than train_query=60, or fewer"):
         run([*words, "pseudo=cactus", "train_query=60", "train_way=5", f"out={tmp_path / 'e'}"])
     with pytest.raises(UserError, match="makes clusters of images or embeddings, and sinusoid has curves"):
         run(["train", "algo=maml", "data=sinusoid", "pseudo=cactus", f"out={tmp_path / 'e'}"])
+
+
+def test_an_auto_encoder_finds_what_pixels_hide(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two patterns at any of many places: its codes tell more of an image than the mean image; always the same ones."""
+    dice = np.random.default_rng(0)
+    places = dice.integers(0, 9, (300, 2))
+    images = np.zeros((300, 1, 12, 12), dtype=np.float32)
+    for image, (row, column) in zip(images, places, strict=True):
+        image[0, row : row + 4, column : column + 4] = 1
+    x, before = torch.from_numpy(images), torch.random.get_rng_state()
+    one, two = (autoencoder(x, 60) for _ in range(2))
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+    told = [float(line.split("error ")[1].split("%")[0]) for line in capsys.readouterr().out.splitlines()[:10]]
+    assert told[-1] < 70 < told[0], told
+    assert one(x[:3]).shape == (3, CODE) and one.images(one(x[:3])).shape == x[:3].shape
+    shapes = AutoEncoder(3, 84)  # sides that are halved to odd ones
+    assert shapes.images(shapes(torch.zeros(2, 3, 84, 84))).shape == (2, 3, 84, 84)
 
 
 def test_features_of_other_clusters_are_other_features() -> None:
