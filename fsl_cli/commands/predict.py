@@ -15,6 +15,7 @@ from fsl_cli.settings.words import chosen_words, demand_no_choice, one_of, setti
 
 if TYPE_CHECKING:
     from fsl_cli.use.predictions import Predictions
+    from fsl_cli.use.predictor import Predictor
 
 HELP = """Learn classes from a few known pictures and classify new ones, with a network that ImageNet trained or a run.
 
@@ -28,7 +29,8 @@ HELP = """Learn classes from a few known pictures and classify new ones, with a 
   fsl predict run=outputs/RUN support=known.csv query='new/*.jpg'    a table file,label; single files: query=a.jpg,b.png
   fsl predict run=outputs/RUN support=known.zip query=new.tar.gz     zips and tars, read without unpacking
   fsl predict run=outputs/RUN support=known.csv query=new.csv        texts, of a run of data=texts: text,label and text
-  fsl predict run=outputs/RUN support=known.npz query=new.npz        vectors, of a run of data=embeddings
+  fsl predict support=known.npz query=new.npz                        vectors: embeddings as they are; algo=…
+  fsl predict run=outputs/RUN support=known.npz query=new.npz        with a run of data=embeddings
   fsl predict run=outputs/RUN class_rows=classes.npz query=new.npz   without known ones: a run of zeroshot, tipadapter
   fsl predict backbone=openclip backbone.tag=… algo=tipadapter classes='red fox,oak' query=photos/new    by names alone
   fsl predict … unlabelled=photos/more                               more pictures of the classes: a run of softkmeans
@@ -81,7 +83,7 @@ def main(words: Sequence[str]) -> None:
 
     from fsl_cli.experiment.allocator import keep_memory
     from fsl_cli.files import writing
-    from fsl_cli.use.frozen import described, frozen_predictor
+    from fsl_cli.use.frozen import described
     from fsl_cli.use.known import WHAT, learn, support_of
     from fsl_cli.use.predicting import predicted, write
     from fsl_cli.use.predictions import as_json
@@ -91,7 +93,7 @@ def main(words: Sequence[str]) -> None:
     keep_memory()
     skipped: list[str] = []
     with redirect_stdout(sys.stderr):  # a script reads standard output
-        run = load_run(typed["run"], names(typed["trust"])) if typed["run"] else frozen_predictor(chosen)
+        run = load_run(typed["run"], names(typed["trust"])) if typed["run"] else _frozen(typed, chosen)
         if html and run.image.items == "embeddings":
             raise UserError("html=true: there is nothing to see of vectors. Leave it out.")
         if run.changed:
@@ -120,6 +122,19 @@ def main(words: Sequence[str]) -> None:
         print(json.dumps({"run": typed["run"], **as_json(found), "files": list(map(str, files))}, indent=2))
     else:
         _show(found, files, bool(run.run.settings.steps), run.algorithm.reads_class_rows)
+
+
+def _frozen(typed: dict[str, str], chosen: Sequence[str]) -> Predictor:
+    """A head on a network that came trained; on vectors as they are, where files of these are typed."""
+    from fsl_cli.data.feature_files import FORMS
+    from fsl_cli.data.vector_files import width_of
+    from fsl_cli.use.frozen import frozen_predictor
+
+    for key in ("support", "query"):
+        word = next(iter(names(typed[key])), "")
+        if word and ("backbone=identity" in chosen or Path(word).suffix.lower() in FORMS):
+            return frozen_predictor(chosen, width_of(word, key))
+    return frozen_predictor(chosen)
 
 
 def _demand_rate(text: str) -> None:

@@ -71,6 +71,13 @@ def vector_queries(
     return found
 
 
+def width_of(word: str, setting: str) -> int:
+    """How many numbers the vectors have that a word names, a file, a pattern or a folder. Raises UserError."""
+    for path, _ in _paths(word, setting):
+        return int(read_features(path, Chosen()).features.shape[1])
+    raise UserError(f"{setting}={word} has no vectors. {NEEDED.format(setting)}")
+
+
 def _paths(word: str, setting: str) -> Iterator[tuple[Path, list[str]]]:
     """The files of features that a word names, each with the folders on its way and its own name."""
     path = Path(word).expanduser()

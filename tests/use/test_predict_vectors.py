@@ -92,6 +92,28 @@ def test_what_is_kept_takes_its_rows_along(room: Path, tmp_path: Path, capsys: p
         run(["predict", f"run={tmp_path / 'both'}", f"add={tmp_path / 'more.npz'}"])
 
 
+def test_without_a_run_vectors_are_taken_as_they_are(
+    room: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(room)
+    np.savez("text.npz", features=CLEAN[9:], labels=NAMES[9:])  # a row a class, as features
+    ways = [["support=known.npz"], ["support=known.npz", "algo=rfs", f"save={tmp_path / 'shop'}"]]
+    ways += [
+        ["class_rows=text.npz", "algo=tipadapter"],
+        ["support=known.npz", "class_rows=text.npz", "algo=tipadapter"],
+    ]
+    for words in ways:
+        found = predict(capsys, tmp_path / "out", *words, "query=new.npz")
+        assert found["accuracy"] == 1 and found["run"] == "", words
+    kept = predict(capsys, tmp_path / "out", f"run={tmp_path / 'shop'}", "query=new.npz")
+    assert kept["accuracy"] == 1
+    np.savez("narrow.npz", features=np.array([[1, 2], [2, 1]]), labels=np.array(list("ab")))
+    with pytest.raises(UserError, match="sees 6|vectors of 6 numbers are needed"):
+        run(["predict", "support=known.npz", "query=narrow.npz"])
+    with pytest.raises(UserError, match="algo=maml: needs a run that was trained"):
+        run(["predict", "support=known.npz", "query=new.npz", "algo=maml"])
+
+
 def test_new_vectors_in_every_form(room: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A folder of classes, of which a file is a vector; a table of labels; several files; one that is broken."""
     for name in NAMES[9:]:
