@@ -27,6 +27,10 @@ def demand_read(run: Predictor, typed: dict[str, str]) -> None:
                     "algo=zeroshot or tipadapter."
                 )
     for key in ("support", "add", "correct"):
+        if typed.get(key) and typed.get("classes"):
+            raise UserError(
+                f"classes={typed['classes']}: with {key}=, the classes are those known there. Leave it out."
+            )
         if typed.get(key) and not run.algorithm.looks_at_support:
             raise UserError(
                 f"{key}={typed[key]}: algo={algo} looks at no known items: it knows a class by its row alone. Type "
@@ -47,9 +51,10 @@ def with_rows(run: Predictor, support: Support, typed: dict[str, str]) -> Suppor
     without = [label for label in wanted if label not in rows]
     if tower and without:
         rows |= dict(zip(without, tower(without).float().cpu().numpy(), strict=True))
-    elif typed.get("classes"):
+    elif typed.get("classes") and without:
         raise UserError(
-            f"classes={typed['classes']}: {run.run} makes no class rows of names. Type class_rows=FILE with a row for "
+            f"classes={typed['classes']}: algo={run.run.settings.algo_name} backbone="
+            f"{run.run.settings.backbone_name} makes no class rows of names. Type class_rows=FILE with a row for "
             "each class, or algo=tipadapter backbone=openclip without a run."
         )
     _demand_all(run, rows, sorted(known) or sorted(rows))
@@ -71,7 +76,8 @@ def _demand_all(run: Predictor, rows: dict[str, Any], wanted: list[str]) -> None
     width = run.image.class_rows
     how = "Type class_rows=FILE.npz with the arrays class_rows (classes, k) and class_names"
     if not wanted:
-        raise UserError(f"{run.run} knows classes by their rows: attributes, or embeddings of names. {how}.")
+        algo = run.run.settings.algo_name
+        raise UserError(f"algo={algo} knows classes by their rows: attributes, or embeddings of names. {how}.")
     without = [label for label in wanted if label not in rows]
     if without:
         raise UserError(
@@ -80,6 +86,6 @@ def _demand_all(run: Predictor, rows: dict[str, Any], wanted: list[str]) -> None
     odd = [label for label in wanted if len(rows[label]) != width]
     if odd:
         raise UserError(
-            f"The class row of {odd[0]} has {len(rows[odd[0]]):,} numbers, and {run.run} reads {width:,}. Choose those "
+            f"The class row of {odd[0]} has {len(rows[odd[0]]):,} numbers, and {width:,} are needed. Choose those "
             "that were made alike."
         )

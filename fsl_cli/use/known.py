@@ -76,7 +76,7 @@ def read_support(run: Predictor, root: str, on_error: str, skipped: list[str], s
         width = vectors.features[0].shape[1]
         if width != run.image.channels:
             raise UserError(
-                f"{setting}={root} has embeddings of {width:,} numbers, and {run.run} sees {run.image.channels:,}. "
+                f"{setting}={root} has embeddings of {width:,} numbers, and {run.image.channels:,} are needed. "
                 "Choose those that the same network has made."
             )
         lost, classes, class_rows = vectors.left_out, known_vectors(vectors), vectors.class_rows

@@ -137,6 +137,8 @@ def test_pictures_are_told_apart_by_names_alone_and_what_is_kept_knows_them(
     run(["predict", "run=shop", *query])
     assert json.loads(capsys.readouterr().out)["predictions"] == found
     run(["predict", *words, "support=animals", "query=animals/oak"])  # names of folders
+    with pytest.raises(UserError, match="classes=a,b: with support=, the classes are those known there"):
+        run(["predict", *words, "support=animals", "classes=a,b", "query=animals"])
     with pytest.raises(UserError, match="10 classes have no class row: .*class_rows=FILE"):
         run(["predict", "run=shop", "add=animals"])  # the text tower is not kept
     with pytest.raises(UserError, match="has no text tower that makes them of names. Type backbone=openclip"):
