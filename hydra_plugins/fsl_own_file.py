@@ -27,10 +27,13 @@ class OwnFile(ConfigSource):
     def load_config(self, config_path: str) -> ConfigResult:
         from omegaconf import OmegaConf
 
+        from fsl_cli.files import read_yaml
+        from fsl_cli.settings.own_file import of_the_first
+
         return ConfigResult(
             provider=self.provider,
             path=f"{self.scheme()}://{self.path}",
-            config=OmegaConf.load(self.path),
+            config=OmegaConf.create(of_the_first(read_yaml(Path(self.path)))),
             header={"package": "_global_"},
         )
 

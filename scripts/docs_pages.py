@@ -24,6 +24,7 @@ USE = (
     "own-images",
     "own-texts",
     "own-features",
+    "several",
     "transductive",
     "few-labels",
     "without-labels",

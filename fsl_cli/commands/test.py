@@ -21,6 +21,7 @@ HELP = """Test a run's best checkpoint on its data set's test split, or on anoth
   fsl test run=outputs/RUN way=20 shot=5               any way and shot that the method allows
   fsl test run=outputs/RUN episodes=10000 query=5
   fsl test run=outputs/RUN data=omniglot data.root=DIR another data set
+  fsl test run=outputs/RUN data=[cub,fc100]            several: each, and their mean
   fsl test run=outputs/RUN algo.test_steps=10          any setting of the run that keeps its weights
   fsl test run=outputs/RUN open=true                   and pictures of none of the classes, told from the others
   fsl test run=outputs/RUN attack=pgd attack.strength=0.1 attack.steps=20    and under attack: changed pixels
@@ -55,6 +56,7 @@ def main(words: Sequence[str]) -> None:
         attacked_line,
         calibration_line,
         classes_line,
+        data_sets_lines,
         instances_line,
         likelihood_line,
         memorisation_line,
@@ -76,6 +78,7 @@ def main(words: Sequence[str]) -> None:
     for line in filter(
         None,
         (
+            *data_sets_lines(result),
             calibration_line(result),
             classes_line(result),
             likelihood_line(result),

@@ -13,6 +13,7 @@ HELP = """Meta-train an algorithm, keep the best checkpoint by validation, and t
 
   fsl train                                            ProtoNet on built-in glyphs, two to four minutes
   fsl train algo=maml data=omniglot way=5 shot=1       the paper's settings
+  fsl train data=[omniglot,cub] data.cub.root=DIR      episodes of each in turn; a test of each, and their mean
   fsl train -m algo=maml,protonet 'seed=range(0,3)'    a sweep: every combination; hydra/launcher=joblib: side by side
   fsl train -m … resume=true                           leave out what is finished, go on with what is not
   fsl train -m hydra/sweeper=optuna algo=maml          search for settings, by validation

@@ -37,6 +37,14 @@ def own_name(root: str | None, name: str | None = None) -> str:
     return re.sub(r"[^\w.-]+", "_", name or path.name).strip("._") or "folder"
 
 
+def all_different(names: dict[str, str]) -> list[str]:
+    """The names of what is called so, or what it is called where a name is there already."""
+    found: list[str] = []
+    for called, name in names.items():
+        found.append(called if name in found else name)
+    return found
+
+
 def part_of(name: str) -> str | None:
     """The split that a name means: train, val or test, in any case, with prefixes and suffixes; None if not one."""
     found = [GLUED.fullmatch(token.casefold()) for token in TOKENS.findall(name)]

@@ -15,12 +15,13 @@ from fsl_cli.experiment.allocator import keep_memory
 from fsl_cli.experiment.assemble import Experiment, assemble
 from fsl_cli.experiment.calibrating import needs_fit
 from fsl_cli.experiment.datamodule import EVALUATION_SEED
+from fsl_cli.experiment.several_tests import run_tests
 from fsl_cli.experiment.similarity import demand_inner_loop
-from fsl_cli.experiment.testing import run_test
 from fsl_cli.experiment.trainer import one_process, quiet
 from fsl_cli.runs.records import Result
 from fsl_cli.runs.retest import settings_of_a_test, test_name
 from fsl_cli.runs.run import Run
+from fsl_cli.settings.parts import sets_of
 from fsl_cli.settings.schema import Settings
 
 
@@ -46,14 +47,18 @@ def another_test(
         trainer = one_process(settings.trainer)
         changes = [f"{key}={value}" for key, value in given.items()]
         learned = settings.labels == "fixed" and not any(key.partition(".")[0] == "data" for key in given)
-        experiment = _assembled(settings, needs_fit(run, changes), ["train"] if learned else [])
+        experiment = _assembled(
+            settings, bool(sets_of(settings.data)) or needs_fit(run, changes), ["train"] if learned else []
+        )
         settings = settings.having(**experiment.tested)
+        if compared and sets_of(settings.data):
+            raise UserError(f"similarity=true is of one data set: type data={next(iter(sets_of(settings.data)))}.")
         if compared:
             demand_inner_loop(experiment.learner.algorithm, settings.algo_name)
         if experiment.learner.attack:
             [episode] = experiment.episodes.tasks.gather(Batch("test", EVALUATION_SEED, [0]), torch.device("cpu"))
             demand_gradient(experiment.learner.eval().algorithm, episode, settings.algo_name)
-        result = run_test(run, settings, experiment, trainer, destination, changes, opened)
+        result = run_tests(run, settings, experiment, trainer, destination, changes, opened)
     assert result  # of the only process
     return AnotherTest(result, destination, experiment)
 

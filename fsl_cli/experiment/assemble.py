@@ -12,13 +12,12 @@ import torch
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.backbones.mode import ALONE, Mode
-from fsl_cli.data.augment import Augment
 from fsl_cli.data.clusters import Clusters
 from fsl_cli.data.curves import Curves
-from fsl_cli.data.embeddings import BYTES
-from fsl_cli.data.feasible import shape_problems, sizes_of, without_small
+from fsl_cli.data.feasible import sizes_of, without_small
 from fsl_cli.data.pseudo import hidden
 from fsl_cli.data.sampler import Shape
+from fsl_cli.data.several import DataSets, SeveralTasks
 from fsl_cli.data.sources.lm import Corpus
 from fsl_cli.data.store import DataSet, PseudoClasses, cache_folder
 from fsl_cli.data.tasks import ImageTasks, Tasks
@@ -27,6 +26,7 @@ from fsl_cli.errors import UserError, setting
 from fsl_cli.experiment.clusters import clustered, in_order
 from fsl_cli.experiment.datamodule import Episodic
 from fsl_cli.experiment.learner import Learner
+from fsl_cli.experiment.seen import image_tasks, several_tasks
 from fsl_cli.experiment.shapes import data_part, evaluated, shapes_of
 from fsl_cli.runs.checkpoints import load_weights
 from fsl_cli.runs.run import Run
@@ -34,7 +34,7 @@ from fsl_cli.runs.trust import trusted
 from fsl_cli.settings.binding import build, class_of, demand_parts, without_weights
 from fsl_cli.settings.schema import Image, Settings
 
-Data = DataSet | Curves
+Data = DataSet | DataSets | Curves
 
 
 POINT = Image(channels=1, size=1, mean=[0.0], std=[1.0], items="points")  # of a curve over one number
@@ -68,29 +68,25 @@ def assemble(
     these have not enough. Raises UserError when the data set cannot be had or cannot give such episodes.
     """
     data = data or build(data_part(settings))
-    if not isinstance(data, DataSet):
-        _demand_no_classes(settings, data)
-    elif settings.train_on == "trainval":
-        data = data.training_on_validation()
-    shapes = shapes_of(settings, data, parts, fewer_queries)
-    if settings.pseudo:
-        data = _hidden(settings, data, shapes)
-    if isinstance(data, DataSet):
-        data = without_small(data, shapes)
     tasks: Tasks
-    if isinstance(data, DataSet):
+    if isinstance(data, DataSets):
+        _demand_classes_of_many(settings)
+        found = {name: _prepared(settings, own, parts) for name, own in data.sets.items()}
+        data = data._replace(sets={name: own for name, (own, _) in found.items()})
+        tasks, image = several_tasks(settings, data, {name: own for name, (_, own) in found.items()})
+        shapes = next(iter(found.values()))[1]
+    elif isinstance(data, DataSet):
+        data, shapes = _prepared(settings, data, parts, fewer_queries)
         tasks, image = image_tasks(settings, data, shapes)
     else:
+        _demand_no_classes(settings, data)
+        shapes = shapes_of(settings, data, parts, fewer_queries)
+        if settings.pseudo:
+            _hidden(settings, data, shapes)  # raises UserError
         tasks, image = data.tasks(shapes), _seen(data)
-    episodes = Episodic(
-        tasks,
-        seed=settings.seed,
-        meta_batch=settings.meta_batch,
-        steps=settings.steps,
-        val_every=settings.val_every,
-        episodes={"val": settings.val_episodes, "test": settings.episodes},
-    )
-    own = len(sizes_of(data, "train")) if isinstance(data, DataSet) else 1
+    episodes = episodic(settings, tasks, len(data.sets) if isinstance(data, DataSets) else 1)
+    sets = [*data.sets.values()] if isinstance(data, DataSets) else [data]
+    own = sum(len(sizes_of(each, "train")) for each in sets if isinstance(each, DataSet))
     train_classes = settings.train_classes or max(1, own)
     teacher = trained(Run(settings.teacher)) if settings.teacher and "train" in shapes else None
     built = learner(settings, image, tasks.metric, train_classes, teacher)
@@ -98,7 +94,7 @@ def assemble(
         what = f"attack={settings.attack_name}" if settings.attack else f"algo={settings.algo_name}"
         raise UserError(f"{what} changes pixels, and {data.name} has {image.items}. Choose a data set of images.")
     built.attack = build(settings.attack) if settings.attack else None
-    if isinstance(tasks, ImageTasks):
+    if isinstance(tasks, ImageTasks | SeveralTasks):
         tasks.ordered = built.algorithm.ordered
         _demand_use_of_support(settings, built.algorithm)
     if built.algorithm.compares_tasks and not all(isinstance(count, int) for count in shapes.get("train", ())[:3]):
@@ -110,6 +106,55 @@ def assemble(
     tested = shapes.get("test", evaluated(settings))
     asked = {"way": tested.way, "shot": tested.shot, "query": tested.query}
     return Experiment(built, episodes, data, image, train_classes, pretrained, asked)
+
+
+def episodic(settings: Settings, tasks: Tasks, sets: int = 1) -> Episodic:
+    """The episodes of a run: as many for validation and test as are asked for, of each of so many data sets."""
+    return Episodic(
+        tasks,
+        seed=settings.seed,
+        meta_batch=settings.meta_batch,
+        steps=settings.steps,
+        val_every=settings.val_every,
+        episodes={"val": sets * settings.val_episodes, "test": sets * settings.episodes},
+    )
+
+
+def _prepared(
+    settings: Settings, data: DataSet, parts: Sequence[str] | None, fewer_queries: bool = False
+) -> tuple[DataSet, dict[str, Shape]]:
+    """A data set as the settings have it, and the shapes of its episodes. Raises UserError where it cannot be so."""
+    if settings.train_on == "trainval":
+        data = data.training_on_validation()
+    shapes = shapes_of(settings, data, parts, fewer_queries)
+    if settings.pseudo:
+        data = _hidden(settings, data, shapes)
+    return without_small(data, shapes), shapes
+
+
+def _demand_classes_of_many(settings: Settings) -> None:
+    """Raises UserError for what is of the classes of one data set alone."""
+    if settings.classes == "all":
+        raise UserError(
+            f"classes=all is one task of all test classes of a data set, and here are {settings.data_name}. Leave it "
+            f"out, or choose one of them: data={settings.data_name.partition('+')[0]}."
+        )
+    if settings.labels == "fixed":
+        raise UserError(
+            f"labels=fixed divides the classes of one data set among the labels, and here are {settings.data_name}. "
+            "Type labels=drawn."
+        )
+
+
+def each_alone(experiment: Experiment, settings: Settings) -> dict[str, Experiment]:
+    """Of an experiment with several data sets, one with each: the same learner. Nothing where there is one."""
+    data, tasks = experiment.data, experiment.episodes.tasks
+    if not isinstance(data, DataSets) or not isinstance(tasks, SeveralTasks):
+        return {}
+    return {
+        name: experiment._replace(data=own, episodes=episodic(settings, tasks.each[name]))
+        for name, own in data.sets.items()
+    }
 
 
 def _demand_no_classes(settings: Settings, data: Curves) -> None:
@@ -246,61 +291,6 @@ def trained(run: Run, trust: Sequence[str] = (), norm: Mode | None = None) -> Al
     built = learner(settings, image, train_classes=settings.train_classes or 1)
     load_weights(run.best, built)
     return built.algorithm.eval()
-
-
-def image_tasks(settings: Settings, data: DataSet, shapes: dict[str, Shape]) -> tuple[ImageTasks, Image]:
-    """The episodes of a data set of images, and what the backbone sees of them."""
-    if found := shape_problems(data, shapes):
-        raise UserError("\n".join(found))
-    channels, size = data.store.images.shape[1:3]
-    if data.items == "texts":
-        channels, size = 1, data.store.images.shape[3]
-    elif data.items == "embeddings":
-        channels, size = data.store.images.shape[3] // BYTES, 1
-    image = settings.image or Image(channels, size, list(data.mean), list(data.std), data.ink, data.items)
-    if image.items != data.items:
-        raise UserError(f"{data.name} has {data.items}, and this run sees {image.items}. Choose another data set.")
-    if data.items == "embeddings" and image.channels != channels:
-        raise UserError(
-            f"{data.name} has embeddings of {channels:,} numbers, and this run sees {image.channels:,}. "
-            "Choose those that the same network has made."
-        )
-    image = replace(image, class_rows=_row_width(settings, data, image))
-    mean, std = tuple(image.mean), tuple(image.std)
-    if image.ink != data.ink:  # 1 - pixel takes the place of pixel
-        mean, std = tuple(1 - value for value in mean), tuple(-value for value in std)
-    scaled = data._replace(mean=mean, std=std)
-    augmentation = build(settings.augment) if settings.augment else Augment()
-    if data.items != "images" and augmentation != Augment():
-        raise UserError(f"augment changes images, and these are {data.items}. Type augment=null.")
-    if (augmentation.padding or 0) > size:
-        raise UserError(
-            f"augment.padding={augmentation.padding}: images have {size} pixels a side. Type less, such as 8."
-        )
-    changes = None if augmentation == Augment() else augmentation
-    pseudo = build(settings.pseudo) if settings.pseudo else None
-    copies = None if isinstance(pseudo, Clusters) else pseudo
-    tasks = ImageTasks(scaled, shapes, image.channels, changes, settings.labels == "fixed", copies)
-    return tasks, image
-
-
-def _row_width(settings: Settings, data: DataSet, image: Image) -> int:
-    """Numbers of a class row, where the method reads these; else 0. Raises UserError where it cannot have them."""
-    if not class_of(settings.algo, Algorithm).reads_class_rows:
-        return 0
-    if data.class_rows is None:
-        raise UserError(
-            f"algo={settings.algo_name} reads class rows, such as attributes or the embeddings of names, and "
-            f"{data.name} has none. Type data=embeddings data.root=FILE.npz with the arrays class_rows (classes, k) "
-            "and class_names, or data.class_rows=FILE."
-        )
-    width: int = data.class_rows.shape[1]
-    if image.class_rows not in (0, width):
-        raise UserError(
-            f"{data.name} has class rows of {width:,} numbers, and this run reads {image.class_rows:,}. Choose those "
-            "that were made alike."
-        )
-    return width
 
 
 def learner(

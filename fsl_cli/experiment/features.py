@@ -21,6 +21,7 @@ from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.backbones.mode import ALONE
 from fsl_cli.data.sampler import smallest
+from fsl_cli.data.several import SeveralTasks
 from fsl_cli.data.tasks import ImageTasks
 from fsl_cli.experiment.datamodule import SAMPLE, Episodic
 from fsl_cli.experiment.learner import Learner
@@ -51,7 +52,8 @@ def augmented(episodes: Episodic) -> bool:
 
 def train_on_them(learner: Learner, episodes: Episodic) -> bool:
     """Whether training and its validations need no more than the features of each image, computed once."""
-    return possible(learner) and backbone_is_frozen(learner) and not augmented(episodes)
+    one = not isinstance(episodes.tasks, SeveralTasks)
+    return one and possible(learner) and backbone_is_frozen(learner) and not augmented(episodes)
 
 
 def worth_it(episodes: Episodic, part: str, count: int | None = None) -> bool:

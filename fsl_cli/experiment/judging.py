@@ -11,6 +11,7 @@ import pytorch_lightning as lightning
 import torch
 
 from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.data.several import SeveralTasks
 from fsl_cli.data.tasks import Batch, ImageTasks
 from fsl_cli.episodes import Episodes, Examples
 from fsl_cli.errors import UserError
@@ -51,7 +52,7 @@ def evaluating(learner: Learner, trainer: lightning.Trainer) -> Iterator[None]:
 
 def _judged(experiment: Experiment, part: str, index: int) -> Open:
     learner, tasks = experiment.learner, experiment.episodes.tasks
-    assert isinstance(tasks, ImageTasks)
+    assert isinstance(tasks, ImageTasks | SeveralTasks)
     batch = Batch(part, EVALUATION_SEED, [index])
     [episode] = tasks.gather(batch, learner.device, learner.dtype)
     [others] = tasks.outside(batch, learner.device, learner.dtype)

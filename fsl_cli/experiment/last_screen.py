@@ -13,6 +13,7 @@ from fsl_cli.runs.result_lines import (
     best_line,
     calibration_line,
     classes_line,
+    data_sets_lines,
     instances_line,
     labels_line,
     likelihood_line,
@@ -42,6 +43,7 @@ def last_screen(run: Run, settings: Settings, data: Data) -> None:
         assert result
         lines = [
             f"[bold]{reached_line(result)}[/]",
+            *data_sets_lines(result),
             protocol_line(result),
             labels_line(result),
             calibration_line(result),

@@ -13,6 +13,7 @@ from fsl_cli.algorithms.attack import demand_gradient
 from fsl_cli.data.download import Absent, without_downloads
 from fsl_cli.data.feasible import sizes_of
 from fsl_cli.data.sampler import Queries, Shots, largest
+from fsl_cli.data.several import DataSets
 from fsl_cli.data.store import SPLITS, DataSet, ImageStore, Split
 from fsl_cli.data.tasks import Batch
 from fsl_cli.errors import UserError
@@ -76,10 +77,11 @@ def check(config: Config) -> Found:
         known = settings.having(pseudo=None)  # blank images are all alike
         ready_experiment(known, config.overrides, blank_data(settings))
         return Found(absent.name, None, 0, absent=True)
-    if not isinstance(data, DataSet):
+    sets = [*data.sets.values()] if isinstance(data, DataSets) else [data] if isinstance(data, DataSet) else []
+    if not sets:
         return Found(data.name, None, 0)
-    classes = {part: len(sizes_of(data, part)) for part in SPLITS}
-    return Found(data.name, classes, len(data.store.images))
+    classes = {part: sum(len(sizes_of(own, part)) for own in sets) for part in SPLITS}
+    return Found(data.name, classes, sum(len(own.store.images) for own in sets))
 
 
 def blank_data(settings: Settings) -> DataSet:

@@ -8,11 +8,12 @@ from fsl_cli.data.inspection import duplicates
 from fsl_cli.data.layouts import find
 from fsl_cli.data.listed import Chosen
 from fsl_cli.data.repeats import Places, repeat_warnings, repeated_classes, same_files
+from fsl_cli.data.several import DataSets
 from fsl_cli.data.store import DataSet
 from fsl_cli.data.texts import as_text
 from fsl_cli.errors import UserError, shown
 from fsl_cli.pictures.console import warn
-from fsl_cli.settings.parts import OfData, Part, asked
+from fsl_cli.settings.parts import OfData, Part, asked, sets_of
 from fsl_cli.settings.schema import OWN, Settings
 
 if TYPE_CHECKING:
@@ -21,9 +22,27 @@ if TYPE_CHECKING:
 
 def demand_new_classes(settings: Settings, data: Data) -> None:
     """Tell of pictures that a folder holds twice. Raises UserError when the test that is asked for repeats a class."""
-    if not isinstance(data, DataSet):
+    if isinstance(data, DataSets):
+        for called, own in sets_of(settings.data).items():
+            _tell_repeats(own, data.sets[called])
+    elif isinstance(data, DataSet):
+        _tell_repeats(settings.data, data)
+    else:
         return
-    if is_folder(settings.data):
+    repeats = repeated_classes(data) if settings.test and settings.steps else []
+    if repeats:
+        name, part, other = repeats[0]
+        many = f"{len(repeats)} of the {len(data.fingerprints('test'))} test classes"
+        raise UserError(
+            f"{many} {'are' if len(repeats) > 1 else 'is'} trained or validated on too: "
+            f"{name} has the same {data.items[:-1]} as {other} in {part}. Take one of the two away, or "
+            "type test=false."
+        )
+
+
+def _tell_repeats(source: Part, data: DataSet) -> None:
+    """Tell of pictures that a folder holds twice."""
+    if is_folder(source):
         within, across = duplicates(data)
         for line in repeat_warnings((_places(data, rows) for rows in (*within, *across)), data.items[:-1]):
             warn(line)
@@ -32,15 +51,6 @@ def demand_new_classes(settings: Settings, data: Data) -> None:
                 f"{len(across):,} {data.items} are in several splits, so the test asks for what training shows, such "
                 f"as {' and '.join(shown(place) for _, place in _places(data, across[0])[:2])}. Delete one of each."
             )
-    repeats = repeated_classes(data) if settings.test and settings.steps else []
-    if repeats:
-        name, part, other = repeats[0]
-        many = f"{len(repeats)} of the {len(data.splits['test'].classes)} test classes"
-        raise UserError(
-            f"{many} {'are' if len(repeats) > 1 else 'is'} trained or validated on too: "
-            f"{name} has the same {data.items[:-1]} as {other} in {part}. Take one of the two away, or "
-            "type test=false."
-        )
 
 
 def tell_same_files(data: Part) -> None:

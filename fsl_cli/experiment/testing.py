@@ -12,6 +12,7 @@ import pytorch_lightning as lightning
 
 from fsl_cli import __version__
 from fsl_cli.algorithms.base import PredictsDistribution
+from fsl_cli.data.several import DataSets
 from fsl_cli.data.store import DataSet, cache_folder
 from fsl_cli.data.tasks import Batch
 from fsl_cli.errors import UserError
@@ -72,7 +73,7 @@ def run_test(
     linear = linear_errors(experiment)
     names = by_class.recurring(experiment.data, settings.episodes, settings.way)
     result = replace(
-        _result(run, settings, experiment, step, changes),
+        result_of(run, settings, experiment, step, changes),
         seconds=round(time.monotonic() - started, 2),
         training_seconds=round(seconds, 1),
         **_calibrated(judged, calibration, how),
@@ -86,11 +87,11 @@ def run_test(
         memorisation=memorisation(experiment, trainer) if can_be_measured(experiment) else None,
         optimizers=beside_hand_made(experiment),
         open=opened,
-        attacked=_attacked(settings, experiment.learner),
+        attacked=attacked(settings, experiment.learner),
     )
     with writing(destination, "Free some space and test again."):
         destination.mkdir(parents=True, exist_ok=True)
-        _write_episodes(destination / "episodes.csv", experiment.learner)
+        write_episodes(destination / "episodes.csv", experiment.learner)
         write(destination, result)
         if names:
             by_class.write(destination, tally, names)
@@ -121,7 +122,7 @@ def _best(experiment: Experiment, settings: Settings) -> float | None:
     return fmean(found) if found else None
 
 
-def _write_episodes(path: Path, learner: Learner) -> None:
+def write_episodes(path: Path, learner: Learner) -> None:
     """A row an episode; of sequence learners also a column for each instance; last, where asked for, under attack."""
     more, attacked = dict(learner.by_instance), dict(learner.attacked)
     columns = [f"instance_{k + 1}" for k in range(min(map(len, more.values()), default=0))]
@@ -132,7 +133,7 @@ def _write_episodes(path: Path, learner: Learner) -> None:
     write_table(path, ["index", learner.metric, "loss", *columns], rows)
 
 
-def _attacked(settings: Settings, learner: Learner) -> dict[str, Any] | None:
+def attacked(settings: Settings, learner: Learner) -> dict[str, Any] | None:
     """The attack, and the accuracy under it with half its 95% interval."""
     if not settings.attack or not learner.attacked:
         return None
@@ -140,7 +141,7 @@ def _attacked(settings: Settings, learner: Learner) -> dict[str, Any] | None:
     return {"attack": settings.attack_name, **settings.attack.values, "mean": mean, "interval": interval}
 
 
-def _result(run: Run, settings: Settings, experiment: Experiment, step: int, changes: list[str]) -> Result:
+def result_of(run: Run, settings: Settings, experiment: Experiment, step: int, changes: list[str]) -> Result:
     """What was tested, under which protocol, and what was reached; how long it took is not known yet."""
     data, scores = experiment.data, experiment.learner.scores
     protocol: dict[str, Any] = {**data.protocol}
@@ -176,9 +177,9 @@ def _result(run: Run, settings: Settings, experiment: Experiment, step: int, cha
         changes=changes if run.training else [*changes, UNFINISHED],
         version=__version__,
         pretrained=experiment.pretrained,
-        class_rows=data.class_rows_hash if isinstance(data, DataSet) and experiment.image.class_rows else "",
+        class_rows=data.class_rows_hash if isinstance(data, DataSet | DataSets) and experiment.image.class_rows else "",
         hidden_labels=_without_labels(run.settings, data),
-        seen=seen(experiment.pretrained, data.part_of if isinstance(data, DataSet) else ""),
+        seen=seen(experiment.pretrained, data.part_of if isinstance(data, DataSet | DataSets) else ""),
     )
 
 
@@ -192,7 +193,7 @@ def _without_labels(settings: Settings, data: Data) -> str:
     """Of what labels were hidden, and how; those of validation choose the checkpoint where there are any."""
     if not settings.pseudo:
         return ""
-    hidden = "training, validation and test" if isinstance(data, DataSet) and data.unsorted else "training"
+    hidden = "training, validation and test" if isinstance(data, DataSet | DataSets) and data.unsorted else "training"
     return f"{hidden} ({settings.pseudo_name})"
 
 

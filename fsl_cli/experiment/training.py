@@ -9,6 +9,7 @@ import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import EarlyStopping
 
+from fsl_cli.data.several import SeveralTasks
 from fsl_cli.data.store import cache_folder
 from fsl_cli.data.tasks import ImageTasks
 from fsl_cli.errors import Diverged, Interrupted, command
@@ -27,9 +28,9 @@ from fsl_cli.experiment.last_screen import last_screen
 from fsl_cli.experiment.learner import NotFinite
 from fsl_cli.experiment.processes import together
 from fsl_cli.experiment.saturation import WarnOfSaturation
+from fsl_cli.experiment.several_tests import run_tests
 from fsl_cli.experiment.stopping import StopOnSignal, Stopped, exit_code
 from fsl_cli.experiment.taking_in import parts_taken_in, take_in
-from fsl_cli.experiment.testing import run_test
 from fsl_cli.experiment.tracking import Track
 from fsl_cli.experiment.trainer import new_trainer, one_job, quiet
 from fsl_cli.files import first_process
@@ -92,7 +93,7 @@ def train(
         if wanted and trainer.is_global_zero:
             run.take_calibration(calibrate(run, settings, experiment, trainer))
         if settings.test:
-            run_test(run, settings, experiment, trainer, run.folder, changes=[])
+            run_tests(run, settings, experiment, trainer, run.folder, changes=[])
             if trainer.is_global_zero and metric == "mse" and are_drawn(experiment):
                 draw(experiment, run.folder / "tasks.png")
         if trainer.is_global_zero:
@@ -111,7 +112,7 @@ def _early_stopping(settings: Settings, metric: str) -> list[lightning.Callback]
 def _keep_as_it_is(trainer: lightning.Trainer, settings: Settings, experiment: Experiment, run: Run) -> None:
     """Where nothing is trained: let the method take in what it needs of training images, and keep what there is."""
     learner, episodes = experiment.learner.eval(), experiment.episodes
-    if isinstance(episodes.tasks, ImageTasks):
+    if isinstance(episodes.tasks, ImageTasks | SeveralTasks):
         parts = parts_taken_in(type(learner.algorithm))
         cache = cache_folder(settings.data_cache)
         with torch.no_grad(), features_where_worth_it(learner, episodes, parts, trainer, cache):

@@ -82,6 +82,8 @@ def _build(source: Part, choice: str, result: Result) -> DataSet:
 
     if result.images == "-":
         raise UserError("they are not of images.")
+    if result.data_sets:
+        raise UserError("each is the mean of one of each data set.")
     problems = list(part_problems("data", source.plain(), []))  # a run's word is not enough to run code
     if problems:
         raise UserError(problems[0])

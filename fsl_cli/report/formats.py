@@ -12,6 +12,7 @@ from fsl_cli.errors import shown
 from fsl_cli.files import csv_cell
 from fsl_cli.report import markup
 from fsl_cli.report.attacked import attacked, attacked_columns
+from fsl_cli.report.data_sets import data_set_columns
 from fsl_cli.report.instances import instance_columns
 from fsl_cli.report.rows import Row, Section
 from fsl_cli.runs.published import Published, backbone_name
@@ -78,6 +79,8 @@ def table(section: Section, notes: Notes, strong: Strong = str, plain: Strong = 
     if several:
         columns["± episodes"] = [number(row.episodes_interval, accuracy) for row in rows]
         columns["± seeds"] = [number(row.seeds_interval, accuracy) for row in rows]
+    for name, each in data_set_columns(rows).items():
+        columns[name] = [number(value, accuracy) for value in each]
     for name, values in (belief(rows) | attacked_columns(rows)).items():
         columns[name] = [plain(value) for value in values]
     for name, shares in instance_columns(rows).items():

@@ -16,6 +16,7 @@ from typing import Any
 
 from fsl_cli.errors import UserError
 from fsl_cli.files import read_json, write_json
+from fsl_cli.settings.parts import OfData, Part, asked, on_each_set
 from fsl_cli.settings.schema import Settings
 
 SIGNS = "trust.json"
@@ -24,10 +25,12 @@ TRACKERS = "logger"  # the name of their sign, which no Python of a package has
 
 def with_own_cache(settings: Settings) -> Settings:
     """With the user's own cache in place of one that holds nothing of fsl's: no other folder is written to."""
-    cache = settings.data_cache
-    if not cache or _holds_stores(cache):
-        return settings
-    return settings.having(data=settings.data.having(cache=None))
+
+    def own(data: Part) -> Part:
+        cache = asked(data, OfData).cache
+        return data if not cache or _holds_stores(cache) else data.having(cache=None)
+
+    return settings.having(data=on_each_set(own(settings.data), own))
 
 
 def sign_trackers(folder: Path, settings: Settings) -> None:

@@ -95,6 +95,9 @@ class Result:
     optimizers: dict[str, Any] | None = None  # of a learned optimizer: see experiment/optimizers.py
     attacked: dict[str, Any] | None = None  # of attack=: its settings, mean and interval of the accuracy under it
     open: dict[str, Any] | None = None  # of open=true: see experiment/open_test.py
+    data_sets: dict[str, Any] | None = (
+        None  # of several: mean, interval and folder of the test of each; `mean` is theirs
+    )
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,24 @@ OPEN = {
 
 def protocol_line(result: Result) -> str:
     """What an accuracy was reached under, in one line."""
+    each = " of each" if result.data_sets else ""
     tasks = (
         "tasks"
         if result.metric != "accuracy"
-        else f"episodes, {result.inference} (norm={result.norm}){rows_words(result)}{weights_words(result)}"
+        else f"episodes{each}, {result.inference} (norm={result.norm}){rows_words(result)}{weights_words(result)}"
     )
     best = "" if result.best_mean is None else f"; the best linear estimator {result.best_mean:.3g}"
     return f"{episodes_line(result)}, {result.episodes} {tasks}{best}"
+
+
+def data_sets_lines(result: Result) -> list[str]:
+    """What was reached on each of several data sets; their mean is the result."""
+    found = result.data_sets or {}
+    width = max(map(len, found), default=0)
+    return [
+        f"  {name:<{width}}  {score_text(result.metric, each['mean'], each['interval'])}"
+        for name, each in found.items()
+    ]
 
 
 def episodes_line(result: Result) -> str:
@@ -35,10 +46,11 @@ def episodes_line(result: Result) -> str:
     queries = "1 query" if result.query == 1 else f"{result.query} queries"
     balance = " on average, shares by Dirichlet(2)" if result.query_balance == "dirichlet" else ""
     balance += unlabelled_words(result)
+    several = f", mean of {len(result.data_sets)} data sets" if result.data_sets else ""
     sampling = f"classes drawn {result.sampling}, " if result.sampling != "uniform" else ""
     return (
         f"{elsewhere}{result.data} {result.split} split ({result.split_hash}), "
-        f"rotations={result.rotations}, {sampling}{queries} a class{balance}"
+        f"rotations={result.rotations}, {sampling}{queries} a class{balance}{several}"
     )
 
 

@@ -12,6 +12,7 @@ from fsl_cli.settings.binding import demand_fit, demand_root, without_weights
 from fsl_cli.settings.changed import changed
 from fsl_cli.settings.registry import names
 from fsl_cli.settings.schema import Settings
+from fsl_cli.settings.typed import plain_key
 
 
 def settings_of_a_test(run: Run, given: dict[str, str], user_dir: str | None) -> Settings:
@@ -21,7 +22,7 @@ def settings_of_a_test(run: Run, given: dict[str, str], user_dir: str | None) ->
     """
     trust = trusted(run, names(given.pop("trust", "")))
     settings = without_weights(demand_fit(changed(run.settings.plain(), given, user_dir), trust))
-    if "data.root" in given:  # the run's own may be on another machine
+    if any(plain_key(key) == "data.root" for key in given):  # the run's own may be on another machine
         demand_root(settings.data)
     return settings
 

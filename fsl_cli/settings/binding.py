@@ -15,7 +15,7 @@ from fsl_cli.backbones.weights import put_weights
 from fsl_cli.errors import UserError
 from fsl_cli.ranges import PartOf, Range, Rate, Share, Weight
 from fsl_cli.settings.hints import did_you_mean
-from fsl_cli.settings.parts import OfData, Part, asked, without_first_weights
+from fsl_cli.settings.parts import OfData, Part, asked, sets_of, without_first_weights
 from fsl_cli.settings.schema import PARTS, Settings, is_part, root_problems, shape_problems, typed
 from fsl_cli.settings.values import problem
 
@@ -24,7 +24,7 @@ ROOMS = {  # where each part lives: what a run's configuration may name without 
     "backbone": ("fsl_cli.backbones",),
     "optim": ("torch.optim",),
     "schedule": ("fsl_cli.experiment.schedule", "torch.optim"),
-    "data": ("fsl_cli.data.sources",),
+    "data": ("fsl_cli.data.sources", "fsl_cli.data.several"),
     "augment": ("fsl_cli.data.augment",),
     "pseudo": ("fsl_cli.data.pseudo", "fsl_cli.data.clusters"),
     "attack": ("fsl_cli.algorithms.attack",),
@@ -105,9 +105,10 @@ def demand_packages(config: Settings) -> None:
 
 def demand_root(data: Part) -> None:
     """Raises UserError where data.root names what is not there, though the cache may have what is asked for."""
-    root = asked(data, OfData).root
-    if root and not Path(root).expanduser().exists():
-        raise UserError(f"data.root={root}: there is no such file or folder.")
+    for called, own in (sets_of(data) or {"": data}).items():
+        root = asked(own, OfData).root
+        if root and not Path(root).expanduser().exists():
+            raise UserError(f"data.{called}{called and '.'}root={root}: there is no such file or folder.")
 
 
 def located(part: Part) -> Callable[..., Any]:
@@ -135,7 +136,8 @@ def build(part: Part, **later: Any) -> Any:
     built, given the weights of that file, and frozen. Raises UserError where the values do not go together, or are too
     large for this machine.
     """
-    values, target = dict(part.values), located(part)
+    target = located(part)
+    values = {**part.values, **{name: build(own) for name, own in sets_of(part).items()}}
     taken = inspect.signature(target).parameters
     frozen, weights = (values.pop(key) if key in values and key not in taken else None for key in ("frozen", "weights"))
     try:
@@ -202,7 +204,9 @@ def part_problems(part: str, node: Any, trust: list[str], called: str | None = N
     open_ended = part != "trainer" and any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     kinds = shared | hints(target)
     for key, value in given.items():
-        if key not in known and not open_ended:
+        if open_ended and is_part(value):  # one of several data sets
+            yield from part_problems(part, value, trust, f"{called}.{key}")
+        elif key not in known and not open_ended:
             yield f"{called}.{key}: {target.__name__} has no such setting.{did_you_mean(key, known)} It has {known}."
         elif wrong := problem(value, kinds.get(key, Any)):
             yield f"{called}.{key}={value}: {wrong}"

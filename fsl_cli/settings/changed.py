@@ -24,10 +24,14 @@ def changed(saved: dict[str, Any], given: dict[str, str], user_dir: str | None =
     if given.get("attack") == "null":
         values["attack"] = None
     for group in (key for key in GROUPS if given.get(key, "null") != "null"):
-        values[group] = compose([f"{group}={given[group]}"], user_dir).values[group]
-        values["choices"][group] = given[group]
-        if group == "data" and "size" in values[group]:  # brought to the size that the run's backbone was built for
-            values[group]["size"] = saved["image"]["size"]
+        if group == "data" and _is_set(saved["data"].get(given["data"])):  # one of the run's own, as that has it
+            values["data"], values["choices"]["data"] = copy.deepcopy(saved["data"][given["data"]]), given["data"]
+            continue
+        found = compose([f"{group}={given[group]}"], user_dir)
+        values[group], values["choices"][group] = found.values[group], found.choices[group]
+        nodes = [values[group], *filter(_is_set, values[group].values())] if group == "data" else []
+        for each in (own for own in nodes if "size" in own):  # that which the run's backbone was built for
+            each["size"] = saved["image"]["size"]
     for key, text in given.items():
         if key in GROUPS:
             continue
@@ -55,6 +59,11 @@ def changed(saved: dict[str, Any], given: dict[str, str], user_dir: str | None =
     return values
 
 
+def _is_set(node: Any) -> bool:
+    """Whether a value of a data set is one of several data sets."""
+    return isinstance(node, dict) and "_target_" in node
+
+
 def _demand_norm(trained: str, asked: str) -> None:
     """Raises UserError where the weights of a training with one norm mean nothing under the other."""
     of_images = ("support", "transductive")  # statistics of the images at hand need no averages of the training
@@ -69,6 +78,9 @@ def _demand_norm(trained: str, asked: str) -> None:
 def _meant(key: str, values: dict[str, Any]) -> str:
     """What was probably meant, of what a test of this run takes."""
     parts = {part: node for part, node in values.items() if isinstance(node, dict) and part not in ("choices", "image")}
+    sets = [name for name, node in values["data"].items() if _is_set(node)]
+    if sets and key.startswith("data.") and key.count(".") == 1:
+        return f" Of one of its data sets it is data.{sets[0]}.{key.partition('.')[2]}."
     if key.startswith("attack.") and not values.get("attack"):
         return " Choose the attack first: attack=pgd."
     known = [*OF_A_TEST, *sorted(GROUPS), *_leaves(parts)]

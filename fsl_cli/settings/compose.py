@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fsl_cli.settings.explain import demand_readable, explain
+from fsl_cli.errors import UserError
+from fsl_cli.settings.explain import SEVERAL, demand_readable, explain
 from fsl_cli.settings.hydra_conf import composed, hydra_at_conf, hydra_words
 from fsl_cli.settings.own_file import take_files
 from fsl_cli.settings.parts import Part
 from fsl_cli.settings.registry import config_folders, dotted_keys
 from fsl_cli.settings.schema import part
+from fsl_cli.settings.several import as_of, first, for_the_first, joined, sets_typed, words_of
 
 
 class Config(NamedTuple):
@@ -34,7 +36,8 @@ def compose(overrides: Sequence[str], user_dir: str | None = None) -> Config:
         found = composed(hydra_words(overrides, user_dir))
         return from_hydra(found, found.hydra.runtime.choices, overrides, user_dir)
     except (HydraException, OmegaConfBaseException) as error:
-        raise explain(error, overrides, user_dir) from error
+        said = explain(error, for_the_first(overrides, user_dir), user_dir)
+        raise UserError(as_of(first(overrides, user_dir), str(said))) from error
 
 
 def chosen_part(group: str, name: str, user_dir: str | None = None) -> Part:
@@ -73,6 +76,9 @@ def provenance(overrides: Sequence[str], user_dir: str | None = None) -> dict[st
         shown = next((str(path.relative_to(root.parent)) for root in roots if path.is_relative_to(root)), str(path))
         sources |= {prefix + key: shown for key in dotted_keys(OmegaConf.to_container(OmegaConf.load(path)))}
     typed = [re.sub(r"^[+~]+", "", word).partition("=")[0] for word in overrides]
+    for called in sets_typed(overrides, user_dir):
+        own = provenance(words_of(called, overrides, user_dir), user_dir)
+        sources |= {f"data.{called}.{key[5:]}": source for key, source in own.items() if key.startswith("data.")}
     return sources | dict.fromkeys(typed, "your command line")
 
 
@@ -80,8 +86,13 @@ def from_hydra(composed: Any, chosen: Any, overrides: Sequence[str], user_dir: s
     """Plain values of what Hydra composed, every interpolation resolved."""
     from omegaconf import OmegaConf
 
+    if isinstance(chosen.get("data"), list | tuple) or not isinstance(chosen.get("data", ""), str | None):
+        raise UserError(SEVERAL)
     keys = [key for key in composed if key != "hydra"]
     values = OmegaConf.to_container(OmegaConf.masked_copy(composed, keys), resolve=True)
     assert isinstance(values, dict)
     names = {group: name for group, name in chosen.items() if name and not group.startswith("hydra/")}
-    return Config({str(key): value for key, value in values.items()}, names, list(overrides), user_dir)
+    plain = {str(key): value for key, value in values.items()}
+    found, together = joined(plain, overrides, user_dir, lambda words: compose(words, user_dir).values)
+    names |= {"data": together} if together else {}
+    return Config(found, names, list(overrides), user_dir)

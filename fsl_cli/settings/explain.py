@@ -14,12 +14,16 @@ from fsl_cli.settings import other_tools
 from fsl_cli.settings.hints import did_you_mean, nearest
 from fsl_cli.settings.hydra_conf import composed, hydra_words
 from fsl_cli.settings.own_file import take_files
-from fsl_cli.settings.registry import choices, config_folders, dotted_keys, groups, names
+from fsl_cli.settings.registry import choices, dotted_keys, groups, names, settings_of
 from fsl_cli.settings.schema import KINDS, PARTS
 from fsl_cli.settings.typed import for_hydra
 from fsl_cli.settings.values import problem
 from fsl_cli.settings.words import typed_value
 
+SEVERAL = (
+    "Several data sets are typed, data=[omniglot,glyphs], or stand in a file that is named by its path, "
+    "experiment=PATH.yaml."
+)
 KEY = re.compile(r"([+~]{0,2})([\w./@-]+)=?(.*)", re.DOTALL)
 
 
@@ -117,6 +121,8 @@ def explain(error: Exception, words: Sequence[str], user_dir: str | None = None)
         problems += _unknown(unknown, words, user_dir)
     if not problems:
         said = " ".join(str(error).split("\n    full_key")[0].split())
+        if "${data}" in said and not any("=[" in word for word in words):  # a list in one of the user's files
+            return UserError(SEVERAL)
         one = re.match("Could not override '([^']+)'", said)  # by a table with other keys
         problems = [f"{one[1]}: its settings are typed one by one, {one[1]}.NAME=VALUE. See fsl show." if one else said]
     return UserError("\n".join(dict.fromkeys(problems)))
@@ -260,23 +266,7 @@ def _settings_of_others(group: str, user_dir: str | None) -> dict[str, list[str]
     """The dotted settings that any choice of a group has, and which ones have it."""
     found: dict[str, list[str]] = {}
     for name in choices(group, user_dir):
-        for key in _settings_of(group, name, user_dir):
+        for key in settings_of(group, name, user_dir):
             if key.startswith(f"{group}."):
                 found.setdefault(key, []).append(name)
-    return found
-
-
-def _settings_of(group: str, name: str, user_dir: str | None) -> set[str]:
-    """The dotted settings of one choice, with those that it takes over from others."""
-    from omegaconf import OmegaConf
-
-    found: set[str] = set()
-    for folder in config_folders(user_dir):
-        path = folder / group / f"{name}.yaml"
-        if path.exists():
-            content: Any = OmegaConf.to_container(OmegaConf.load(path))
-            prefix = "" if "@package _global_" in path.read_text() else f"{group}."
-            bases = [base for base in content.get("defaults", []) if isinstance(base, str) and base != "_self_"]
-            own = {prefix + key for key in dotted_keys(content)}
-            found |= own.union(*(_settings_of(group, base, user_dir) for base in bases))
     return found

@@ -10,6 +10,7 @@ from typing import Any
 
 from fsl_cli.settings.own_file import take_files
 from fsl_cli.settings.registry import conf_dir, config_folders
+from fsl_cli.settings.several import for_the_first
 from fsl_cli.settings.typed import for_hydra, quoted
 
 # Our launchers have their plugins' names, which is what people type; Hydra means to drop that one day. Here, so that it
@@ -35,7 +36,7 @@ def register_resolvers() -> None:
 
 def hydra_words(words: Sequence[str], user_dir: str | None, sweep: bool = False) -> list[str]:
     """What was typed, as Hydra reads it, after where it is to look besides conf/. Raises UserError."""
-    rest, files = take_files(words)
+    rest, files = take_files(for_the_first(words, user_dir))
     places = [f"file://{folder.resolve()}" for folder in config_folders(user_dir)[1:]] + files
     search = [f"hydra.searchpath=[{','.join(map(quoted, places))}]"] if places else []
     return [*search, *for_hydra(rest, sweep)]

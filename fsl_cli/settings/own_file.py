@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
-from fsl_cli.errors import UserError, command
+from fsl_cli.errors import UserError, command, typed
 from fsl_cli.files import read_yaml
 
 SCHEME = "fsl-file"  # hydra_plugins/fsl_own_file.py reads what it names
@@ -34,9 +35,49 @@ def take_files(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return rest, places
 
 
-def as_typed(words: Sequence[str], typed: Sequence[str]) -> list[str]:
-    """The words with the paths of `typed` in place of the names that `take_files` has given their files."""
-    paths = [each for word in typed if word.startswith("experiment=") for each in (word[11:], *word[11:].split(","))]
+def sets_in(content: Mapping[str, Any]) -> list[str]:
+    """The several data sets that a file names, as `- override /data: [omniglot, cub]` or `data: [omniglot, cub]`."""
+    entries = content.get("defaults")
+    named = [each["override /data"] for each in entries or () if isinstance(each, dict) and "override /data" in each]
+    named += [content.get("data")]
+    return next(([*map(str, each)] for each in named if isinstance(each, list)), [])
+
+
+def of_the_first(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a file as it would be with the first of several data sets alone; as it is where it names one."""
+    sets, rest = sets_in(content), {key: value for key, value in content.items() if key not in ("data", "defaults")}
+    if not sets:
+        return dict(content)
+    entries = content.get("defaults") or ()
+    others = [each for each in entries if not (isinstance(each, dict) and "override /data" in each)]
+    data = content.get("data")
+    own = {"data": data[sets[0]]} if isinstance(data, dict) and sets[0] in data else {}
+    return {"defaults": [*others, {"override /data": sets[0]}], **rest, **own}
+
+
+def words_in(words: Sequence[str]) -> list[str]:
+    """The words, after those for several data sets that a file of theirs comes to, unless others are typed."""
+    files = [word.partition("=")[2] for word in words if word.startswith("experiment=")]
+    if not files or not files[-1].endswith((".yaml", ".yml")) or any(word.startswith("data=") for word in words):
+        return list(words)
+    file = Path(files[-1]).expanduser()
+    content = read_yaml(file) if file.is_file() else {}
+    if not isinstance(content, dict) or not (sets := sets_in(content)):
+        return list(words)
+    data = content.get("data")
+    nodes = data.items() if isinstance(data, dict) else ()
+    own = [
+        f"data.{'' if key == 'size' else f'{called}.'}{key}={value if isinstance(value, str) else typed(value)}"
+        for called, node in nodes
+        if isinstance(node, dict)
+        for key, value in node.items()
+    ]
+    return [f"data=[{','.join(sets)}]", *dict.fromkeys(own), *words]
+
+
+def as_typed(words: Sequence[str], before: Sequence[str]) -> list[str]:
+    """The words with the paths of `before` in place of the names that `take_files` has given their files."""
+    paths = [each for word in before if word.startswith("experiment=") for each in (word[11:], *word[11:].split(","))]
     names = {f"experiment={name_of(Path(path).expanduser())}": f"experiment={path}" for path in paths if "." in path}
     return [names.get(word, word) for word in words]
 

@@ -118,24 +118,41 @@ def asked(part: Part, of: type[View]) -> View:
     )
 
 
+def sets_of(data: Part) -> dict[str, Part]:
+    """Several data sets, each by what it is called; nothing where there is one."""
+    nodes = {name: node for name, node in data.values.items() if isinstance(node, dict) and "_target_" in node}
+    return {
+        name: Part(node["_target_"], {key: value for key, value in node.items() if key != "_target_"})
+        for name, node in nodes.items()
+    }
+
+
+def on_each_set(data: Part, change: Callable[[Part], Part]) -> Part:
+    """A data set, or each of several, changed."""
+    sets = sets_of(data)
+    return (
+        data.having(**{name: on_each_set(own, change).plain() for name, own in sets.items()}) if sets else change(data)
+    )
+
+
 def offline(data: Part) -> Part:
     """A data set that is not fetched where it is not here."""
-    return _changed(data, {"download": False})
+    return on_each_set(data, lambda own: _changed(own, {"download": False}))
 
 
 def all_for_the_test(data: Part) -> Part:
     """A data set of the user's own with all its classes in the test split, where it is to be divided at all."""
-    return _changed(data, {"val_fraction": 0.0, "test_fraction": 1.0})
+    return on_each_set(data, lambda own: _changed(own, {"val_fraction": 0.0, "test_fraction": 1.0}))
 
 
 def maybe_unsorted(data: Part) -> Part:
     """A data set of the user's own that may be a folder of pictures without labels."""
-    return _changed(data, {"unsorted": True})
+    return on_each_set(data, lambda own: _changed(own, {"unsorted": True}))
 
 
 def of_size(data: Part, size: int) -> Part:
     """A data set with images brought to this size, where it has a setting for it."""
-    return _changed(data, {"size": size})
+    return on_each_set(data, lambda own: _changed(own, {"size": size}))
 
 
 def with_norm(backbone: Part, norm: str) -> Part:
@@ -151,7 +168,9 @@ def without_first_weights(backbone: Part) -> Part:
 def with_absolute_paths(part: Part, absolute: Callable[[str], str]) -> Part:
     """A data set, a backbone or pseudo-classes whose files are named such that they are the same from any folder."""
     names = ("root", "labels", "class_rows", "weights", "file", "run")
-    return part.having(**{name: absolute(path) for name in names if (path := part.values.get(name))})
+    return on_each_set(
+        part, lambda own: own.having(**{name: absolute(path) for name in names if (path := own.values.get(name))})
+    )
 
 
 def shortened(schedule: Part, share: float) -> Part:

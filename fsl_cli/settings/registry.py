@@ -73,3 +73,19 @@ def dotted_keys(loaded: Any) -> Iterator[str]:
 
     if isinstance(loaded, dict):
         yield from walk({key: value for key, value in loaded.items() if key not in ("defaults", "hydra")}, "")
+
+
+def settings_of(group: str, name: str, user_dir: str | None) -> set[str]:
+    """The dotted settings of one choice, with those that it takes over from others."""
+    from omegaconf import OmegaConf
+
+    found: set[str] = set()
+    for folder in config_folders(user_dir):
+        path = folder / group / f"{name}.yaml"
+        if path.exists():
+            content: Any = OmegaConf.to_container(OmegaConf.load(path))
+            prefix = "" if "@package _global_" in path.read_text() else f"{group}."
+            bases = [base for base in content.get("defaults", []) if isinstance(base, str) and base != "_self_"]
+            own = {prefix + key for key in dotted_keys(content)}
+            found |= own.union(*(settings_of(group, base, user_dir) for base in bases))
+    return found

@@ -11,10 +11,10 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from fsl_cli.backbones.mode import Mode
-from fsl_cli.data.names import own_name
+from fsl_cli.data.names import all_different, own_name
 from fsl_cli.ranges import Count, Natural, Range
 from fsl_cli.settings import other_tools
-from fsl_cli.settings.parts import OfData, OfTrainer, Part, asked
+from fsl_cli.settings.parts import OfData, OfTrainer, Part, asked, sets_of
 from fsl_cli.settings.values import problem, words
 
 Counts = Annotated[int | list[int], Range(least=1)]  # a number, or the range [least, most] that it is drawn from
@@ -159,7 +159,8 @@ class Settings:
     @property
     def data_cache(self) -> str | None:
         """The cache folder of the user's choice; None: fsl's own."""
-        return asked(self.data, OfData).cache
+        first = next(iter(sets_of(self.data).values()), self.data)
+        return asked(first, OfData).cache
 
     @property
     def processes(self) -> int:
@@ -170,9 +171,10 @@ class Settings:
     @property
     def data_name(self) -> str:
         """What the data set is called: a collection of one's own has a name of its own."""
-        if self.data.target.endswith(OWN):
-            return own_name(self.data_root, asked(self.data, OfData).name)
-        return self.data_choice
+        sets = sets_of(self.data)
+        if sets:
+            return "+".join(all_different({name: called(name, own) for name, own in sets.items()}))
+        return called(self.data_choice, self.data)
 
     def targets(self) -> list[str]:
         """The Python that all parts name, and what their values name in turn."""
@@ -181,6 +183,12 @@ class Settings:
     def having(self, **values: Any) -> Settings:
         """The same settings with others in place of some."""
         return replace(self, **values)
+
+
+def called(choice: str, data: Part) -> str:
+    """What a data set that is chosen so is called: a collection of one's own has a name of its own."""
+    own = asked(data, OfData)
+    return own_name(own.root, own.name) if data.target.endswith(OWN) else choice
 
 
 OWN = (".folder.folder", ".texts.texts", ".embeddings.embeddings")  # data sets of the user's own files

@@ -40,20 +40,25 @@ def quoted(text: str) -> str:
 
 def is_text(key: str) -> bool:
     """Whether a setting's value is a path or a text, also where it looks like a number."""
-    return key.lstrip("+") in PATHS | TEXTS
+    return plain_key(key) in PATHS | TEXTS
+
+
+def plain_key(key: str) -> str:
+    """data.root of data.omniglot.root, which is of one of several data sets; other keys without a plus."""
+    return re.sub(r"^data\.\w+\.(?=\w+$)", "data.", key.lstrip("+"))
 
 
 def _word(word: str, sweep: bool) -> str:
     key, equals, value = word.partition("=")
     if not equals or not is_text(key) or value in ("", "null") or _is_quoted(value):
         return word
-    is_path = key.lstrip("+") in PATHS
+    is_path = plain_key(key) in PATHS
     if is_path and _there(value):
         return f"{key}={quoted(value.replace('${', chr(92) + '${'))}"
     if sweep and SWEEPS.fullmatch(value):
         return word
     parts = value.split(",")
-    several = sweep and all(map(_there, parts)) if is_path else sweep or key not in COLUMNS
+    several = sweep and all(map(_there, parts)) if is_path else sweep or plain_key(key) not in COLUMNS
     if len(parts) > 1 and several:
         return f"{key}={','.join(map(quoted, parts))}"
     return f"{key}={quoted(value)}"

@@ -12,6 +12,7 @@ from fsl_cli.settings.compose import compose, config_files, provenance
 from fsl_cli.settings.hydra_conf import composed, hydra_words
 from fsl_cli.settings.own_file import KEPT_OUT
 from fsl_cli.settings.schema import NAMES, meaning
+from fsl_cli.settings.several import sets_typed, words_of
 
 LINE = re.compile(r"( *)([\w.]+):(.*?)(?:  # (.*))?$")
 APART = ("experiment", "recipe")  # groups whose settings are written out
@@ -24,11 +25,14 @@ def own_yaml(words: Sequence[str], user_dir: str | None, name: str = "my.yaml") 
     """
     from omegaconf import OmegaConf
 
-    compose(words, user_dir)
+    data = compose(words, user_dir).values["data"]
     found = composed(hydra_words(words, user_dir))
     typed = {key for key, source in provenance(words, user_dir).items() if not source.endswith(".yaml")}
     values: Any = OmegaConf.to_container(found, resolve=False)
     chosen = {group: pick for group, pick in found.hydra.runtime.choices.items() if group in values}
+    if sets := sets_typed(words, user_dir):
+        values["data"] = {called: data[called] for called in sets} if len(sets) > 1 else data
+        chosen["data"] = [*sets.values()]
     trust = values.get("trust") or []
     beside = f" trust=[{','.join(trust)}]" if trust else ""
     lines = ["# @package _global_", f"# {command('fsl', 'train', f'experiment={name}')}{beside}", "defaults:"]
@@ -62,6 +66,9 @@ def _comments(words: Sequence[str], user_dir: str | None) -> dict[str, str]:
     found = {name: said for name in NAMES if (said := meaning(name))}
     for path, prefix in config_files(words, user_dir):
         found |= {prefix + key: comment for key, comment in _comments_in(path)}
+    for called in sets_typed(words, user_dir):
+        own = _comments(words_of(called, words, user_dir), user_dir)
+        found |= {f"data.{called}.{key[5:]}": comment for key, comment in own.items() if key.startswith("data.")}
     return found
 
 

@@ -12,6 +12,7 @@ from fsl_cli.errors import UserError
 from fsl_cli.settings.compose import compose
 from fsl_cli.settings.explain import demand_readable
 from fsl_cli.settings.registry import choices, groups
+from fsl_cli.settings.several import sets_typed
 from fsl_cli.settings.typed import for_hydra
 
 COUNTS = {
@@ -46,6 +47,9 @@ def plan(typed: Sequence[str], user_dir: str | None) -> Plan:
     varied = {word: override for word, override in parsed.items() if override.is_sweep_override()}
     fixed = [word for word in typed if word not in varied]
     search = any(word.startswith("hydra/sweeper=") for word in typed)
+    for word in varied:
+        if word.startswith("data=[") or sets_typed(fixed, user_dir) and word.startswith("data."):
+            raise UserError(f"{word}: a sweep has its data sets, where they are several, once. Sweep over each alone.")
     for word, override in varied.items():
         if isinstance(override.value(), Glob) and override.key_or_group not in groups(user_dir):
             raise UserError(f"{word}: glob chooses among the files of a group, such as 'algo=glob(*maml)'.")

@@ -12,11 +12,13 @@ import torch
 
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.backbones.mode import ALONE
+from fsl_cli.data.several import DataSets
 from fsl_cli.data.store import SPLITS, DataSet
 from fsl_cli.data.tasks import ImageTasks
 from fsl_cli.errors import UserError
-from fsl_cli.experiment.assemble import image_tasks, learner
+from fsl_cli.experiment.assemble import learner
 from fsl_cli.experiment.features import in_pieces
+from fsl_cli.experiment.seen import image_tasks
 from fsl_cli.experiment.shapes import data_part
 from fsl_cli.files import replacing
 from fsl_cli.runs.checkpoints import load_weights
@@ -75,6 +77,9 @@ def untrained(words: Sequence[str], user_dir: str | None) -> Settings:
 
 def _made(settings: Settings, by: str, run: Run | None) -> Made:
     data = build(data_part(settings))
+    if isinstance(data, DataSets):
+        one = next(iter(data.sets))
+        raise UserError(f"Here are {', '.join(data.sets)}: items are embedded of one. Type data={one}.")
     if not isinstance(data, DataSet):
         raise UserError(f"{data.name} is drawn as it is needed: there are no items to embed.")
     tasks, image = image_tasks(settings, data, {})

@@ -17,6 +17,7 @@ from fsl_cli.settings.registry import choices
     [
         "algo=maml data=omniglot way=20 optim.lr=3e-4",
         "algo=simpleshot optim=adam",
+        "data=[omniglot,cub] data.omniglot.root=here data.rotations=none data.cub.crop=true algo=maml",
         "data=sinusoid algo=cavia",
         "algo=r2d2 data=miniimagenet backbone=resnet12 trainer=ddp trainer.devices=3",
         "logger=[tensorboard,mlflow] optim._target_=torch.optim.RMSprop +optim.alpha=0.9",
