@@ -21,7 +21,7 @@ from fsl_cli.experiment.features import features_for_images, left_to_compute, po
 from fsl_cli.experiment.finalize import seconds
 from fsl_cli.experiment.learner import Learner
 from fsl_cli.experiment.trainer import new_trainer, one_process, quiet
-from fsl_cli.settings.parts import shortened
+from fsl_cli.settings.parts import sets_of, shortened
 from fsl_cli.settings.schema import Settings
 
 PROBED = 8  # validation episodes whose time is taken
@@ -45,12 +45,14 @@ def within(settings: Settings, experiment: Experiment, left: float) -> tuple[Set
     And what ends training should that not come true. Raises UserError where there is no time even for the test. The
     experiment's weights have changed afterwards.
     """
-    end = time.monotonic() + left
+    end, asked_for, sets = time.monotonic() + left, settings, max(1, len(sets_of(settings.data)))
+    settings = settings.having(val_episodes=sets * settings.val_episodes, episodes=sets * settings.episodes)
     pace = measured(settings, experiment, left * SHARE)
     after = episodes_after(settings, experiment, pace)
     # a frozen network's features have been computed, which took longer than the measurement, and are kept
     now = min(left * (1 - SHARE), end - time.monotonic()) - left * KEPT
     found = fitted(settings, pace, now, after)
+    found = found.having(val_episodes=asked_for.val_episodes, episodes=asked_for.episodes)
     return found, Deadline(end - left * KEPT / 2, pace, settings.val_episodes, after)
 
 

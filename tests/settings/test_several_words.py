@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from fsl_cli.errors import UserError
+from fsl_cli.runs.places import with_own_cache
+from fsl_cli.settings.binding import problems
 from fsl_cli.settings.compose import compose, provenance
 from fsl_cli.settings.hydra_conf import hydra_words
+from fsl_cli.settings.parts import sets_of
 from fsl_cli.settings.several import typed_again
 from tests.conftest import settings
 
@@ -94,3 +97,14 @@ def test_a_file_of_ones_own_names_them_too(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match=r"experiment=PATH\.yaml"):
         compose(["experiment=mine"], str(tmp_path))
+
+
+def test_a_strangers_run_may_name_no_more_in_one_of_several(tmp_path: Path) -> None:
+    made = with_own_cache(settings([BOTH, f"data.cub.cache={tmp_path}"]))
+    assert sets_of(made.data)["cub"].values["cache"] is None
+    values = compose([BOTH]).values
+    values["data"]["cub"] = {"_target_": "os.system", "command": "true"}
+    values["data"]["omniglot"]["inner"] = {"_target_": "fsl_cli.data.sources.cub.cub"}
+    found = problems(values, trust=[])
+    assert any(line.startswith("data.cub: os.system is not part of fsl") for line in found)
+    assert any(line.startswith("data.omniglot.inner: omniglot has no such setting") for line in found)
