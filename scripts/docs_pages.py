@@ -28,6 +28,7 @@ USE = (
     "transductive",
     "few-labels",
     "without-labels",
+    "fine-tuning",
     "attacks",
     "distill",
     "predict",

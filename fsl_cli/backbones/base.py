@@ -36,6 +36,7 @@ class Backbone(nn.Module, ABC):
     map_shape: tuple[int, int, int]  # (channels, height, width) that the features are a flat view of
     block_channels: Sequence[int]  # what each block gives to the next
     frozen = False
+    finetune = 0  # steps on each support set in a test, of a copy: see algorithms/finetuning.py
     compiled = False  # whether tasks that each have weights of their own go through it side by side, in compiled blocks
     origin = ""  # what its first weights have seen: ImageNet, or a file's name where that is not known; "": nothing
     drops = False  # whether training drops something at random

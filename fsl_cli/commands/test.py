@@ -25,6 +25,7 @@ HELP = """Test a run's best checkpoint on its data set's test split, or on anoth
   fsl test run=outputs/RUN algo.test_steps=10          any setting of the run that keeps its weights
   fsl test run=outputs/RUN open=true                   and pictures of none of the classes, told from the others
   fsl test run=outputs/RUN attack=pgd attack.strength=0.1 attack.steps=20    and under attack: changed pixels
+  fsl test run=outputs/RUN backbone.finetune=50       fine-tuned on each support set, at a rate chosen on validation
   fsl test run=outputs/RUN similarity=true             and how far each layer changes while it adapts (CKA)
   fsl test run=outputs/RUN classes=all                 all classes of the split at once, over draws of the support
   fsl test algo=protonet data=omniglot init=RUN        no training: with a backbone as it is, in a run of its own
@@ -57,6 +58,7 @@ def main(words: Sequence[str]) -> None:
         calibration_line,
         classes_line,
         data_sets_lines,
+        finetuned_line,
         instances_line,
         likelihood_line,
         memorisation_line,
@@ -79,6 +81,7 @@ def main(words: Sequence[str]) -> None:
         None,
         (
             *data_sets_lines(result),
+            finetuned_line(result),
             calibration_line(result),
             classes_line(result),
             likelihood_line(result),

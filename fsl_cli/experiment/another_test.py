@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 
+from fsl_cli.algorithms import finetuning
 from fsl_cli.algorithms.attack import demand_gradient
 from fsl_cli.data.tasks import Batch
 from fsl_cli.errors import UserError
@@ -47,9 +48,9 @@ def another_test(
         trainer = one_process(settings.trainer)
         changes = [f"{key}={value}" for key, value in given.items()]
         learned = settings.labels == "fixed" and not any(key.partition(".")[0] == "data" for key in given)
-        experiment = _assembled(
-            settings, bool(sets_of(settings.data)) or needs_fit(run, changes), ["train"] if learned else []
-        )
+        tuned = settings.finetune > 0
+        parts = [*(["train"] if learned else []), *(["val"] if tuned else [])]
+        experiment = _assembled(settings, bool(sets_of(settings.data)) or needs_fit(run, changes), parts)
         settings = settings.having(**experiment.tested)
         if compared and sets_of(settings.data):
             raise UserError(f"similarity=true is of one data set: type data={next(iter(sets_of(settings.data)))}.")
@@ -58,6 +59,9 @@ def another_test(
         if experiment.learner.attack:
             [episode] = experiment.episodes.tasks.gather(Batch("test", EVALUATION_SEED, [0]), torch.device("cpu"))
             demand_gradient(experiment.learner.eval().algorithm, episode, settings.algo_name)
+        if tuned:
+            [episode] = experiment.episodes.tasks.gather(Batch("test", EVALUATION_SEED, [0]), torch.device("cpu"))
+            finetuning.demand_gradient(experiment.learner.eval().algorithm, episode, settings.algo_name)
         result = run_tests(run, settings, experiment, trainer, destination, changes, opened)
     assert result  # of the only process
     return AnotherTest(result, destination, experiment)
@@ -70,5 +74,5 @@ def _assembled(settings: Settings, fits: bool, more: list[str]) -> Experiment:
     """
     if settings.calibrate and fits:
         with suppress(UserError):  # what is wrong with the test itself is said below
-            return assemble(settings, ["val", "test", *more])
+            return assemble(settings, [*dict.fromkeys(("val", "test", *more))])
     return assemble(settings, ["test", *more])

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.algorithms.finetuning import demand_fine_tuning
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.backbones.mode import ALONE, Mode
 from fsl_cli.data.clusters import Clusters
@@ -35,6 +36,10 @@ from fsl_cli.settings.binding import build, class_of, demand_parts, without_weig
 from fsl_cli.settings.schema import Image, Settings
 
 Data = DataSet | DataSets | Curves
+NOT_HELD_OUT = (
+    "backbone.finetune: its learning rate is chosen on validation classes, and there are none that were not trained "
+    "on. Type backbone.finetune=0, or choose a data set with a split val, and train_on=train."
+)
 
 
 POINT = Image(channels=1, size=1, mean=[0.0], std=[1.0], items="points")  # of a curve over one number
@@ -102,6 +107,7 @@ def assemble(
             f"{type(built.algorithm).__name__} compares the tasks of a step, so all have one shape. "
             "Type one number each for train_way, train_shot and train_query, such as train_shot=5."
         )
+    _demand_fine_tuning(settings, built, image, data)
     pretrained = settings.pretrained or next((b.origin for b in built.modules() if isinstance(b, Backbone)), "")
     tested = shapes.get("test", evaluated(settings))
     asked = {"way": tested.way, "shot": tested.shot, "query": tested.query}
@@ -188,6 +194,26 @@ def _demand_no_classes(settings: Settings, data: Curves) -> None:
             f"The tasks of {data.name} have no labels that could be left out. Type unlabelled=0 train_unlabelled=0 "
             "distractors=0 labelled_share=1."
         )
+
+
+def _demand_fine_tuning(settings: Settings, built: Learner, image: Image, data: Data) -> None:
+    """Raises UserError where the backbone is to be fine-tuned at test, and this cannot be done."""
+    if not any(module.finetune for module in built.modules() if isinstance(module, Backbone)):
+        return
+    if image.items != "images":
+        raise UserError(
+            f"backbone.finetune changes pixels, and {data.name} has {image.items}. Type backbone.finetune=0."
+        )
+    if built.attack:
+        raise UserError("attack= is of the backbone as it is trained. Type backbone.finetune=0, or attack=null.")
+    if settings.train_on == "trainval":
+        raise UserError(NOT_HELD_OUT)
+    if isinstance(data, DataSets):
+        raise UserError(
+            f"backbone.finetune chooses a learning rate for one data set, and {data.name} are several. Type "
+            "backbone.finetune=0, and test each by itself: fsl test run=RUN data=NAME backbone.finetune=50."
+        )
+    demand_fine_tuning(built.algorithm, settings.algo_name)
 
 
 def _demand_use_of_support(settings: Settings, algorithm: Algorithm) -> None:

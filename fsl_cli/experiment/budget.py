@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from fsl_cli.algorithms.finetuning import RATES, FineTuning
 from fsl_cli.data.store import cache_folder
 from fsl_cli.data.tasks import Batch, ImageTasks
 from fsl_cli.episodes import Examples
@@ -19,6 +20,8 @@ from fsl_cli.experiment.calibrating import MOST
 from fsl_cli.experiment.datamodule import EVALUATION_SEED, Episodic
 from fsl_cli.experiment.features import features_for_images, left_to_compute, possible, train_on_them, worth_it
 from fsl_cli.experiment.finalize import seconds
+from fsl_cli.experiment.finetuning import CHOSEN_ON, augmentation
+from fsl_cli.experiment.judging import evaluating
 from fsl_cli.experiment.learner import Learner
 from fsl_cli.experiment.trainer import new_trainer, one_process, quiet
 from fsl_cli.settings.parts import sets_of, shortened
@@ -37,6 +40,7 @@ class Pace(NamedTuple):
     episode: float  # of a validation
     image: float = 0.0  # to the features of one image, where these are computed once for all episodes
     known: float = 0.0  # of an evaluation episode with such features
+    tuned: float = 0.0  # of one whose backbone is fine-tuned
 
 
 def within(settings: Settings, experiment: Experiment, left: float) -> tuple[Settings, Deadline]:
@@ -68,6 +72,10 @@ def episodes_after(settings: Settings, experiment: Experiment, pace: Pace) -> fl
     Less than there are where each image's features are computed once, and again less where they are kept already.
     """
     learner, tasks, total = experiment.learner, experiment.episodes.tasks, 0.0
+    if pace.tuned:
+        chosen = min(CHOSEN_ON, settings.val_episodes)
+        tests = chosen * sum(map(bool, RATES)) + (chosen if settings.calibrate else 0)
+        return (tests + (settings.episodes if settings.test else 0)) * pace.tuned / pace.episode
     for part, count in evaluations(settings, learner.metric).items():
         each = [count * pace.episode]
         by_features = count and possible(learner) and worth_it(experiment.episodes, part, count)
@@ -138,7 +146,23 @@ def measured(settings: Settings, experiment: Experiment, limit: float) -> Pace:
             began = time.monotonic()
             trainer.validate(learner, datamodule=episodes, verbose=False)
             validation.append(time.monotonic() - began)
-    return Pace(stopwatch.step(), validation[-1] / count, *once)
+        tuned = _fine_tuned(settings, experiment, trainer)
+    return Pace(stopwatch.step(), validation[-1] / count, *once, tuned)
+
+
+def _fine_tuned(settings: Settings, experiment: Experiment, trainer: Trainer) -> float:
+    """Seconds of an evaluation episode whose backbone is fine-tuned; 0 where none is."""
+    learner = experiment.learner
+    backbone = learner.algorithm.shared_backbone
+    if backbone is None or not backbone.finetune:
+        return 0.0
+    tuning = FineTuning(backbone.finetune, max(RATES), augmentation(settings, experiment.image.size))
+    with evaluating(learner, trainer):
+        batch = Batch("val", EVALUATION_SEED, [0])
+        [episode] = experiment.episodes.tasks.gather(batch, learner.device, learner.dtype)
+        began = time.monotonic()
+        tuning.classifier(learner.algorithm, episode)(episode.query.x)
+        return time.monotonic() - began
 
 
 def _once(learner: Learner, episodes: Episodic, trainer: Trainer) -> tuple[float, float]:

@@ -12,6 +12,7 @@ import pytorch_lightning as lightning
 from fsl_cli.data.store import cache_folder
 from fsl_cli.experiment.assemble import Experiment
 from fsl_cli.experiment.calibration import calibration_error, fit_temperature, nll
+from fsl_cli.experiment.finetuning import CHOSEN_ON
 from fsl_cli.experiment.judging import judge
 from fsl_cli.experiment.unknowns import fit_unknown
 from fsl_cli.runs.checkpoints import load_weights
@@ -28,7 +29,8 @@ MOST = 200  # validation episodes: a temperature is one number
 def calibrate(run: Run, settings: Settings, experiment: Experiment, trainer: lightning.Trainer) -> Calibration:
     """Fit to validation episodes of `settings`, with the weights of the run's best checkpoint. Writes nothing."""
     step = load_weights(run.best, experiment.learner)
-    count = min(MOST, experiment.episodes.episodes["val"])
+    most = CHOSEN_ON if experiment.learner.finetuning else MOST
+    count = min(most, experiment.episodes.episodes["val"])
     cache = cache_folder(settings.data_cache)
     episodes = judge(experiment, "val", count, trainer, cache)
     judged = [each.known for each in episodes]

@@ -34,9 +34,10 @@ AT_ONCE = 64  # images through the network: 600 of 224 pixels would take 15 GB
 def possible(learner: Learner) -> bool:
     """Whether the algorithm only asks for features, which each image has by itself in evaluation.
 
-    Not where pixels are attacked.
+    Not where pixels are attacked, or the backbone is fine-tuned.
     """
-    return not learner.attack and learner.algorithm.takes_features and _backbone(learner).norm in ALONE
+    changes = learner.attack or learner.finetuning
+    return not changes and learner.algorithm.takes_features and _backbone(learner).norm in ALONE
 
 
 def backbone_is_frozen(learner: Learner) -> bool:

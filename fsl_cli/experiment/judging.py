@@ -10,7 +10,6 @@ from typing import NamedTuple
 import pytorch_lightning as lightning
 import torch
 
-from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.data.several import SeveralTasks
 from fsl_cli.data.tasks import Batch, ImageTasks
 from fsl_cli.episodes import Episodes, Examples
@@ -56,16 +55,16 @@ def _judged(experiment: Experiment, part: str, index: int) -> Open:
     batch = Batch(part, EVALUATION_SEED, [index])
     [episode] = tasks.gather(batch, learner.device, learner.dtype)
     [others] = tasks.outside(batch, learner.device, learner.dtype)
-    classify = learner.algorithm.classifier(episode)
+    classify = learner.classifier(episode)
     known = Judged(classify(episode.query.x)[0].float().cpu(), episode.query.y[0].cpu())
     if learner.algorithm.sees_queries:  # others among them would change what is said of the known
         return Open(known, OpenLogits(torch.zeros(0, known.logits.shape[1]), torch.zeros(0, known.logits.shape[1])))
     if not len(others):
-        return Open(known, _left_out(learner.algorithm, episode))
+        return Open(known, _left_out(learner, episode))
     return Open(known, OpenLogits(known.logits, classify(others.unsqueeze(0))[0].float().cpu()))
 
 
-def _left_out(algorithm: Algorithm, episode: Episodes) -> OpenLogits:
+def _left_out(learner: Learner, episode: Episodes) -> OpenLogits:
     """For splits without a class besides the episode's: the episode's last class is left out of the support set.
 
     Nothing where there are only two classes, or where the method's head is made for one number of classes.
@@ -78,7 +77,7 @@ def _left_out(algorithm: Algorithm, episode: Episodes) -> OpenLogits:
     try:
         fewer = Examples(episode.support.x[:, kept], episode.support.y[:, kept])
         rows = None if episode.class_rows is None else episode.class_rows[:, :last]
-        classify = algorithm.classifier(episode._replace(support=fewer, class_rows=rows))
+        classify = learner.classifier(episode._replace(support=fewer, class_rows=rows))
         logits = classify(episode.query.x)[0].float().cpu()
     except UserError:
         return OpenLogits(none, none)

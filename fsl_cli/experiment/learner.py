@@ -20,8 +20,9 @@ from torch.utils._pytree import tree_map
 
 from fsl_cli.algorithms.attack import Attack
 from fsl_cli.algorithms.base import Algorithm, PredictsDistribution, PredictsInSequence
+from fsl_cli.algorithms.finetuning import FineTuning
 from fsl_cli.algorithms.sequence.order import shuffled
-from fsl_cli.episodes import IGNORED, Episodes, Metric, Normal
+from fsl_cli.episodes import IGNORED, Classifier, Episodes, Metric, Normal
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.by_class import Pairs, pairs
 from fsl_cli.experiment.by_instance import scores
@@ -66,12 +67,20 @@ class Learner(LightningModule):
         self.optimizer = optimizer
         self.schedule = schedule
         self.attack: Attack | None = None  # of training episodes, and of the test's beside what these reach clean
+        self.finetuning: FineTuning | None = None  # of the backbone for each episode of a test
+        self.finetuned: dict[str, Any] | None = None  # the same for result.json
         self.stop_at_nan = True
         self.scores: list[Score] = []  # of the last validation or test, all episodes, in the order of their index
         self.tally: Pairs = Counter()  # of the last test: which class queries were of, and which they were taken for
         self.by_instance: list[tuple[int, list[float]]] = []  # of the last test of a sequence learner: index, scores
         self.attacked: list[tuple[int, float]] = []  # of the last test under attack: index, accuracy
         self.judged: list[Judged] = []  # what the last test said of each group of episodes, in no order
+
+    def classifier(self, episodes: Episodes) -> Classifier:
+        """What the algorithm makes of T episodes, its backbone fine-tuned where a test asks for that."""
+        if self.finetuning:
+            return self.finetuning.classifier(self.algorithm, episodes)
+        return self.algorithm.classifier(episodes)
 
     def configure_optimizers(self) -> Any:
         groups = self.algorithm.parameter_groups()
@@ -177,7 +186,7 @@ class Learner(LightningModule):
             told: Normal | None = None
             if self.metric == "mse" and isinstance(self.algorithm, PredictsDistribution):
                 told = self.algorithm.distribution(episodes.support)(episodes.query.x)
-            predicted = told.mean if told else self.algorithm.classifier(episodes)(episodes.query.x)  # (T, m, way)
+            predicted = told.mean if told else self.classifier(episodes)(episodes.query.x)  # (T, m, way)
             y = episodes.query.y
             if self.metric == "mse":
                 loss = value = (predicted - y).square().double().mean((1, 2))  # (T,)

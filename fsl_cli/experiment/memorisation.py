@@ -50,7 +50,7 @@ def _accuracies(experiment: Experiment, index: int) -> list[float]:
     support, query = own.support, own.query
     order = torch.tensor(Sampler.label_order(seed, "train", index, support.y.shape[1]), device=support.y.device)
     both = own, own._replace(support=Examples(support.x, support.y[:, order]))
-    said = [learner.algorithm.classifier(each)(query.x).argmax(-1) for each in both]
+    said = [learner.classifier(each)(query.x).argmax(-1) for each in both]
     return [float((each == query.y).double().mean()) for each in said]
 
 

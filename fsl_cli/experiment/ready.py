@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from fsl_cli.algorithms import finetuning
 from fsl_cli.algorithms.attack import demand_gradient
 from fsl_cli.data.download import Absent, without_downloads
 from fsl_cli.data.feasible import sizes_of
@@ -63,6 +64,8 @@ def ready_experiment(
         experiment.learner.eval().algorithm.classifier(episode)(episode.query.x)
         if experiment.learner.attack:
             demand_gradient(experiment.learner.algorithm, episode, settings.algo_name)
+        if (backbone := experiment.learner.algorithm.shared_backbone) and backbone.finetune:
+            finetuning.demand_gradient(experiment.learner.algorithm, episode, settings.algo_name)
         experiment.learner.train()
     return experiment
 

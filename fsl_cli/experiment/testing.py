@@ -22,6 +22,7 @@ from fsl_cli.experiment.calibrating import calibration_of_a_test
 from fsl_cli.experiment.calibration import Judged, calibration_error, nll, reliability
 from fsl_cli.experiment.datamodule import EVALUATION_SEED
 from fsl_cli.experiment.features import features_where_worth_it
+from fsl_cli.experiment.finetuning import fine_tune
 from fsl_cli.experiment.fitting import linear_errors
 from fsl_cli.experiment.judging import judge
 from fsl_cli.experiment.learner import Learner
@@ -57,6 +58,7 @@ def run_test(
     """
     refuse_seen_classes(run, experiment.data)
     seconds = run.training.seconds if run.training else read_checkpoint(run.best)["callbacks"]["Record"]["seconds"]
+    fine_tune(run, settings, experiment, trainer)
     calibration, how = None, "none"
     if trainer.is_global_zero:
         calibration, how = calibration_of_a_test(run, settings, experiment, trainer, changes)
@@ -88,6 +90,7 @@ def run_test(
         optimizers=beside_hand_made(experiment),
         open=opened,
         attacked=attacked(settings, experiment.learner),
+        finetuned=experiment.learner.finetuned,
     )
     with writing(destination, "Free some space and test again."):
         destination.mkdir(parents=True, exist_ok=True)

@@ -23,6 +23,7 @@ from fsl_cli.experiment.features import (
     features_where_worth_it,
     train_on_them,
 )
+from fsl_cli.experiment.finetuning import fine_tune
 from fsl_cli.experiment.fitting import are_drawn, draw
 from fsl_cli.experiment.last_screen import last_screen
 from fsl_cli.experiment.learner import NotFinite
@@ -90,6 +91,8 @@ def train(
         if deadline and deadline.passed:
             console().print(f"The time is up: training ends at step {trainer.global_step} of {settings.steps}.")
         wanted = settings.steps and settings.calibrate and metric == "accuracy" and (ended or not run.calibration)
+        if wanted or settings.test:
+            fine_tune(run, settings, experiment, trainer)
         if wanted and trainer.is_global_zero:
             run.take_calibration(calibrate(run, settings, experiment, trainer))
         if settings.test:

@@ -45,7 +45,13 @@ class Published(NamedTuple):
 
 def published(result: Result) -> list[Published]:
     """What papers report for a result's data set, way and shot; nothing for other training data or splits."""
-    if result.metric != "accuracy" or result.trained_on != result.data or result.pretrained or _own(result):
+    if (
+        result.metric != "accuracy"
+        or result.trained_on != result.data
+        or result.pretrained
+        or result.finetuned
+        or _own(result)
+    ):
         return []
     if not _known_task(result):
         return []
@@ -67,7 +73,13 @@ class PublishedInstances(NamedTuple):
 
 def published_instances(result: Result) -> list[PublishedInstances]:
     """What papers report of a result's data set and way at the k-th image of a class; k - 1 of it were seen."""
-    if result.metric != "accuracy" or result.trained_on != result.data or result.pretrained or _own(result):
+    if (
+        result.metric != "accuracy"
+        or result.trained_on != result.data
+        or result.pretrained
+        or result.finetuned
+        or _own(result)
+    ):
         return []
     return [
         PublishedInstances(

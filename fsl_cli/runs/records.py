@@ -94,6 +94,7 @@ class Result:
     memorisation: dict[str, float] | None = None  # of labels=fixed: see experiment/memorisation.py
     optimizers: dict[str, Any] | None = None  # of a learned optimizer: see experiment/optimizers.py
     attacked: dict[str, Any] | None = None  # of attack=: its settings, mean and interval of the accuracy under it
+    finetuned: dict[str, Any] | None = None  # of backbone.finetune: steps, rate, and how it was chosen on validation
     open: dict[str, Any] | None = None  # of open=true: see experiment/open_test.py
     data_sets: dict[str, Any] | None = (
         None  # of several: mean, interval and folder of the test of each; `mean` is theirs

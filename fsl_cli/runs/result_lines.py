@@ -127,6 +127,17 @@ def attack_words(found: dict[str, Any]) -> str:
     return f"{found['attack']}{count} on {on}, strength {found.get('strength', math.nan):.3g}"
 
 
+def finetuned_line(result: Result) -> str:
+    """How the backbone was fine-tuned on each support set, and what the rates reached on validation; else ""."""
+    found = result.finetuned
+    if not found:
+        return ""
+    said = ", ".join(f"{rate}: {value:.1%}" for rate, value in found["accuracy"].items())
+    chosen = f"chosen on {found['episodes']} validation episodes of {found['data']} ({said})"
+    how = f"{found['steps']} steps at rate {found['rate']:g}" if found["rate"] else "rate 0, so not at all"
+    return f"fine-tuned on each support set: {how}, {chosen}"
+
+
 def memorisation_line(result: Result) -> str:
     """Whether the run reads its support sets; "" where training labels were not fixed."""
     found = result.memorisation

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 from fsl_cli.backbones.weights import put_weights
 from fsl_cli.errors import UserError
-from fsl_cli.ranges import PartOf, Range, Rate, Share, Weight
+from fsl_cli.ranges import Natural, PartOf, Range, Rate, Share, Weight
 from fsl_cli.settings.hints import did_you_mean
 from fsl_cli.settings.parts import OfData, Part, asked, sets_of, without_first_weights
 from fsl_cli.settings.schema import PARTS, Settings, is_part, root_problems, shape_problems, typed
@@ -51,7 +51,7 @@ PACKAGES = {  # what loggers need besides Lightning, in the extra [track]
     "Comet": "comet_ml",
 }
 # settings of every one, which `build` sees to where it does not itself
-SHARED: dict[str, dict[str, Any]] = {"backbone": {"frozen": bool, "weights": str | None}}
+SHARED: dict[str, dict[str, Any]] = {"backbone": {"frozen": bool, "weights": str | None, "finetune": Natural}}
 FOREIGN: dict[str, Any] = {  # ranges of numbers whose annotations are a library's
     "lr": Rate, "eps": Rate, "weight_decay": Weight, "momentum": PartOf, "dampening": Share, "alpha": Share,
     "beta2_decay": float, "rho": Share, "lr_decay": Weight, "lambd": Weight,
@@ -132,19 +132,23 @@ def class_of(part: Part, base: type[Made]) -> type[Made]:
 def build(part: Part, **later: Any) -> Any:
     """Call what a part names with its values, and what it takes of `later`.
 
-    `problems` has vouched for the name. What has no settings `frozen` and `weights` of its own, but is told them, is
-    built, given the weights of that file, and frozen. Raises UserError where the values do not go together, or are too
-    large for this machine.
+    `problems` has vouched for the name. What has no settings `frozen`, `weights` and `finetune` of its own, but is told
+    them, is built, given the weights of that file, frozen, and told how it is fine-tuned. Raises UserError where the
+    values do not go together, or are too large for this machine.
     """
     target = located(part)
     values = {**part.values, **{name: build(own) for name, own in sets_of(part).items()}}
     taken = inspect.signature(target).parameters
-    frozen, weights = (values.pop(key) if key in values and key not in taken else None for key in ("frozen", "weights"))
+    frozen, weights, finetune = (
+        values.pop(key) if key in values and key not in taken else None for key in ("frozen", "weights", "finetune")
+    )
     try:
         built = target(**values, **{key: value for key, value in later.items() if key in taken})
         if weights:
             put_weights(built, Path(weights).expanduser())
             built.origin = Path(weights).name
+        if finetune:
+            built.finetune = finetune
         return built.freeze() if frozen else built
     except (ValueError, re.error) as error:
         raise UserError(f"{target.__name__} cannot be built with {values}: {error}.") from error

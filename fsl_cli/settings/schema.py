@@ -163,6 +163,12 @@ class Settings:
         return asked(first, OfData).cache
 
     @property
+    def finetune(self) -> int:
+        """Steps on each support set in a test, of a copy of the backbone; 0: none."""
+        steps = self.backbone.get("finetune")
+        return steps if isinstance(steps, int) else 0
+
+    @property
     def processes(self) -> int:
         """How many processes train."""
         trainer = asked(self.trainer, OfTrainer)

@@ -16,8 +16,8 @@ def upgraded(values: dict[str, Any]) -> dict[str, Any]:
     if isinstance(trainer, dict):
         values = {**values, "trainer": {"_target_": "fsl_cli.experiment.trainer.new_trainer", **trainer}}
     found = {key: _moved(value) for key, value in {"logger": {}, "calibrate": True, **values}.items()}
-    if isinstance(found.get("backbone"), dict):  # which took none from a file
-        found["backbone"].setdefault("weights", None)
+    if isinstance(found.get("backbone"), dict):  # which took none from a file, and was not fine-tuned
+        found["backbone"] = {"weights": None, "finetune": 0, **found["backbone"]}
     found.setdefault("classes", "drawn")
     if isinstance(image := found.get("image"), dict) and (image.get("channels"), image.get("size")) == (1, 1):
         found["image"] = {"items": "points", **image}  # a regression's, which did not say so

@@ -42,6 +42,7 @@ def fit(run: Run, way: int, shots: Sequence[int], trust: Sequence[str] = ()) -> 
     """
     from fsl_cli.experiment.assemble import assemble
     from fsl_cli.experiment.calibrating import calibrate, keep
+    from fsl_cli.experiment.finetuning import fine_tuning_of
     from fsl_cli.experiment.trainer import one_process, quiet
     from fsl_cli.settings.binding import demand_fit
 
@@ -51,6 +52,7 @@ def fit(run: Run, way: int, shots: Sequence[int], trust: Sequence[str] = ()) -> 
     with suppress(UserError, OSError), quiet():
         settings = demand_fit(_for(run.settings, way, shots).plain(), list(trust))
         experiment = assemble(settings, ["val"])
+        experiment.learner.finetuning = fine_tuning_of(run)
         found = calibrate(run, settings, experiment, one_process(settings.trainer))
         keep(_place(run, way, shots), found)
 

@@ -117,6 +117,11 @@ def classifier(classify: FewShotClassifier) -> Graph:
             "With algo.with_query=true each query is normalised together with the support set, which a graph of single "
             "images cannot do. Train with algo.with_query=false, or classify with fsl predict."
         )
+    if classify.predictor.finetuning:
+        raise UserError(
+            "With backbone.finetune the network is another for each support set, and no graph is made of it. Leave "
+            "support= out for the embedding of the network before, or classify with fsl predict."
+        )
     if classify.together:
         raise UserError(
             "This method looks at all queries together, which a graph of single images cannot do. Leave support= out "

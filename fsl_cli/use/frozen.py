@@ -53,6 +53,11 @@ def frozen_predictor(words: Sequence[str] = (), width: int = 0) -> Predictor:
             f"backbone={settings.backbone_name}: its weights are random, and nothing trains them here. Type "
             "backbone.weights=FILE or backbone.pretrained=true, or leave it out: backbone=photos."
         )
+    if backbone.finetune:
+        raise UserError(
+            "backbone.finetune: its learning rate is chosen on validation classes, which a support set alone does not "
+            "have. Type backbone.finetune=0, or run=FOLDER with a run that was tested so."
+        )
     backbone.freeze()
     if algorithm.reads_class_rows:
         image = replace(image, class_rows=backbone.out_features)

@@ -48,6 +48,7 @@ def open_run(given: dict[str, str], picture: str, user_dir: str | None) -> Finis
     the protocol. Raises UserError when the run cannot be tested so.
     """
     from fsl_cli.experiment.assemble import assemble
+    from fsl_cli.experiment.finetuning import fine_tuning_of
     from fsl_cli.experiment.testing import refuse_seen_classes
     from fsl_cli.files import demand_writable
     from fsl_cli.runs.checkpoints import load_weights
@@ -73,6 +74,13 @@ def open_run(given: dict[str, str], picture: str, user_dir: str | None) -> Finis
     if part == "test":
         refuse_seen_classes(run, experiment.data)
     load_weights(run.best, experiment.learner)
+    if settings.finetune:
+        if "backbone.finetune" in given:
+            raise UserError(
+                "backbone.finetune: a picture shows the network as it was trained, or as the run's own test "
+                "fine-tuned it. Leave it out."
+            )
+        experiment.learner.finetuning = fine_tuning_of(run)
     experiment.learner.eval()
     return Finished(settings, experiment, part, path)
 

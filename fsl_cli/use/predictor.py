@@ -16,15 +16,17 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
 from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.algorithms.finetuning import FineTuning
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.backbones.mode import ALONE
 from fsl_cli.data.photos import from_image, photo
 from fsl_cli.data.places import disk_file
 from fsl_cli.data.texts import as_items, cleaned, code_points
-from fsl_cli.episodes import IGNORED, Episodes, Examples
+from fsl_cli.episodes import IGNORED, Classifier, Episodes, Examples
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.assemble import trained
 from fsl_cli.experiment.features import weights_digest
+from fsl_cli.experiment.finetuning import fine_tuning_of
 from fsl_cli.experiment.unknowns import score, threshold
 from fsl_cli.runs.records import Calibration
 from fsl_cli.runs.run import Run
@@ -55,7 +57,7 @@ def load_run(folder: str | Path, trust: Sequence[str] = (), device: str | None =
         raise UserError(f"{error}{run.of_another_version()}") from error
     assert run.settings.image  # which `trained` has asked for
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return Predictor(run, algorithm.to(place), run.settings.image, place, changed)
+    return Predictor(run, algorithm.to(place), run.settings.image, place, changed, fine_tuning_of(run))
 
 
 @dataclass
@@ -67,6 +69,7 @@ class Predictor:
     image: schema.Image  # what the backbone sees
     device: torch.device
     changed: bool  # trained with norm=transductive, used with norm=support
+    finetuning: FineTuning | None = None  # of the backbone on each support set, as in the run's test
 
     def calibration(self, way: int, shots: Sequence[int]) -> tuple[Calibration | None, str]:
         """What the logits of such a support set are divided by, and how that was found: `calibrated.of_support`."""
@@ -77,7 +80,13 @@ class Predictor:
         """What makes features of images, where the method asks for no more than these, of each image alone."""
         backbone = self.algorithm.shared_backbone
         alone = backbone is not None and backbone.norm in ALONE
-        return backbone if self.algorithm.takes_features and alone else None
+        return backbone if self.algorithm.takes_features and alone and not self.finetuning else None
+
+    def classifier(self, episodes: Episodes) -> Classifier:
+        """What the algorithm makes of support sets, with its backbone fine-tuned where the run's test did so."""
+        if self.finetuning:
+            return self.finetuning.classifier(self.algorithm, episodes)
+        return self.algorithm.classifier(episodes)
 
     @cached_property
     def key(self) -> str:
@@ -208,7 +217,7 @@ class FewShotClassifier:
         with torch.no_grad(), taking_features(predictor.backbone, support.x.ndim == 3):
             none = support.y.new_zeros(1, len(classes))
             known = Episodes(support, support, none, none[:, 0], class_rows)
-            self.logits = predictor.algorithm.classifier(known)  # scaled images (1, m, C, H, W) -> (1, m, classes)
+            self.logits = predictor.classifier(known)  # scaled images (1, m, C, H, W) -> (1, m, classes)
         shots = support.labelled().y.flatten().bincount(minlength=len(classes)).tolist()
         self.take(*predictor.calibration(len(classes), shots))
         self._known: Tensor | None = None

@@ -22,6 +22,7 @@ from fsl_cli.errors import UserError
 from fsl_cli.files import make_folder, read_text, replacing, write_json
 from fsl_cli.runs.checkpoints import write_torch
 from fsl_cli.runs.environment import environment
+from fsl_cli.runs.records import Result
 from fsl_cli.runs.run import Run
 from fsl_cli.use.predictor import Predictor
 
@@ -85,7 +86,8 @@ def _write_run(folder: Path, predictor: Predictor) -> None:
     own, new = predictor.run, Run(folder)
     make_folder(new.best.parent)
     if (own.folder / "config.yaml").exists():
-        for name in COPIED:
+        more = [Result.FILE] if predictor.finetuning else []  # which says at which rate
+        for name in (*COPIED, *more):
             if (own.folder / name).exists():
                 shutil.copyfile(own.folder / name, folder / name)
         return

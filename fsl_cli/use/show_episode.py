@@ -46,7 +46,7 @@ def _predictions(run: Finished, index: int) -> tuple[Any, str]:  # a figure of M
     tasks: Any = run.experiment.episodes.tasks
     [episode] = tasks.gather(Batch(run.part, EVALUATION_SEED, [index]), torch.device("cpu"))
     with torch.no_grad():
-        logits = run.experiment.learner.algorithm.classifier(episode)(episode.query.x)[0]  # (m, way)
+        logits = run.experiment.learner.classifier(episode)(episode.query.x)[0]  # (m, way)
     right = int((logits.argmax(-1) == episode.query.y[0]).sum())
     title = f"{protocol(run)} episode {index}: {right} of {len(logits)} right ({right / len(logits):.2%})"
     names = class_names(tasks.data, run.part, episode.classes[0].tolist())

@@ -77,6 +77,16 @@ def test_two_machines_reach_the_weights_of_one_and_one_folder(
         torch.testing.assert_close(two[name], one[name], rtol=1e-10, atol=1e-10)
 
 
+def test_two_processes_fine_tune_at_test_as_one_does(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fsl_cli", "train", "algo=protonet", *SMALL, "steps=2", "backbone.finetune=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for out, trainer in (("one", ["trainer=cpu"]), ("two", ["trainer=ddp", "trainer.devices=2"])):
+        subprocess.run([*command, *trainer, f"out={tmp_path / out}"], check=True, env=environment, timeout=180)
+    one, two = ((next(tmp_path.glob(f"{out}/*/*")) / "episodes.csv").read_text() for out in ("one", "two"))
+    rows = [[line.split(",")[:2] for line in text.splitlines()] for text in (one, two)]
+    assert rows[0] == rows[1]
+
+
 @pytest.mark.parametrize("algo", ["maml", "protonet"])
 def test_two_processes_train_to_the_weights_of_one(runs: tuple[dict[str, Path], dict[str, Path]], algo: str) -> None:
     one, two = (torch.load(run[algo] / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for run in runs)
