@@ -51,6 +51,7 @@ class Algorithm(nn.Module, ABC):
     regresses = False  # True: can learn regression tasks too
     writes = False  # True: can learn to predict characters, each from those before it
     ordered = False  # True: the order of the support set matters, so episodes give it in a random order
+    any_shot = True  # False: takes support sets as long as those of its training alone
     reads_class_rows = False  # True: asks for class rows, `Episodes.class_rows`, which not every data set has
     zero_shot = False  # True: needs no support images, so that shot=0 is possible
     looks_at_support = True  # False: shot=0 is the only one, as it looks at none

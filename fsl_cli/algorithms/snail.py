@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsl_cli.algorithms.base import Algorithm
+from fsl_cli.algorithms.neural_process import mlp
 from fsl_cli.algorithms.sequence.causal import Attention, Dense
 from fsl_cli.algorithms.sequence.order import Counts, code, demand_length, demand_way, lengths
 from fsl_cli.backbones.base import Backbone
@@ -26,20 +27,30 @@ class SNAIL(Algorithm):
 
     The number of convolutions follows from the longest sequence of the training. Their dilation starts at
     `first_dilation` and doubles each time: from 2, as in the paper, convolutions alone reach even
-    distances only; from 1, all.
+    distances only; from 1, all. `embed` are the widths of linear layers on the backbone's features, with ReLU between
+    them: with 64 on a Conv4 the paper's network for Omniglot.
     """
 
     ordered = True
+    any_shot = False
 
     def __init__(
-        self, backbone: Backbone, way: Count, shot: Counts = 1, filters: Count = 128, first_dilation: Count = 2
+        self,
+        backbone: Backbone,
+        way: Count,
+        shot: Counts = 1,
+        filters: Count = 128,
+        first_dilation: Count = 2,
+        embed: list[int] | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.way = way
         self.lengths = lengths(way, shot)
         wide = self.lengths[-1] + 1  # with the query
-        channels = backbone.out_features + way
+        widths = [backbone.out_features, *(embed or [])]
+        self.embedding = mlp(*widths)
+        channels = widths[-1] + way
         layers: list[nn.Module] = []
         for keys, values in ((64, 32), (256, 128), (512, 256)):
             layers.append(Attention(channels, keys, values))
@@ -54,21 +65,21 @@ class SNAIL(Algorithm):
     def adapt(self, support: Examples) -> Classifier:
         self._demand(support)
         known = self._known(support, self.backbone(support.x))
-        return lambda x: self._logits(known, self.backbone(x, support.x))
+        return lambda x: self._logits(known, self.embedding(self.backbone(x, support.x)))
 
     def loss(self, episodes: Episodes) -> Tensor:
         """Cross-entropy of the queries, each the last of a sequence; images in one pass of the backbone."""
         support, query = episodes.support, episodes.query
         self._demand(support)
         supports, queries = self.backbone.joint(support.x, query.x)
-        return task_loss(self._logits(self._known(support, supports), queries), query.y)
+        return task_loss(self._logits(self._known(support, supports), self.embedding(queries)), query.y)
 
     def _demand(self, support: Examples) -> None:
         demand_way(support, self.way)
         demand_length(support, self.lengths)
 
     def _known(self, support: Examples, features: Tensor) -> Tensor:
-        return torch.cat([features, code(support.y, self.way).to(features)], -1)  # (T, n, d + way)
+        return torch.cat([self.embedding(features), code(support.y, self.way).to(features)], -1)  # (T, n, d + way)
 
     def _logits(self, known: Tensor, queries: Tensor) -> Tensor:
         """The support sequence (T, n, C) and queries (T, m, d), each of which ends a sequence of its own."""

@@ -189,7 +189,12 @@ def _part(words: Sequence[str], user_dir: str | None) -> Part:
 def _build(part: Part) -> Any:
     from fsl_cli.data.store import DataSet
     from fsl_cli.settings.binding import build
+    from fsl_cli.settings.parts import OfData, asked
 
+    told = asked(part, OfData)
+    if told.of:
+        look = command("fsl", "data", "info", told.of, *([f"root={told.root}"] if told.root else []))
+        raise UserError(f"These tasks are made of the items of data.of={told.of}. Type {look} to look at them.")
     data = build(part)
     if not isinstance(data, DataSet):
         raise UserError(f"{data.name} is drawn as it is needed: there are no images to prepare or to look at.")

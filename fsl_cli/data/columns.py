@@ -23,6 +23,7 @@ LABEL = (
     "labelid", "categoryid",
 )  # fmt: skip
 SPLIT = ("split", "subset", "set", "partition", "part", "phase", "dataset", "fold", "usage")
+TEXTS = " If it lists texts, type data=texts; fsl predict needs a run that was trained on these, or backbone=sentences."
 Resolve = Callable[[str], object]  # a cell -> the picture that it names, or nothing
 
 
@@ -119,6 +120,7 @@ def _file_column(
     raise UserError(
         f"{table.name} {_begins(table, names, header)}: which column names the pictures? Type data.file_column= and "
         f"one of {choices}; its usual names are file, filename, path, image, image_id and id."
+        + (TEXTS if {"text", "sentence"} & set(map(plain, names)) else "")
     )
 
 

@@ -5,6 +5,7 @@ The twin of `layouts`, for texts in place of pictures. Everything wrong with the
 
 from __future__ import annotations
 
+import io
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -164,7 +165,8 @@ def _table(place: Place, path: str, errors: str = "strict") -> Table:
     if not path.lower().endswith(LINES):
         return parse_table(content, path, place.name(path), errors)
     rows, keys = list[tuple[int, list[str]]](), list[str]()
-    for line, words in enumerate(decoded_text(content, place.name(path), errors).splitlines(), 1):
+    lines = io.StringIO(decoded_text(content, place.name(path), errors), newline=None)  # JSON may have U+2028 in a text
+    for line, words in enumerate(lines, 1):
         if not words.strip():
             continue
         try:

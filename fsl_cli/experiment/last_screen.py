@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.data.feasible import shape_problems
 from fsl_cli.data.store import DataSet
 from fsl_cli.errors import command
@@ -24,6 +25,7 @@ from fsl_cli.runs.result_lines import (
     reached_line,
 )
 from fsl_cli.runs.run import Run
+from fsl_cli.settings.binding import class_of
 from fsl_cli.settings.schema import Settings
 
 
@@ -58,7 +60,7 @@ def last_screen(run: Run, settings: Settings, data: Data) -> None:
             *lines,
         ]
         lines = [line for line in lines if line]
-        if isinstance(data, DataSet):
+        if isinstance(data, DataSet) and class_of(settings.algo, Algorithm).any_shot:
             shot = 5 if result.shot == 1 else 1
             if result.shot and not shape_problems(data, {"test": evaluated(settings)._replace(shot=shot)}):
                 other = f"shot={shot}"

@@ -151,7 +151,7 @@ def build(part: Part, **later: Any) -> Any:
             built.finetune = finetune
         return built.freeze() if frozen else built
     except (ValueError, re.error) as error:
-        raise UserError(f"{target.__name__} cannot be built with {values}: {error}.") from error
+        raise UserError(f"{target.__name__} cannot be built with {values}: {str(error).rstrip('.')}.") from error
     except (MemoryError, OverflowError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not re.search("memory|overflow|too large", str(error), re.IGNORECASE):
             raise

@@ -39,6 +39,7 @@ class Part:
 class OfData:
     """Of a data set; of one of the user's own, its place, its columns, and how it is divided."""
 
+    of: str | None = None  # the data set of whose items it makes other tasks
     root: str | None = None
     cache: str | None = None
     labels: str | None = None

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,13 +15,14 @@ from torch import Tensor, nn
 
 from fsl_cli.algorithms.sequence.causal import Attention, Dense
 from fsl_cli.algorithms.snail import SNAIL
+from fsl_cli.cli import run
 from fsl_cli.episodes import Examples
 from fsl_cli.errors import UserError
 
 WAY, D = 3, 4
 
 
-def built(shot: int = 2, **more: int) -> SNAIL:
+def built(shot: int = 2, **more: Any) -> SNAIL:
     torch.manual_seed(0)
     return SNAIL(Pixels(D, 1, 1), WAY, shot, filters=8, **more)
 
@@ -94,31 +98,40 @@ def test_channels_follow_the_papers_formula() -> None:
     ]  # fmt: skip
 
 
-def test_other_names_of_the_classes_are_other_columns_of_a_model_that_treats_them_alike(float64: None) -> None:
-    """Nothing of the architecture prefers a class: with weights permuted as the names are, so are the answers."""
-    model, (support, x) = built(), task()
-    order = torch.tensor([2, 0, 1])  # class c is now called order[c]
-    expected = model.adapt(support)(x)
-    other = built()
-    other.load_state_dict(model.state_dict())
-    with torch.no_grad():
-        for layer in other.layers:
-            for part in layer.children():
-                part.weight[:, D + order] = part.weight[:, D : D + WAY].clone()
-        other.head.weight[order], other.head.bias[order] = other.head.weight.clone(), other.head.bias.clone()
-        other.head.weight[:, D + order] = other.head.weight[:, D : D + WAY].clone()
-    torch.testing.assert_close(other.adapt(Examples(support.x, order[support.y]))(x)[..., order], expected)
+def test_layers_embed_images_behind_the_backbone(float64: None) -> None:
+    model, plain, (support, x) = built(embed=[7, 5]), SNAIL(Pixels(5, 1, 1), WAY, 2, filters=8), task()
+    plain.load_state_dict({key: value for key, value in model.state_dict().items() if "embedding" not in key})
+    first, second = model.embedding[0], model.embedding[2]
+    images, queries = (second(first(some.flatten(2)).relu())[..., None, None] for some in (support.x, x))
+    torch.testing.assert_close(model.adapt(support)(x), plain.adapt(Examples(images, support.y))(queries))
 
 
 def test_another_length_or_way_is_refused_with_those_it_takes() -> None:
     model = built()
     x = torch.rand(1, 3, D, 1, 1)
-    with pytest.raises(UserError, match="support sets of 6 images, and this one has 3"):
+    with pytest.raises(UserError, match=r"sets of 6 examples, and this one has 3. Type a shot of 2 \(fsl pred"):
         model.adapt(Examples(x, torch.tensor([[0, 1, 2]])))
     with pytest.raises(UserError, match="labels of 3 classes, and the episodes have 2"):
         model.adapt(Examples(x, torch.tensor([[0, 1, 1]])))
     several = SNAIL(Pixels(D, 1, 1), WAY, [1, 5], filters=8)
     for shot in (1, 3, 5):
         several.adapt(task(shot)[0])
-    with pytest.raises(UserError, match="3 to 15"):
+    with pytest.raises(UserError, match="of 3 to 15 examples, .* a shot of 1 to 5 "):
         several.adapt(task(6)[0])
+
+
+def test_what_is_offered_next_is_no_other_shot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = [f"data.{part}_classes=2" for part in ("train", "val", "test")]
+    words = [
+        "way=2",
+        "query=1",
+        "train_query=1",
+        "meta_batch=1",
+        "steps=1",
+        "val_every=1",
+        "val_episodes=2",
+        "episodes=2",
+    ]
+    small = ["backbone.filters=4", "algo.filters=4", "calibrate=false", "trainer=cpu", f"out={tmp_path}"]
+    run(["train", "algo=snail", "data=glyphs", *few, *words, *small])
+    assert re.search(r"next +fsl test run=\S+ episodes=10000\n", capsys.readouterr().out)

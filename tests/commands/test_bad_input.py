@@ -117,6 +117,7 @@ def copied(trained: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
         (["data", "info", "omniglot", "root=nowhere"], ["data.root=nowhere: there is no such file"]),
         (["data", "prepare", "sinusoid"], ["sinusoid is drawn as it is needed"]),
         (["data", "show", "sinusoid"], ["sinusoid is drawn as it is needed"]),
+        (["data", "show", "pixels", "of=cub"], ["items of data.of=cub. Type fsl data info cub to"]),
         (["test", "rn=x"], ["Which run?", "Did you mean run?"]),
         (["report", ".", "to=t.csv", "html=true"], ["the page's name must end in .html"]),
         (["train", "data=null"], ["data=null: there is no such data.", "cifar_fs, cub,"]),

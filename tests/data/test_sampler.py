@@ -319,3 +319,26 @@ def test_by_the_law_a_group_comes_first_and_ends_the_range_of_ways() -> None:
     sampler = Sampler(np.full(23, 20), (5, 50), "metadataset", 10, groups)
     ways = [len(sampler.episode(0, "test", index).classes) for index in range(300)]
     assert set(ways) == set(range(5, 15)) and 0.4 < np.mean([way < 7 for way in ways]) < 0.75
+
+
+def test_a_sequence_has_the_support_set_in_an_order_of_the_episodes_own() -> None:
+    """The same images with the same labels, whichever episodes are beside it; and position does not tell the class."""
+
+    def dealt(ordered: bool, index: list[int]) -> Episodes:
+        tasks = ImageTasks(tiny_data(), {"test": Shape(3, 4, 2)}, 1)
+        tasks.ordered = ordered
+        [some] = tasks.gather(Batch("test", 0, index), CPU, torch.float64)
+        return some
+
+    plain, mixed, alone = dealt(False, [*range(40)]), dealt(True, [*range(40)]), dealt(True, [7])
+    assert torch.equal(plain.query.x, mixed.query.x) and torch.equal(plain.query.y, mixed.query.y)
+    assert torch.equal(mixed.support.x[7], alone.support.x[0]) and torch.equal(mixed.support.y[7], alone.support.y[0])
+
+    def pairs(some: Episodes, task: int) -> list[list[float]]:
+        x, y = some.support.x[task].flatten(1), some.support.y[task].unsqueeze(1)
+        return sorted(torch.cat([y, x], 1).tolist())
+
+    assert pairs(plain, 7) == pairs(mixed, 7)
+    assert torch.equal(plain.support.y[0], torch.arange(3).repeat_interleave(4))
+    share = torch.stack([mixed.support.y == label for label in range(3)]).double().mean(1)  # (3, places), about 1 / 3
+    assert float((share - 1 / 3).abs().max()) < 0.3 and len({tuple(y.tolist()) for y in mixed.support.y}) == 40

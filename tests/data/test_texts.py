@@ -52,8 +52,8 @@ def test_every_form_gives_the_same_texts(tmp_path: Path) -> None:
     expected = {name: [text for text, own in ROWS if own == name] for name in sorted({name for _, name in ROWS})}
     forms = [table(tmp_path / "a.csv")]
     (forms[0].parent / "b.tsv").write_text("\n".join(f"{label}\t{text}" for text, label in ROWS))  # no header
-    lines = "\n".join(json.dumps({"label": label, "text": text, "other": 1}) for text, label in ROWS)
-    (tmp_path / "c.jsonl").write_text(lines)
+    keys = ({"label": label, "text": text, "other": "\u2028\x85"} for text, label in ROWS)  # no ends of lines
+    (tmp_path / "c.jsonl").write_text("\n".join(json.dumps(each, ensure_ascii=False) for each in keys), "utf-8")
     (tmp_path / "d.csv").write_text((tmp_path / "a.csv").read_text(), encoding="utf-16")
     for number, (text, label) in enumerate(ROWS):
         place = tmp_path / "e" / "wrapper" / label / f"{number:02d}.txt"

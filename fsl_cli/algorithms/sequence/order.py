@@ -49,12 +49,13 @@ def lengths(way: int, shot: Counts) -> range:
 
 def demand_length(support: Examples, known: range) -> None:
     """Raises UserError when the support set is not as long as those that the model was trained on."""
-    found = support.x.shape[1]
+    found, way = support.x.shape[1], by_class.way(support)
     if found not in known:
-        taken = f"{known[0]}" if len(known) == 1 else f"{known[0]} to {known[-1]}"
+        ends = [known[0]] if len(known) == 1 else [known[0], known[-1]]
+        shots = " to ".join(str(end // way) for end in ends)
         raise UserError(
-            f"This model was trained on support sets of {taken} images, and this one has {found}. Test it with the "
-            "shots of its training (fsl predict: as many pictures of each class), or train it with more, such as "
+            f"This model was trained on support sets of {' to '.join(map(str, ends))} examples, and this one has "
+            f"{found}. Type a shot of {shots} (fsl predict: {shots} of each class), or train it with more, such as "
             "train_shot=[1,5]."
         )
 
