@@ -22,6 +22,7 @@ from fsl_cli.experiment.trainer import one_process, quiet
 from fsl_cli.runs.records import Result
 from fsl_cli.runs.retest import settings_of_a_test, test_name
 from fsl_cli.runs.run import Run
+from fsl_cli.settings.binding import demand_one
 from fsl_cli.settings.parts import sets_of
 from fsl_cli.settings.schema import Settings
 
@@ -52,9 +53,8 @@ def another_test(
         parts = [*(["train"] if learned else []), *(["val"] if tuned else [])]
         experiment = _assembled(settings, bool(sets_of(settings.data)) or needs_fit(run, changes), parts)
         settings = settings.having(**experiment.tested)
-        if compared and sets_of(settings.data):
-            raise UserError(f"similarity=true is of one data set: type data={next(iter(sets_of(settings.data)))}.")
         if compared:
+            demand_one(settings.data)
             demand_inner_loop(experiment.learner.algorithm, settings.algo_name)
         if experiment.learner.attack:
             [episode] = experiment.episodes.tasks.gather(Batch("test", EVALUATION_SEED, [0]), torch.device("cpu"))

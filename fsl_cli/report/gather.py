@@ -12,6 +12,7 @@ from fsl_cli.report.outcome import Outcome, read
 from fsl_cli.report.protocol import protocol
 from fsl_cli.runs.jobs import IRRELEVANT, Dotted, flat
 from fsl_cli.settings.schema import Settings
+from fsl_cli.settings.typed import plain_key
 
 SHOWN = 5  # problems in one message
 # settings that say where and when a run ran or what a test asked for, not what was learned
@@ -102,7 +103,7 @@ def _settings(run: Settings, changes: list[str]) -> Dotted:
     choices = {key: name for key, name in run.choices.items() if key in ("algo", "data", "backbone", "optim")}
     rest = {key: value for key, value in run.plain().items() if key not in ("choices", "image", "logger")}
     named = {f"{group}._target_" for group in choices}
-    settings = {key: value for key, value in flat(rest).items() if key not in APART | named | set(HARDWARE)}
+    settings = {key: value for key, value in flat(rest).items() if plain_key(key) not in APART | named | set(HARDWARE)}
     for key in ("init", "teacher"):
         if settings.get(key):  # another folder for each seed: ALGO-DATA-TASK is what they have in common
             settings[key] = Path(settings[key]).parent.name

@@ -8,6 +8,7 @@ from fsl_cli.errors import UserError, command, setting, typed
 from fsl_cli.report.outcome import Outcome
 from fsl_cli.runs.jobs import IRRELEVANT, flat
 from fsl_cli.runs.records import Result
+from fsl_cli.settings.typed import plain_key
 
 # what decides which images an episode consists of, and what is measured
 EPISODES = (
@@ -77,5 +78,5 @@ def _differing_data_settings(a: Outcome, b: Outcome) -> list[str]:
     return [
         setting(key, value)
         for key, value in own.items()
-        if key in other and value != other[key] and key not in IRRELEVANT
+        if key in other and value != other[key] and plain_key(key) not in IRRELEVANT
     ]

@@ -111,6 +111,12 @@ def demand_root(data: Part) -> None:
             raise UserError(f"data.{called}{called and '.'}root={root}: there is no such file or folder.")
 
 
+def demand_one(data: Part) -> None:
+    """Raises UserError where there are several data sets, for what is of one."""
+    if sets := sets_of(data):
+        raise UserError(f"This is of one data set, and here are {', '.join(sets)}. Type data={next(iter(sets))}.")
+
+
 def located(part: Part) -> Callable[..., Any]:
     """What a part names, for which `problems` has vouched."""
     module, _, attribute = part.target.rpartition(".")

@@ -17,7 +17,7 @@ from fsl_cli.errors import UserError
 from fsl_cli.experiment.shapes import data_part
 from fsl_cli.files import make_folder, replacing, write_table
 from fsl_cli.pictures.distilled import distilled_picture
-from fsl_cli.settings.binding import build
+from fsl_cli.settings.binding import build, demand_one
 from fsl_cli.settings.hints import did_you_mean
 from fsl_cli.stats import share_interval
 from fsl_cli.use import inducing
@@ -76,6 +76,7 @@ class Distilled(NamedTuple):
 def read(chosen: Sequence[str], plan: Plan, user_dir: str | None) -> Items:
     """The items of the data set that the words name. Raises UserError, also where classes or items are too few."""
     settings = untrained(chosen, user_dir)
+    demand_one(settings.data)
     data = build(data_part(settings))
     if not isinstance(data, DataSet) or data.items == "texts":
         what = "texts" if isinstance(data, DataSet) else "curves, drawn as they are needed"

@@ -12,7 +12,6 @@ import torch
 
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.backbones.mode import ALONE
-from fsl_cli.data.several import DataSets
 from fsl_cli.data.store import SPLITS, DataSet
 from fsl_cli.data.tasks import ImageTasks
 from fsl_cli.errors import UserError
@@ -24,7 +23,7 @@ from fsl_cli.files import replacing
 from fsl_cli.runs.checkpoints import load_weights
 from fsl_cli.runs.retest import settings_of_a_test
 from fsl_cli.runs.run import Run
-from fsl_cli.settings.binding import build, demand_fit, demand_root
+from fsl_cli.settings.binding import build, demand_fit, demand_one, demand_root
 from fsl_cli.settings.compose import compose
 from fsl_cli.settings.schema import Settings
 
@@ -76,10 +75,8 @@ def untrained(words: Sequence[str], user_dir: str | None) -> Settings:
 
 
 def _made(settings: Settings, by: str, run: Run | None) -> Made:
+    demand_one(settings.data)
     data = build(data_part(settings))
-    if isinstance(data, DataSets):
-        one = next(iter(data.sets))
-        raise UserError(f"Here are {', '.join(data.sets)}: items are embedded of one. Type data={one}.")
     if not isinstance(data, DataSet):
         raise UserError(f"{data.name} is drawn as it is needed: there are no items to embed.")
     tasks, image = image_tasks(settings, data, {})

@@ -53,14 +53,13 @@ def open_run(given: dict[str, str], picture: str, user_dir: str | None) -> Finis
     from fsl_cli.files import demand_writable
     from fsl_cli.runs.checkpoints import load_weights
     from fsl_cli.runs.retest import settings_of_a_test, test_name
-    from fsl_cli.settings.parts import sets_of
+    from fsl_cli.settings.binding import demand_one
 
     run, part, out = Run(given.pop("run")), given.pop("split", "test"), given.pop("out", None)
     if part not in PARTS:
         raise UserError(f"split={part}: type {' or '.join(f'split={each}' for each in PARTS)}.")
     settings = settings_of_a_test(run, given, user_dir)
-    if sets := sets_of(settings.data):
-        raise UserError(f"{run} has the data sets {', '.join(sets)}: of which? Type data={next(iter(sets))}.")
+    demand_one(settings.data)
     if "episodes" in given:
         settings = settings.having(val_episodes=settings.episodes)
     name = test_name(settings, given) + ("-val" if part == "val" else "")
