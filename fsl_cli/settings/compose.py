@@ -76,7 +76,9 @@ def provenance(overrides: Sequence[str], user_dir: str | None = None) -> dict[st
         shown = next((str(path.relative_to(root.parent)) for root in roots if path.is_relative_to(root)), str(path))
         sources |= {prefix + key: shown for key in dotted_keys(OmegaConf.to_container(OmegaConf.load(path)))}
     typed = [re.sub(r"^[+~]+", "", word).partition("=")[0] for word in overrides]
-    for called in sets_typed(overrides, user_dir):
+    if sets := sets_typed(overrides, user_dir):
+        sources["data._target_"] = "your command line"
+    for called in sets:
         own = provenance(words_of(called, overrides, user_dir), user_dir)
         sources |= {f"data.{called}.{key[5:]}": source for key, source in own.items() if key.startswith("data.")}
     return sources | dict.fromkeys(typed, "your command line")
