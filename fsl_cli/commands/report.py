@@ -35,7 +35,8 @@ Prints, for example (in a terminal the best is bold):
   maml         support       1          96.47   0.23         0.23
 
 One column has one protocol: data set, split, rotations, way, shot, queries, inductive or transductive. ± is the
-interval over seeds and episodes, of one seed over the episodes alone. The best number is in bold only when its paired
+interval over seeds and episodes, of one seed over the episodes alone. Where a method was tested on other data sets than
+it was trained on, a table of sources and targets follows. The best number is in bold only when its paired
 difference to each other excludes zero. Of two tests with the same settings, seed and protocol that of more episodes
 counts, then the newer."""
 
@@ -167,7 +168,7 @@ def _table_of_all(given: dict[str, str]) -> tuple[list[str], list[str]]:
 
 
 def _text(found: list[Section], one: Matrix | None, form: str) -> str:
-    from fsl_cli.report import formats, matrix_formats
+    from fsl_cli.report import formats, matrix_formats, transfer
 
     if form == "table":
         return _drawn(found, one)
@@ -175,7 +176,10 @@ def _text(found: list[Section], one: Matrix | None, form: str) -> str:
         return {"markdown": matrix_formats.markdown, "csv": matrix_formats.as_csv, "latex": matrix_formats.latex}[form](
             one
         )
-    return {"markdown": formats.markdown, "csv": formats.as_csv, "latex": formats.latex}[form](found)
+    text = {"markdown": formats.markdown, "csv": formats.as_csv, "latex": formats.latex}[form](found)
+    across = {"markdown": transfer.markdown, "latex": transfer.latex}.get(form)  # a CSV has a column trained_on
+    more = across(transfer.transfers(found)) if across else ""
+    return f"{text}\n{more}" if more else text
 
 
 def _write(to: Path, text: str) -> None:
@@ -211,7 +215,7 @@ def _drawn(found: list[Section], one: Matrix | None) -> str:
 def _tables(console: Console, found: list[Section], one: Matrix | None) -> None:
     from rich.markup import escape
 
-    from fsl_cli.report import matrix_formats
+    from fsl_cli.report import matrix_formats, transfer
     from fsl_cli.report.formats import (
         EXPLAINED,
         EXPLAINED_BELIEF,
@@ -240,6 +244,13 @@ def _tables(console: Console, found: list[Section], one: Matrix | None) -> None:
         lines = table(section, notes, mark.format, plain)
         _print_table(console, lines, left=2 if "norm" in lines[0] else 1)
         console.print()
+    across = [] if one else transfer.transfers(found)
+    for each in across:
+        console.print(f"[bold]{plain(each.title)}[/]\n{plain(each.protocol)}", highlight=False, soft_wrap=True)
+        _print_table(console, transfer.table(each, plain), left=1)
+        console.print()
+    if across:
+        remark(transfer.EXPLAINED)
     if any(row.best for section in found for row in section.rows):
         remark(EXPLAINED if console.is_terminal else EXPLAINED.replace("Bold", "*"))
     if not one and any(belief(section.rows) for section in found):

@@ -107,7 +107,7 @@ def assemble(
             f"{type(built.algorithm).__name__} compares the tasks of a step, so all have one shape. "
             "Type one number each for train_way, train_shot and train_query, such as train_shot=5."
         )
-    _demand_fine_tuning(settings, built, image, data)
+    _demand_fine_tuning(settings, built, image, data, "train" in shapes)
     pretrained = settings.pretrained or next((b.origin for b in built.modules() if isinstance(b, Backbone)), "")
     tested = shapes.get("test", evaluated(settings))
     asked = {"way": tested.way, "shot": tested.shot, "query": tested.query}
@@ -196,7 +196,7 @@ def _demand_no_classes(settings: Settings, data: Curves) -> None:
         )
 
 
-def _demand_fine_tuning(settings: Settings, built: Learner, image: Image, data: Data) -> None:
+def _demand_fine_tuning(settings: Settings, built: Learner, image: Image, data: Data, trains: bool) -> None:
     """Raises UserError where the backbone is to be fine-tuned at test, and this cannot be done."""
     if not any(module.finetune for module in built.modules() if isinstance(module, Backbone)):
         return
@@ -206,7 +206,7 @@ def _demand_fine_tuning(settings: Settings, built: Learner, image: Image, data: 
         )
     if built.attack:
         raise UserError("attack= is of the backbone as it is trained. Type backbone.finetune=0, or attack=null.")
-    if settings.train_on == "trainval":
+    if trains and settings.train_on == "trainval":
         raise UserError(NOT_HELD_OUT)
     if isinstance(data, DataSets):
         raise UserError(

@@ -28,7 +28,7 @@ def fine_tune(run: Run, settings: Settings, experiment: Experiment, trainer: lig
     """Where a run asks for it, let evaluations fine-tune from now on, at the rate that is best on validation.
 
     The learner gets the weights of the run's best checkpoint. Validation classes are those of the data set that is
-    tested. Raises UserError where there are none.
+    tested. Raises UserError where there are none that the run was not trained on.
     """
     learner = experiment.learner
     backbone = learner.algorithm.shared_backbone
@@ -36,6 +36,9 @@ def fine_tune(run: Run, settings: Settings, experiment: Experiment, trainer: lig
         return
     tasks = experiment.episodes.tasks
     if not isinstance(tasks, ImageTasks) or "val" not in tasks.samplers:
+        raise UserError(NOT_HELD_OUT)
+    trained_on = set(run.classes.get("train", {}).values())
+    if any(digest in trained_on for digest in experiment.data.fingerprints("val").values()):
         raise UserError(NOT_HELD_OUT)
     load_weights(run.best, learner)
     usual = FineTuning(backbone.finetune, 0.0, augmentation(settings, experiment.image.size))

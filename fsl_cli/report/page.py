@@ -19,6 +19,8 @@ from fsl_cli.report.instances import by_instance
 from fsl_cli.report.matrix import Matrix, matrix
 from fsl_cli.report.matrix_formats import caption, cells, several_norms
 from fsl_cli.report.rows import Row, Section, differences
+from fsl_cli.report.transfer import EXPLAINED as ACROSS
+from fsl_cli.report.transfer import table, transfers
 from fsl_cli.runs.published import MARKS, backbone_name, published
 from fsl_cli.runs.wording import MEASURES
 
@@ -65,6 +67,8 @@ def page(
         tests=len(gathered.tests),
         sections=[_section(section, seen) for section, seen in zip(sections, looked, strict=True)],
         one=_one(one or matrix(sections)) if one or len(sections) > 1 else None,
+        across=[{"title": each.title, "protocol": each.protocol, "lines": table(each)} for each in transfers(sections)],
+        across_explained=ACROSS,
         charts={title: _plain(found) for title, found in charts.items()},
         methods=list(dict.fromkeys(map(shown, names.values()))),
         settings=_settings(list(runs.values()), names),

@@ -93,6 +93,11 @@ class Dotted(dict[str, Any]):
         return str(self["backbone"])
 
     @property
+    def finetune(self) -> int:
+        """Steps on each support set in the test of these settings."""
+        return int(self.get("backbone.finetune") or 0)
+
+    @property
     def network(self) -> str | None:
         """The name of a library's network."""
         return self.get("backbone.name")

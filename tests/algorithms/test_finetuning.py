@@ -135,6 +135,14 @@ def test_from_training_to_predictions(
 
     path.write_text(json.dumps(result | {"finetuned": found | {"rate": 0.01}}))  # as it might have been chosen
     images, labels = list(np.random.default_rng(0).random((4, 16, 16))), ["a", "a", "b", "b"]
+    kept = (folder / "classes.json").read_text()
+    own = json.loads(kept)
+    (folder / "classes.json").write_text(
+        json.dumps(own | {"train": own["train"] | own["val"]})
+    )  # as of train_on=trainval
+    with pytest.raises(UserError, match="there are none that were not trained"):
+        run(["test", f"run={folder}", "shot=2"])
+    (folder / "classes.json").write_text(kept)
     tuned = load_run(folder).adapt(images, labels)(images)
     path.write_text(json.dumps(result | {"finetuned": found | {"rate": 0.0}}))
     assert not torch.allclose(tuned, load_run(folder).adapt(images, labels)(images))
