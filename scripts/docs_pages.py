@@ -85,6 +85,7 @@ def algorithm_page(name: str) -> str:
         paragraphs(idea),
         "## Equations",
         *equations(name),
+        *claim(name),
         "## Settings",
         paragraphs(settings),
         yaml_block(CONF / "algo" / f"{name}.yaml"),
@@ -157,6 +158,16 @@ def equations(name: str) -> Iterator[str]:
     for equation in yaml.safe_load((ROOT / "docs" / "equations.yaml").read_text())[name]:
         yield convert(equation["tex"], display="block")
         yield equation["says"]
+
+
+def claim(name: str) -> Iterator[str]:
+    """What the paper claims, what its released code computes, and what was measured here, of docs/claims.yaml."""
+    found = yaml.safe_load((ROOT / "docs" / "claims.yaml").read_text()).get(name)
+    if found:
+        yield "## The claim"
+        yield f"**Claimed:** {found['claim']}"
+        yield f"**Released code:** {found['code']}"
+        yield f"**Here:** {found['here']}"
 
 
 def yaml_block(path: Path) -> str:

@@ -133,6 +133,22 @@ def demand_gradient(algorithm: Algorithm, episodes: Episodes, name: str) -> None
         )
 
 
+def demand_use(attack: Attack, algorithm: Algorithm, episodes: Episodes, name: str) -> None:
+    """Raises UserError where the method, of this name, trains on nothing that the attack changes."""
+    losses = []
+    with _buffers_kept(algorithm), torch.no_grad():
+        for each in (episodes, attack.episodes(algorithm, episodes, "train")):
+            with torch.random.fork_rng():
+                torch.manual_seed(0)  # dropout and other noise alike
+                losses.append(float(algorithm.loss(each)))
+    if attack.strength and losses[0] == losses[1]:
+        sets = {"query": "queries", "support": "support sets"}.get(attack.of, "what is attacked")
+        raise UserError(
+            f"attack.of={attack.of}: algo={name} does not train on its {sets}, and training under attack= would be "
+            "plain training. Leave it out, and type it for the test: fsl test run=RUN attack=pgd."
+        )
+
+
 def _loss_of(classify: Classifier, y: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda x: surprise(classify(x), y)
 

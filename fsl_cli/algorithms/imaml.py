@@ -10,19 +10,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vjp
 
 from fsl_cli.algorithms.base import Algorithm
-from fsl_cli.algorithms.inner_loop import Loss, Parameters, adapt, detached, gradients_of, in_vmap, sgd
+from fsl_cli.algorithms.inner_loop import Loss, Parameters, Rule, adapt, detached, gradients_of, in_vmap, sgd
 from fsl_cli.algorithms.network import Network, Start, classifier, demand_way, support_loss
-from fsl_cli.algorithms.over_tasks import mean_loss
+from fsl_cli.algorithms.over_tasks import for_each_task, mean_loss
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
+from fsl_cli.errors import UserError
 from fsl_cli.ranges import Count, Natural, Rate
 
+LONGER = 1.2  # times as far goes a step after one that has not raised the objective
 OneLoss = Callable[[Parameters], Tensor]
 
 
@@ -31,6 +35,8 @@ class IMAML(Algorithm):
 
     A task's weights are the minimum of L_S(phi) + `penalty` / 2 * |phi - theta|^2, by `inner_steps` steps (`test_steps`
     in validation and test) of `inner_lr`: enough of them to converge, as the meta-gradient is that of the minimum.
+    A test says how much of the objective's gradient is left. With `take_back` a step that has raised the objective is
+    taken back, and the next one goes half as far; else it goes a fifth farther.
     `cg_steps` are steps of conjugate gradients; 0 is first order. `frozen` and `head_init` as for MAML, but for
     "prototypes"; weights that the inner loop leaves alone get their exact gradient too.
     """
@@ -46,16 +52,24 @@ class IMAML(Algorithm):
         test_steps: Natural,
         penalty: Rate = 2.0,
         cg_steps: Natural = 5,
+        take_back: bool = False,
         frozen: str = "norm",
         head_init: Start = "learned",
     ) -> None:
         super().__init__()
+        if inner_lr * penalty >= 2 and not take_back:
+            raise UserError(
+                f"algo.inner_lr={inner_lr:g} and algo.penalty={penalty:g}: such steps go beyond the start, and ever "
+                "farther. Type algo.take_back=true, or less than 2 / penalty, such as "
+                f"algo.inner_lr={0.5 / penalty:.2g}."
+            )
         self.net = Network(backbone, way, head_init)
         self.inner_lr = inner_lr
         self.inner_steps = inner_steps
         self.test_steps = test_steps
         self.penalty = penalty
         self.cg_steps = cg_steps
+        self.take_back = take_back
         self.adapted = {name for name in self.net.adaptable if not re.search(frozen, name)}
 
     def adapt(self, support: Examples) -> Classifier:
@@ -79,11 +93,69 @@ class IMAML(Algorithm):
 
         return mean_loss(self.net, one, dict(self.net.named_parameters()), episodes.support, episodes.query)
 
+    def unsolved(self, support: Examples, steps: int) -> Tensor:
+        """What is left of the proximal objective's gradient after so many steps on T support sets, as a share: (T,).
+
+        Of its length at the start; 0 at the minimum.
+        """
+        parameters: Parameters = dict(self.net.named_parameters())
+
+        def one(net: nn.Module, own: Examples) -> Tensor:
+            loss = self._objective(net, parameters, own)
+            lengths = []
+            for count in (0, steps):
+                fast = detached(self._stepped(loss, parameters, count))
+                phi = {name: fast[name] for name in self.adapted}
+                rest = {name: value for name, value in fast.items() if name not in phi}
+                gradients, _ = gradients_of(partial(_at, loss, rest), phi, differentiable=False)
+                lengths.append(_vector(gradients).norm())
+            return lengths[1] / lengths[0]
+
+        return for_each_task(self.net, one, support)
+
     def _fast_weights(self, net: nn.Module, parameters: Parameters, support: Examples) -> Parameters:
         steps = self.inner_steps if self.training else self.test_steps
+        return self._stepped(self._objective(net, parameters, support), parameters, steps)
+
+    def _objective(self, net: nn.Module, parameters: Parameters, support: Examples) -> Loss:
         start = detached({name: value for name, value in parameters.items() if name in self.adapted})
-        loss = proximal(support_loss(net, support), start, self.penalty)
-        return adapt(loss, parameters, self.adapted, steps, sgd(self.inner_lr), first_order=True)
+        return proximal(support_loss(net, support), start, self.penalty)
+
+    def _stepped(self, loss: Loss, parameters: Parameters, steps: int) -> Parameters:
+        rule = descending(self.inner_lr) if self.take_back else sgd(self.inner_lr)
+        return adapt(loss, parameters, self.adapted, steps, rule, first_order=True)
+
+
+class _Best(NamedTuple):
+    """Where the loss was least, and how far the next step goes from there."""
+
+    fast: Parameters
+    gradients: Parameters
+    loss: Tensor  # ()
+    rate: Tensor  # ()
+
+
+def descending(lr: float) -> Rule:
+    """Gradient descent from where the loss was least: half as far where a step has raised it, else a fifth farther."""
+
+    def init(fast: Parameters) -> _Best:
+        nothing = {name: torch.zeros_like(value) for name, value in fast.items()}
+        one = next(iter(fast.values())).new_ones(())
+        return _Best(fast, nothing, one * torch.inf, one * lr / LONGER)
+
+    def update(step: int, fast: Parameters, gradients: Parameters, loss: Tensor, best: Any) -> tuple[Parameters, Any]:
+        better = loss <= best.loss  # not where it is no number
+        here = {name: torch.where(better, value, best.fast[name]) for name, value in fast.items()}
+        down = {name: torch.where(better, value, best.gradients[name]) for name, value in gradients.items()}
+        rate = best.rate * torch.where(better, LONGER, 0.5)
+        after = {name: here[name] - rate * down[name] for name in here}
+        return after, _Best(here, down, torch.where(better, loss, best.loss), rate)
+
+    return Rule(init, update)
+
+
+def _at(loss: Loss, rest: Parameters, weights: Parameters) -> Tensor:
+    return loss({**rest, **weights}, 0)
 
 
 def proximal(loss: Loss, start: Parameters, penalty: float) -> Loss:

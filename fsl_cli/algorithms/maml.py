@@ -27,6 +27,7 @@ from fsl_cli.algorithms.network import (
 )
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples
+from fsl_cli.errors import UserError
 from fsl_cli.ranges import Natural, Rate, Weight
 
 
@@ -73,6 +74,12 @@ class MAML(Algorithm):
         self.exclusive = exclusive
         self.exclusive_ratio = exclusive_ratio
         self.compares_tasks = exclusive > 0
+        parts = {name.startswith("head.") for name in self.adapted}
+        if exclusive and len(parts) < 2:
+            raise UserError(
+                f"algo.exclusive compares how far heads and bodies adapt, and with algo.frozen={frozen} the inner loop "
+                "does not adapt both. Type algo.frozen=norm, or algo.exclusive=0."
+            )
 
     def adapt(self, support: Examples) -> Classifier:
         way = demand_way(support, self.net.way, ANY_WAY)

@@ -67,7 +67,7 @@ class TAML(Algorithm):
         self.weight = weight
         self.exponent = exponent
         self.checkpoint_inner = checkpoint_inner
-        self.compares_tasks = regulariser != "entropy"
+        self.compares_tasks = regulariser != "entropy" and weight > 0
         adapted = {name: value for name, value in self.net.named_parameters() if not re.search(frozen, name)}
         self.adapted = list(adapted)
         self.learn_rates = learn_rates

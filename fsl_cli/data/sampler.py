@@ -21,6 +21,8 @@ Shots = Count | Literal["metadataset"]  # of each class; or by the law of Meta-D
 Queries = int | Literal["all"]  # images of each class, or all that are left of it
 MOST_OF_A_CLASS, MOST_OF_A_SUPPORT_SET = 100, 500  # images, by the law of Meta-Dataset
 Balance = Literal["even", "dirichlet"]  # as many queries of each class, or shares by Dirichlet(2)
+# drawn for each episode; one of each class for good; and only with the same other classes
+Labels = Literal["drawn", "fixed", "groups"]
 
 
 class Shape(NamedTuple):
@@ -57,7 +59,7 @@ class Sampler(NamedTuple):
     query: Queries
     groups: list[Numbers] | None = None  # the classes of an episode come from one of these, if given
     query_balance: Balance = "even"
-    fixed: bool = False  # each class has one label in all episodes, one class of each label is in each; no groups
+    labels: Labels = "drawn"  # or each class has one in all episodes: see `labelled`; then there are no `groups`
     unlabelled: int = 0
     distractors: int = 0
     labelled_share: float = 1.0
@@ -68,9 +70,11 @@ class Sampler(NamedTuple):
         # apart from the rest, which fixed shapes share
         dice = iter(raw_numbers(f"{stream}/shape", 3 + largest(self.way)))
         way, pool = self._way_and_pool(dice)
-        if self.fixed:
-            of_labels = labelled(seed, split, len(self.sizes), way)
-            classes = [own[n % len(own)] for own, n in zip(of_labels, raw_numbers(stream, way), strict=True)]
+        if self.labels != "drawn":
+            of_labels, picks = labelled(seed, split, len(self.sizes), way), raw_numbers(stream, way)
+            if self.labels == "groups":  # the same place in each; classes that are left over are never drawn
+                picks = [picks[0] % (len(self.sizes) // way)] * way
+            classes = [own[n % len(own)] for own, n in zip(of_labels, picks, strict=True)]
         else:
             drawn = distinct(raw_numbers(stream, way), len(self.sizes) if pool is None else len(pool))
             classes = drawn if pool is None else pool[drawn].tolist()

@@ -16,7 +16,7 @@ from fsl_cli.data.augment import Augment
 from fsl_cli.data.embeddings import features
 from fsl_cli.data.feasible import groups_of, shape_problems, sizes_of
 from fsl_cli.data.pseudo import Copies
-from fsl_cli.data.sampler import Episode, Numbers, Sampler, Shape
+from fsl_cli.data.sampler import Episode, Labels, Numbers, Sampler, Shape
 from fsl_cli.data.store import DataSet
 from fsl_cli.data.texts import code_points
 from fsl_cli.episodes import IGNORED, Episodes, Examples, Metric
@@ -48,7 +48,7 @@ class ImageTasks:
     """Episodes of one data set's images, as its constants scale them and a backbone for `channels` sees them.
 
     Or of its texts, or embeddings. Training images are changed by `augmentation`, validation and test images never.
-    `fixed_labels`: each training class has one label in all episodes, as `Sampler.fixed`.
+    `labels` are those of training classes, as `Sampler.labels`.
     Where a class is one image, queries are copies that `copies` changes.
     Raises UserError when a split cannot give episodes of its shape.
     """
@@ -61,14 +61,14 @@ class ImageTasks:
         shapes: dict[str, Shape],
         channels: int,
         augmentation: Augment | None = None,
-        fixed_labels: bool = False,
+        labels: Labels = "drawn",
         copies: Copies | None = None,
     ) -> None:
         self.data = data
         self.channels = channels
         self.augmentation = augmentation
         self.samplers = {
-            part: sampler(data, part, shape, fixed_labels and part == "train") for part, shape in shapes.items()
+            part: sampler(data, part, shape, labels if part == "train" else "drawn") for part, shape in shapes.items()
         }
         self.copies = copies
         self.features: dict[str, Tensor] = {}  # of all images of a split, in place of its images
@@ -234,19 +234,19 @@ class ImageTasks:
         return self._images[torch.from_numpy(rows).to(device)]
 
 
-def sampler(data: DataSet, part: str, shape: Shape, fixed: bool = False) -> Sampler:
+def sampler(data: DataSet, part: str, shape: Shape, labels: Labels = "drawn") -> Sampler:
     """The sampler of one split. Raises UserError when the split cannot give such episodes."""
     problems = shape_problems(data, {part: shape})
-    if fixed and not isinstance(shape.way, int):
+    if labels != "drawn" and not isinstance(shape.way, int):
         problems.append(
-            f"labels=fixed: each class has one of as many labels as an episode has classes, and train_way={shape.way}. "
-            f"Type train_way={shape.way[0]}."
+            f"labels={labels}: each class has one of as many labels as an episode has classes, and "
+            f"train_way={shape.way}. Type train_way={shape.way[0]}."
         )
-    if fixed and data.splits[part].groups is not None:
+    if labels != "drawn" and data.splits[part].groups is not None:
         problems.append(
-            f"labels=fixed: an episode takes one class of each label, whatever its group, and those of {data.name} "
+            f"labels={labels}: an episode takes one class of each label, whatever its group, and those of {data.name} "
             "come from one group each. Type labels=drawn, or choose episodes of all classes."
         )
     if problems:
         raise UserError("\n".join(problems))
-    return Sampler(sizes_of(data, part), *shape[:3], groups_of(data, part), shape.query_balance, fixed, *shape[4:])
+    return Sampler(sizes_of(data, part), *shape[:3], groups_of(data, part), shape.query_balance, labels, *shape[4:])

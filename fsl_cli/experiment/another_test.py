@@ -48,7 +48,7 @@ def another_test(
     with quiet():
         trainer = one_process(settings.trainer)
         changes = [f"{key}={value}" for key, value in given.items()]
-        learned = settings.labels == "fixed" and not any(key.partition(".")[0] == "data" for key in given)
+        learned = settings.labels != "drawn" and not any(key.partition(".")[0] == "data" for key in given)
         tuned = settings.finetune > 0
         parts = [*(["train"] if learned else []), *(["val"] if tuned else [])]
         experiment = _assembled(settings, bool(sets_of(settings.data)) or needs_fit(run, changes), parts)

@@ -102,6 +102,11 @@ def assemble(
     if isinstance(tasks, ImageTasks | SeveralTasks):
         tasks.ordered = built.algorithm.ordered
         _demand_use_of_support(settings, built.algorithm)
+    if built.algorithm.compares_tasks and "train" in shapes and settings.steps and settings.meta_batch == 1:
+        raise UserError(
+            f"{type(built.algorithm).__name__} compares the tasks of a step, and meta_batch=1 has one. "
+            "Type meta_batch=4, or algo=maml."
+        )
     if built.algorithm.compares_tasks and not all(isinstance(count, int) for count in shapes.get("train", ())[:3]):
         raise UserError(
             f"{type(built.algorithm).__name__} compares the tasks of a step, so all have one shape. "
@@ -145,10 +150,10 @@ def _demand_classes_of_many(settings: Settings) -> None:
             f"classes=all is one task of all test classes of a data set, and here are {settings.data_name}. Leave it "
             f"out, or choose one of them: data={settings.data_name.partition('+')[0]}."
         )
-    if settings.labels == "fixed":
+    if settings.labels != "drawn":
         raise UserError(
-            f"labels=fixed divides the classes of one data set among the labels, and here are {settings.data_name}. "
-            "Type labels=drawn."
+            f"labels={settings.labels} divides the classes of one data set among the labels, and here are "
+            f"{settings.data_name}. Type labels=drawn."
         )
 
 
@@ -179,8 +184,8 @@ def _demand_no_classes(settings: Settings, data: Curves) -> None:
         )
     if settings.train_on == "trainval":
         raise UserError(f"train_on=trainval: the tasks of {data.name} are drawn anew, and none is held out.")
-    if settings.labels == "fixed":
-        raise UserError(f"labels=fixed: the tasks of {data.name} have no labels. Type labels=drawn.")
+    if settings.labels != "drawn":
+        raise UserError(f"labels={settings.labels}: the tasks of {data.name} have no labels. Type labels=drawn.")
     if "metadataset" in (settings.shot, settings.train_shot):
         raise UserError(
             f"shot=metadataset shares out the images of classes, and the tasks of {data.name} have none. Type shot=5."

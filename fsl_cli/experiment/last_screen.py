@@ -16,6 +16,7 @@ from fsl_cli.runs.result_lines import (
     classes_line,
     data_sets_lines,
     finetuned_line,
+    inner_problem_line,
     instances_line,
     labels_line,
     likelihood_line,
@@ -56,6 +57,7 @@ def last_screen(run: Run, settings: Settings, data: Data) -> None:
             attacked_line(result),
             likelihood_line(result),
             instances_line(result),
+            inner_problem_line(result),
             *optimizers_lines(result.optimizers),
             *lines,
         ]

@@ -25,7 +25,7 @@ EPISODES = 200  # the first of the training
 def can_be_measured(experiment: Experiment) -> bool:
     """Whether training classes have fixed labels, and the training split is at hand."""
     train = getattr(experiment.episodes.tasks, "samplers", {}).get("train")
-    return train is not None and train.fixed
+    return train is not None and train.labels != "drawn"
 
 
 def memorisation(experiment: Experiment, trainer: lightning.Trainer) -> dict[str, Any]:

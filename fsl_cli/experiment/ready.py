@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from fsl_cli.algorithms import finetuning
-from fsl_cli.algorithms.attack import demand_gradient
+from fsl_cli.algorithms.attack import demand_gradient, demand_use
 from fsl_cli.data.download import Absent, without_downloads
 from fsl_cli.data.feasible import sizes_of
 from fsl_cli.data.sampler import Queries, Shots, largest
@@ -67,6 +67,9 @@ def ready_experiment(
         if (backbone := experiment.learner.algorithm.shared_backbone) and backbone.finetune:
             finetuning.demand_gradient(experiment.learner.algorithm, episode, settings.algo_name)
         experiment.learner.train()
+        if experiment.learner.attack and settings.steps:
+            [first, *_] = experiment.episodes.tasks.gather(Batch("train", settings.seed, [0]), torch.device("cpu"))
+            demand_use(experiment.learner.attack, experiment.learner.algorithm, first, settings.algo_name)
     return experiment
 
 
@@ -77,8 +80,8 @@ def check(config: Config) -> Found:
         with without_downloads():
             data = ready_experiment(settings, config.overrides).data
     except Absent as absent:
-        known = settings.having(pseudo=None)  # blank images are all alike
-        ready_experiment(known, config.overrides, blank_data(settings))
+        known = settings.having(pseudo=None)  # noise has no clusters
+        ready_experiment(known, config.overrides, stand_in(settings))
         return Found(absent.name, None, 0, absent=True)
     sets = [*data.sets.values()] if isinstance(data, DataSets) else [data] if isinstance(data, DataSet) else []
     if not sets:
@@ -87,8 +90,8 @@ def check(config: Config) -> Found:
     return Found(data.name, classes, sum(len(own.store.images) for own in sets))
 
 
-def blank_data(settings: Settings) -> DataSet:
-    """Blank images, as many as these episodes need, in place of a data set that is not here."""
+def stand_in(settings: Settings) -> DataSet:
+    """Images of noise, as many as these episodes need, in place of a data set that is not here."""
 
     def most(count: Shots | Queries) -> int:
         return 1 if count == "all" else largest(count)
@@ -98,8 +101,8 @@ def blank_data(settings: Settings) -> DataSet:
     each = ceil((each + max(settings.unlabelled, settings.train_unlabelled)) / settings.labelled_share) + 1
     own = asked(settings.data, OfData)
     size = own.size or 84
-    blank = np.zeros((way * each, own.channels or 3, size, size), dtype=np.uint8)
-    store = ImageStore(blank, np.arange(way + 1) * each, [str(number) for number in range(way)], "")
+    noise = np.random.default_rng(0).integers(0, 256, (way * each, own.channels or 3, size, size), dtype=np.uint8)
+    store = ImageStore(noise, np.arange(way + 1) * each, [str(number) for number in range(way)], "")
     return DataSet(
         "a stand-in", store, dict.fromkeys(SPLITS, Split(np.arange(way))), {"split": "-", "rotations": "none"}
     )

@@ -84,7 +84,7 @@ def image_tasks(settings: Settings, data: DataSet, shapes: dict[str, Shape]) -> 
     changes = None if augmentation == Augment() else augmentation
     pseudo = build(settings.pseudo) if settings.pseudo else None
     copies = None if isinstance(pseudo, Clusters) else pseudo
-    tasks = ImageTasks(scaled, shapes, image.channels, changes, settings.labels == "fixed", copies)
+    tasks = ImageTasks(scaled, shapes, image.channels, changes, settings.labels, copies)
     return tasks, image
 
 

@@ -24,6 +24,7 @@ from fsl_cli.experiment.datamodule import EVALUATION_SEED
 from fsl_cli.experiment.features import features_where_worth_it
 from fsl_cli.experiment.finetuning import fine_tune
 from fsl_cli.experiment.fitting import linear_errors
+from fsl_cli.experiment.inner_problem import inner_problem
 from fsl_cli.experiment.judging import judge
 from fsl_cli.experiment.learner import Learner
 from fsl_cli.experiment.memorisation import can_be_measured, memorisation
@@ -87,6 +88,7 @@ def run_test(
         best_mean=linear[0] if linear else None,
         best_by_instance=linear[1] if linear and told else None,
         memorisation=memorisation(experiment, trainer) if can_be_measured(experiment) else None,
+        inner_problem=inner_problem(experiment, trainer),
         optimizers=beside_hand_made(experiment),
         open=opened,
         attacked=attacked(settings, experiment.learner),

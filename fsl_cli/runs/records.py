@@ -91,7 +91,8 @@ class Result:
     best_mean: float | None = None  # of a regression whose targets are linear in features: the best linear estimator's
     best_by_instance: list[float] | None = None  # its error at each place, beside `by_instance`
     by_instance: dict[str, list[float]] | None = None  # of sequence learners: mean and interval of each
-    memorisation: dict[str, float] | None = None  # of labels=fixed: see experiment/memorisation.py
+    memorisation: dict[str, float] | None = None  # of labels=fixed or groups: see experiment/memorisation.py
+    inner_problem: dict[str, Any] | None = None  # of algo=imaml: see experiment/inner_problem.py
     optimizers: dict[str, Any] | None = None  # of a learned optimizer: see experiment/optimizers.py
     attacked: dict[str, Any] | None = None  # of attack=: its settings, mean and interval of the accuracy under it
     finetuned: dict[str, Any] | None = None  # of backbone.finetune: steps, rate, and how it was chosen on validation

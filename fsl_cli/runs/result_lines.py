@@ -8,6 +8,7 @@ from typing import Any
 from fsl_cli.runs.records import Result, Training
 from fsl_cli.runs.wording import score_text, task_words
 
+FAR = 0.1  # of an inner problem's gradient at the start: with more left, it is not solved
 OPEN = {
     "auroc": "AUROC",
     "caught": "caught at 5% false alarms",
@@ -150,6 +151,17 @@ def memorisation_line(result: Result) -> str:
         f"training tasks {own}, with support labels shuffled {shuffled} (chance {found['chance']:.1%}): "
         f"memorisation gap {gap}"
     )
+
+
+def inner_problem_line(result: Result) -> str:
+    """How much of an inner problem that should be solved is left, and what to do where it is much; else ""."""
+    found = result.inner_problem
+    if not found:
+        return ""
+    each = zip(found["steps"], found["left"], found["interval"], strict=True)
+    said = ", ".join(f"after {steps} steps {left:.1%} ± {interval:.1%}" for steps, left, interval in each)
+    more = ": not solved, type algo.take_back=true or more algo.inner_steps" if max(found["left"]) > FAR else ""
+    return f"gradient of the inner problem, of that at the start: {said}{more}"
 
 
 def classes_line(result: Result) -> str:

@@ -87,8 +87,9 @@ class Settings:
         "queries of a validation or test episode: as many of each class, or shares by Dirichlet(2), as many in all",
     ] = "even"
     labels: Annotated[
-        Literal["drawn", "fixed"],
-        "of training classes, drawn for each episode; fixed: each class keeps one, which can be learned by heart",
+        Literal["drawn", "fixed", "groups"],
+        "of training classes, drawn for each episode; fixed: each class keeps one, which can be learned by heart; "
+        "groups: and it only ever meets the same other classes",
     ] = "drawn"
     unlabelled: Annotated[
         Natural,

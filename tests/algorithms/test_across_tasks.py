@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fsl_cli.algorithms.across_tasks import exclusiveness
 from fsl_cli.algorithms.gradagree import agreement
-from fsl_cli.algorithms.taml import entropy, inequality
+from fsl_cli.algorithms.taml import TAML, entropy, inequality
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.assemble import assemble
 
@@ -64,6 +64,21 @@ def test_entropy_is_largest_of_even_logits(float64: None) -> None:
     assert float(entropy(torch.zeros(4, 5))) == pytest.approx(math.log(5))
     p = torch.tensor([0.2, 0.8])
     assert float(entropy(p.log()[None])) == pytest.approx(-float((p * p.log()).sum()))
+
+
+def test_with_a_large_weight_the_start_becomes_undecided() -> None:
+    built, some = algorithm("taml", "none"), episodes(1)
+    assert isinstance(built, TAML)
+    built.weight = 100.0
+    with torch.no_grad():
+        built.net.head.weight *= 10  # a start with prejudice
+    before = entropy(built.net(some.query.x[0]))
+    optimizer = torch.optim.Adam(built.parameters(), 0.01)
+    for step in range(40):
+        optimizer.zero_grad()
+        built.loss(episodes(2, first=2 * step)).backward()
+        optimizer.step()
+    assert float(before) < math.log(3) - 0.05 < math.log(3) - 0.01 < float(entropy(built.net(some.query.x[0])))
 
 
 def test_tasks_count_as_their_updates_agree(float64: None) -> None:
@@ -147,6 +162,19 @@ def test_tasks_that_are_compared_have_one_shape(words: list[str]) -> None:
     few = ["data.train_classes=20", "data.val_classes=5", "data.test_classes=5"]
     with pytest.raises(UserError, match="Type one number each for train_way, train_shot and train_query"):
         assemble(settings([*words, *few, "train_shot=[1,3]"]))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["algo=gradagree", "meta_batch=1"], "GradAgree compares the tasks of a step, and meta_batch=1 has one"),
+        (["algo=maml", "algo.exclusive=1", "algo.frozen=head"], "algo.frozen=head the inner loop does not adapt both"),
+        (["algo=maml", "algo.exclusive=1", "algo.frozen=backbone"], "Type algo.frozen=norm, or algo.exclusive=0"),
+    ],
+)
+def test_where_nothing_can_be_compared_it_is_refused(words: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        assemble(settings([*words, "data.train_classes=20", "data.val_classes=5", "data.test_classes=5"]))
 
 
 COMPARING = ("taml-theil", "gradagree", "maml-exclusive")

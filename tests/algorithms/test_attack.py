@@ -174,6 +174,15 @@ def test_what_cannot_be_attacked_is_refused() -> None:
             assemble(settings([*words, "data=babble", "backbone=chars", "norm=none", "trainer=cpu"]))
 
 
+def test_training_under_an_attack_on_what_is_not_trained_on_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path
+) -> None:
+    few = ["data.train_classes=12", "data.val_classes=6", "data.test_classes=6"]
+    with pytest.raises(UserError, match=r"attack.of=query: algo=l2l does not train on its queries.*fsl test run=RUN"):
+        run(["check", "algo=l2l", *few, "attack=fgsm", "algo.inner_steps=2", "train_way=5"])
+    run(["check", "algo=l2l", *few, "attack=fgsm", "attack.of=both", "algo.inner_steps=2", "train_way=5"])
+
+
 DATA = ["data=glyphs", "data.train_classes=12", "data.val_classes=6", "data.test_classes=6", "data.rotations=none"]
 SMALL = [*DATA, "data.size=16", "backbone.filters=4", "trainer=cpu", "way=3", "train_way=3", "train_query=2"]
 QUICK = ["steps=2", "val_every=2", "val_episodes=5", "episodes=5"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,11 +12,13 @@ from test_algorithms import flat
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from fsl_cli.algorithms.imaml import IMAML, at_minimum, conjugate_gradients, proximal
-from fsl_cli.algorithms.inner_loop import Parameters, adapt, sgd
+from fsl_cli.algorithms.imaml import IMAML, at_minimum, conjugate_gradients, descending, proximal
+from fsl_cli.algorithms.inner_loop import Loss, Parameters, adapt, sgd
 from fsl_cli.algorithms.network import support_loss
 from fsl_cli.backbones.mlp import MLP
+from fsl_cli.cli import run
 from fsl_cli.episodes import Episodes, Examples, task_loss
+from fsl_cli.errors import UserError
 
 PENALTY = 0.7
 
@@ -64,6 +68,11 @@ def test_conjugate_gradients_begin_at_first_order_and_stop_at_negative_curvature
         torch.testing.assert_close(conjugate_gradients(lambda v, s=sign: s * a @ v, target, 2.0, 4), first)
 
 
+def gradient_of(objective: Loss, at: Parameters, names: set[str]) -> Tensor:
+    end = {name: value.detach().requires_grad_() for name, value in at.items()}
+    return flat(torch.autograd.grad(objective(end, 0), [end[name] for name in names]))
+
+
 @pytest.mark.parametrize("tasks", [1, 2])
 def test_once_the_steps_arrive_it_is_the_gradient_through_all_of_them(tasks: int, float64: None) -> None:
     """A small smooth network, tasks one by one and side by side; the outer loop alone moves its first layer's bias."""
@@ -73,20 +82,60 @@ def test_once_the_steps_arrive_it_is_the_gradient_through_all_of_them(tasks: int
         backbone, 3, inner_lr=0.2, inner_steps=500, test_steps=0, penalty=0.5, cg_steps=40, frozen="layers.0.b"
     )
     sets = [Examples(torch.randn(tasks, n, 1, 2, 2), torch.randint(3, (tasks, n))) for n in (6, 9)]
-    some = Episodes(*sets, torch.zeros(tasks, 3), torch.arange(tasks))
+    episodes = Episodes(*sets, torch.zeros(tasks, 3), torch.arange(tasks))
     parameters = dict(built.net.named_parameters())
     start = {name: parameters[name] for name in built.adapted}
-    losses = []
+    losses, left = [], built.unsolved(sets[0], 3)
+    assert left.shape == (tasks,) and torch.equal(built.unsolved(sets[0], 0), torch.ones(tasks))
+    assert built.unsolved(sets[0], 500).max() < 1e-5
     for i in range(tasks):
         support, query = (Examples(each.x[i], each.y[i]) for each in sets)
         objective = proximal(support_loss(built.net, support), start, 0.5)
+        some = adapt(objective, parameters, built.adapted, 3, sgd(0.2))
+        lengths = [gradient_of(objective, fast, built.adapted).norm() for fast in (parameters, some)]
+        torch.testing.assert_close(left[i], lengths[1] / lengths[0])
         fast = adapt(objective, parameters, built.adapted, 500, sgd(0.2))
         losses.append(task_loss(functional_call(built.net, fast, (query.x,)), query.y))
-        end = {name: value.detach().requires_grad_() for name, value in fast.items()}
-        left = torch.autograd.grad(objective(end, 0), [end[name] for name in built.adapted])
-        assert flat(left).norm() < 1e-6  # the problem is solved
+        assert gradient_of(objective, fast, built.adapted).norm() < 1e-6  # the problem is solved
     wanted = torch.autograd.grad(torch.stack(losses).mean(), list(parameters.values()))
-    own = built.loss(some)
+    own = built.loss(episodes)
     torch.testing.assert_close(own, torch.stack(losses).mean())
     found = torch.autograd.grad(own, list(parameters.values()))
     torch.testing.assert_close(flat(found), flat(wanted), rtol=1e-3, atol=1e-6)
+
+
+def test_a_test_says_what_is_left_of_the_inner_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = [
+        "data.train_classes=12",
+        "data.val_classes=6",
+        "data.test_classes=6",
+        "data.size=16",
+        "backbone.filters=4",
+        "norm=none",
+    ]
+    words = ["train", "algo=imaml", *few, "way=3", "train_way=3", "steps=0", "episodes=4", "trainer=cpu"]
+    words += ["algo.frozen=backbone"]  # of a head alone the problem is convex
+    run([*words, "algo.inner_steps=1", "algo.test_steps=40", f"out={tmp_path}"])
+    [folder] = tmp_path.glob("*/*")
+    found = json.loads((folder / "result.json").read_text())["inner_problem"]
+    assert found["steps"] == [1, 40] and found["episodes"] == 4 and found["left"][1] < 0.02 < 0.5 < found["left"][0]
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "gradient of the inner problem, of that at the start: after 1 steps" in said and "not solved" in said
+    with pytest.raises(UserError, match=r"algo.penalty=10: such steps .* Type algo.take_back=true, or .*inner_lr=0.05"):
+        run(["check", "algo=imaml", *few, "way=3", "train_way=3", "algo.inner_lr=0.5", "algo.penalty=10"])
+
+
+def test_steps_that_rise_are_taken_back_and_the_minimum_is_reached(float64: None) -> None:
+    """At ten times the rate at which plain steps would go away from it; side by side as alone."""
+    a, c, start = definite(5) + torch.eye(5), torch.randn(2, 5), torch.randn(2, 5)
+
+    def reached(c: Tensor, start: Tensor, steps: int = 200) -> Tensor:
+        def loss(weights: Parameters, step: int) -> Tensor:
+            return (weights["w"] - c) @ a @ (weights["w"] - c) / 2
+
+        return adapt(loss, {"w": start}, {"w"}, steps, descending(20.0), first_order=True)["w"]
+
+    found = vmap(reached)(c, start)
+    torch.testing.assert_close(found, torch.stack([reached(*each) for each in zip(c, start, strict=True)]))
+    torch.testing.assert_close(found, c, rtol=0, atol=1e-4)
+    assert (found - c).norm() < 1e-3 * (start - c).norm()

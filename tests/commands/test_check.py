@@ -57,6 +57,7 @@ def test_a_data_set_that_would_be_fetched_is_stood_in_for() -> None:
     rest = [word for word in SMALL if not word.startswith("data.")]
     assert "nothing to tell apart" in refusal("check", *rest, "data=omniglot", "algo=maml", "way=1")
     assert "norm=support" in refusal("check", *rest, "data=omniglot", "algo=maml", "norm=running")
+    run(["check", *rest, "data=omniglot", "algo=maml", "norm=support", "attack=pgd"])  # the stand-in can be attacked
 
 
 def test_all_runs_of_a_sweep_are_looked_at_before_the_first(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,8 +23,9 @@ SMALL = [
 
 
 def sweep(out: Path, *words: str) -> dict[str, Path]:
-    """Runs MAML and ProtoNet in one command; the folder of each."""
-    command = [sys.executable, "-m", "fsl_cli", "train", "-m", "algo=maml,protonet", f"out={out}", *SMALL, *words]
+    """Runs MAML, ProtoNet and a method that compares tasks in one command; the folder of each."""
+    several = ["-m", "algo=maml,protonet,gradagree", f"out={out}", *SMALL, *words]
+    command = [sys.executable, "-m", "fsl_cli", "train", *several]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     group = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=out.parent,
@@ -87,7 +88,7 @@ def test_two_processes_fine_tune_at_test_as_one_does(tmp_path: Path) -> None:
     assert rows[0] == rows[1]
 
 
-@pytest.mark.parametrize("algo", ["maml", "protonet"])
+@pytest.mark.parametrize("algo", ["maml", "protonet", "gradagree"])
 def test_two_processes_train_to_the_weights_of_one(runs: tuple[dict[str, Path], dict[str, Path]], algo: str) -> None:
     one, two = (torch.load(run[algo] / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for run in runs)
     assert one.keys() == two.keys()
@@ -95,7 +96,7 @@ def test_two_processes_train_to_the_weights_of_one(runs: tuple[dict[str, Path], 
         torch.testing.assert_close(two[name], one[name], rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("algo", ["maml", "protonet"])
+@pytest.mark.parametrize("algo", ["maml", "protonet", "gradagree"])
 def test_two_processes_score_the_same_episodes_and_only_one_writes(
     runs: tuple[dict[str, Path], dict[str, Path]], algo: str
 ) -> None:

@@ -27,7 +27,7 @@ QUICK = ["steps=2", "val_every=2", "val_episodes=5", "episodes=5"]
 
 
 def test_each_class_has_one_label_in_all_episodes_and_all_are_drawn() -> None:
-    draws = Sampler(np.array([20] * 32), way=5, shot=1, query=2, fixed=True)
+    draws = Sampler(np.array([20] * 32), way=5, shot=1, query=2, labels="fixed")
     episodes = [draws.episode(0, "train", index) for index in range(400)]
     labels = {(number, label) for each in episodes for label, number in enumerate(each.classes)}
     assert len(labels) == len({number for number, _ in labels}) == 32
@@ -36,6 +36,14 @@ def test_each_class_has_one_label_in_all_episodes_and_all_are_drawn() -> None:
     assert len({tuple(each.classes) for each in episodes}) > 380
     free = Sampler(draws.sizes, 5, 1, 2).episode(0, "train", 3)
     assert [len(own) for own in episodes[3].support] == [len(own) for own in free.support] == [1] * 5
+
+
+def test_classes_of_a_group_come_together_in_one_order() -> None:
+    draws = Sampler(np.array([20] * 32), way=5, shot=1, query=2, labels="groups")
+    episodes = [draws.episode(0, "train", index) for index in range(200)]
+    groups = {tuple(each.classes) for each in episodes}
+    assert len(groups) == 6 and len({number for group in groups for number in group}) == 30  # two are left over
+    assert len({tuple(each.support[0]) for each in episodes}) > 15  # of images as ever
 
 
 class ByHeart(Algorithm):
