@@ -150,6 +150,12 @@ def _demand_classes_of_many(settings: Settings) -> None:
             f"classes=all is one task of all test classes of a data set, and here are {settings.data_name}. Leave it "
             f"out, or choose one of them: data={settings.data_name.partition('+')[0]}."
         )
+    if settings.finetune:
+        raise UserError(
+            f"backbone.finetune={settings.finetune} chooses its rate on validation episodes of one data set, and here "
+            f"are {settings.data_name}. Train with backbone.finetune=0, and test on each: fsl test run=RUN data=NAME "
+            f"backbone.finetune={settings.finetune}."
+        )
     if settings.labels != "drawn":
         raise UserError(
             f"labels={settings.labels} divides the classes of one data set among the labels, and here are "

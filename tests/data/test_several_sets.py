@@ -133,6 +133,7 @@ def test_items_of_two_kinds_and_of_two_widths_are_refused(tmp_path: Path) -> Non
         (["data=[glyphs,folder]", *GREY, f"data.folder.root={photographs(tmp_path / 'p')}", "way=9"], "way=9 needs 9"),
         (["data=[glyphs,folder]", *GREY, f"data.folder.root={tmp_path / 'p'}", "classes=all"], "classes=all is one"),
         (["data=[glyphs,folder]", *GREY, f"data.folder.root={tmp_path / 'p'}", "labels=fixed"], "labels=fixed divides"),
+        (["data=[glyphs,folder]", *GREY, f"data.folder.root={tmp_path / 'p'}", "backbone.finetune=5"], "test on each"),
     ):
         with pytest.raises(UserError, match=said):
             run(["check", *tail, *words])
