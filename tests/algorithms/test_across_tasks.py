@@ -16,6 +16,7 @@ from torch import Tensor
 from fsl_cli.algorithms.across_tasks import exclusiveness
 from fsl_cli.algorithms.gradagree import agreement
 from fsl_cli.algorithms.taml import TAML, entropy, inequality
+from fsl_cli.episodes import task_loss
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.assemble import assemble
 
@@ -66,19 +67,14 @@ def test_entropy_is_largest_of_even_logits(float64: None) -> None:
     assert float(entropy(p.log()[None])) == pytest.approx(-float((p * p.log()).sum()))
 
 
-def test_with_a_large_weight_the_start_becomes_undecided() -> None:
-    built, some = algorithm("taml", "none"), episodes(1)
+def test_the_start_is_to_be_undecided_and_what_adapts_decided(float64: None) -> None:
+    """The term is the entropy of the queries after adapting less that before, as it is added to the loss."""
+    built, some = algorithm("taml", "support"), episodes(1)
     assert isinstance(built, TAML)
-    built.weight = 100.0
-    with torch.no_grad():
-        built.net.head.weight *= 10  # a start with prejudice
-    before = entropy(built.net(some.query.x[0]))
-    optimizer = torch.optim.Adam(built.parameters(), 0.01)
-    for step in range(40):
-        optimizer.zero_grad()
-        built.loss(episodes(2, first=2 * step)).backward()
-        optimizer.step()
-    assert float(before) < math.log(3) - 0.05 < math.log(3) - 0.01 < float(entropy(built.net(some.query.x[0])))
+    built.weight = 0.7
+    before, after = built.net(some.query.x[0], some.support.x[0]), built.adapt(some.support)(some.query.x)[0]
+    wanted = task_loss(after, some.query.y[0]) + 0.7 * (entropy(after) - entropy(before))
+    torch.testing.assert_close(built.loss(some), wanted)
 
 
 def test_tasks_count_as_their_updates_agree(float64: None) -> None:
