@@ -45,15 +45,7 @@ class Published(NamedTuple):
 
 def published(result: Result) -> list[Published]:
     """What papers report for a result's data set, way and shot; nothing for other training data or splits."""
-    if (
-        result.metric != "accuracy"
-        or result.trained_on != result.data
-        or result.pretrained
-        or result.finetuned
-        or _own(result)
-    ):
-        return []
-    if not _known_task(result):
+    if _unlike_papers(result) or not _known_task(result):
         return []
     task = f"{result.way}w{result.shot}s"
     return [
@@ -73,13 +65,7 @@ class PublishedInstances(NamedTuple):
 
 def published_instances(result: Result) -> list[PublishedInstances]:
     """What papers report of a result's data set and way at the k-th image of a class; k - 1 of it were seen."""
-    if (
-        result.metric != "accuracy"
-        or result.trained_on != result.data
-        or result.pretrained
-        or result.finetuned
-        or _own(result)
-    ):
+    if _unlike_papers(result):
         return []
     return [
         PublishedInstances(
@@ -130,9 +116,14 @@ def _known_task(result: Result) -> bool:
     return result.split == "vinyals" if result.data == "omniglot" else result.rotations == "none"
 
 
-def _own(result: Result) -> bool:
-    """Whether the data set is the user's, in a folder or files, which may have the name of a known one."""
-    return result.split.startswith("seeded-") or result.split in ("folders", "csv", "own")
+def _unlike_papers(result: Result) -> bool:
+    """Whether no paper's number can stand beside it: of other training, or of the user's own data set.
+
+    That is in a folder or files, which may have the name of a known one.
+    """
+    own = result.split.startswith("seeded-") or result.split in ("folders", "csv", "own")
+    elsewhere = result.trained_on != result.data or result.pretrained
+    return bool(result.metric != "accuracy" or elsewhere or result.finetuned or own)
 
 
 def beside(result: Result, settings: Dotted) -> Published | None:
