@@ -10,7 +10,7 @@ import pytorch_lightning as lightning
 from fsl_cli.algorithms.finetuning import RATES, FineTuning, usual_changes
 from fsl_cli.data.augment import Augment
 from fsl_cli.data.tasks import Batch, ImageTasks
-from fsl_cli.errors import UserError
+from fsl_cli.errors import UserError, command
 from fsl_cli.experiment.assemble import NOT_HELD_OUT, Experiment
 from fsl_cli.experiment.datamodule import EVALUATION_SEED
 from fsl_cli.experiment.judging import evaluating
@@ -69,7 +69,8 @@ def fine_tuning_of(run: Run) -> FineTuning | None:
     found = next((each for each in all_found if each["steps"] == steps), None)
     if not found:
         raise UserError(
-            f"{run} fine-tunes its backbone, and has no test that says at which rate. Type fsl test run={run}."
+            f"{run} fine-tunes its backbone, and has no test that says at which rate. "
+            f"Type {command('fsl', 'test', f'run={run}')}."
         )
     return FineTuning(found["steps"], found["rate"], augmentation(settings, settings.image.size))
 
