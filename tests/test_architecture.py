@@ -220,3 +220,9 @@ def test_python_never_names_a_yaml_but_the_main_one() -> None:
                     "published.yaml",
                     "rows.yaml",
                 ), f"{path.name}: {node.value}"
+
+
+def test_files_of_tests_have_names_of_their_own() -> None:
+    """Two of one name are one module to pytest, which collects whichever it meets first."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert len(names) == len(set(names)), sorted(name for name in set(names) if names.count(name) > 1)
