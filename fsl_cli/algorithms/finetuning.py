@@ -89,6 +89,11 @@ def usual_changes(size: int) -> Augment:
     return Augment(padding=max(1, round(size * SHIFT)), jitter=JITTER)
 
 
+def classifier(algorithm: Algorithm, episodes: Episodes, tuning: FineTuning | None) -> Classifier:
+    """What the algorithm makes of T episodes, its backbone fine-tuned on each where a test asks for that."""
+    return tuning.classifier(algorithm, episodes) if tuning else algorithm.classifier(episodes)
+
+
 class _Answers(nn.Module):
     """What the classifier of an episode says of images, as a module, whose weights `functional_call` can replace."""
 

@@ -56,12 +56,10 @@ def another_test(
         if compared:
             demand_one(settings.data)
             demand_inner_loop(experiment.learner.algorithm, settings.algo_name)
-        if experiment.learner.attack:
+        if experiment.learner.attack or tuned:  # never both
             [episode] = experiment.episodes.tasks.gather(Batch("test", EVALUATION_SEED, [0]), torch.device("cpu"))
-            demand_gradient(experiment.learner.eval().algorithm, episode, settings.algo_name)
-        if tuned:
-            [episode] = experiment.episodes.tasks.gather(Batch("test", EVALUATION_SEED, [0]), torch.device("cpu"))
-            finetuning.demand_gradient(experiment.learner.eval().algorithm, episode, settings.algo_name)
+            demand = finetuning.demand_gradient if tuned else demand_gradient
+            demand(experiment.learner.eval().algorithm, episode, settings.algo_name)
         result = run_tests(run, settings, experiment, trainer, destination, changes, opened)
     assert result  # of the only process
     return AnotherTest(result, destination, experiment)

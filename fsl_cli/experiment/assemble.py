@@ -219,11 +219,6 @@ def _demand_fine_tuning(settings: Settings, built: Learner, image: Image, data: 
         raise UserError("attack= is of the backbone as it is trained. Type backbone.finetune=0, or attack=null.")
     if trains and settings.train_on == "trainval":
         raise UserError(NOT_HELD_OUT)
-    if isinstance(data, DataSets):
-        raise UserError(
-            f"backbone.finetune chooses a learning rate for one data set, and {data.name} are several. Type "
-            "backbone.finetune=0, and test each by itself: fsl test run=RUN data=NAME backbone.finetune=50."
-        )
     demand_fine_tuning(built.algorithm, settings.algo_name)
 
 

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_map
 
 from fsl_cli.algorithms.attack import Attack
 from fsl_cli.algorithms.base import Algorithm, PredictsDistribution, PredictsInSequence
-from fsl_cli.algorithms.finetuning import FineTuning
+from fsl_cli.algorithms.finetuning import FineTuning, classifier
 from fsl_cli.algorithms.sequence.order import shuffled
 from fsl_cli.episodes import IGNORED, Classifier, Episodes, Metric, Normal
 from fsl_cli.errors import UserError
@@ -78,9 +78,7 @@ class Learner(LightningModule):
 
     def classifier(self, episodes: Episodes) -> Classifier:
         """What the algorithm makes of T episodes, its backbone fine-tuned where a test asks for that."""
-        if self.finetuning:
-            return self.finetuning.classifier(self.algorithm, episodes)
-        return self.algorithm.classifier(episodes)
+        return classifier(self.algorithm, episodes, self.finetuning)
 
     def configure_optimizers(self) -> Any:
         groups = self.algorithm.parameter_groups()

@@ -65,17 +65,15 @@ def for_the_first(words: Sequence[str], user_dir: str | None = None) -> list[str
 def words_of(called: str, words: Sequence[str], user_dir: str | None = None) -> list[str]:
     """The words that choose one of several data sets, and its settings: data=omniglot data.root=DIR."""
     sets = sets_typed(words, user_dir)
-    words, has = words_in(words), settings_of("data", sets[called], user_dir)
+    has = {name: settings_of("data", file, user_dir) for name, file in sets.items()}
     shared, own = [], []
-    for word in words:
+    for word in words_in(words):
         if match := WORD.fullmatch(word):
             sign, key, value = match.groups()
             name, dot, inner = key.partition(".")
             if dot and name in sets:
                 own += [f"{sign}data.{inner}={value}"] if name == called else []
-            elif f"data.{key}" in has or not any(
-                f"data.{key}" in settings_of("data", s, user_dir) for s in sets.values()
-            ):
+            elif f"data.{key}" in has[called] or not any(f"data.{key}" in each for each in has.values()):
                 shared.append(f"{sign}data.{key}={value}")
     return [f"data={sets[called]}", *shared, *own]
 

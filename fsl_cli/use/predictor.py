@@ -16,13 +16,13 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
 from fsl_cli.algorithms.base import Algorithm
-from fsl_cli.algorithms.finetuning import FineTuning
+from fsl_cli.algorithms.finetuning import FineTuning, classifier
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.backbones.mode import ALONE
 from fsl_cli.data.photos import from_image, photo
 from fsl_cli.data.places import disk_file
 from fsl_cli.data.texts import as_items, cleaned, code_points
-from fsl_cli.episodes import IGNORED, Classifier, Episodes, Examples
+from fsl_cli.episodes import IGNORED, Episodes, Examples
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.assemble import trained
 from fsl_cli.experiment.features import weights_digest
@@ -81,12 +81,6 @@ class Predictor:
         backbone = self.algorithm.shared_backbone
         alone = backbone is not None and backbone.norm in ALONE
         return backbone if self.algorithm.takes_features and alone and not self.finetuning else None
-
-    def classifier(self, episodes: Episodes) -> Classifier:
-        """What the algorithm makes of support sets, with its backbone fine-tuned where the run's test did so."""
-        if self.finetuning:
-            return self.finetuning.classifier(self.algorithm, episodes)
-        return self.algorithm.classifier(episodes)
 
     @cached_property
     def key(self) -> str:
@@ -217,7 +211,9 @@ class FewShotClassifier:
         with torch.no_grad(), taking_features(predictor.backbone, support.x.ndim == 3):
             none = support.y.new_zeros(1, len(classes))
             known = Episodes(support, support, none, none[:, 0], class_rows)
-            self.logits = predictor.classifier(known)  # scaled images (1, m, C, H, W) -> (1, m, classes)
+            self.logits = classifier(
+                predictor.algorithm, known, predictor.finetuning
+            )  # scaled images (1, m, C, H, W) -> (1, m, classes)
         shots = support.labelled().y.flatten().bincount(minlength=len(classes)).tolist()
         self.take(*predictor.calibration(len(classes), shots))
         self._known: Tensor | None = None
