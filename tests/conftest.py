@@ -26,7 +26,7 @@ from fsl_cli.backbones.base import NO_CHANGES, Backbone, Changes
 from fsl_cli.data.sampler import Shape
 from fsl_cli.data.store import DataSet, ImageStore, Split
 from fsl_cli.data.tasks import ImageTasks
-from fsl_cli.experiment.assemble import learner
+from fsl_cli.experiment.method import learner
 from fsl_cli.settings.binding import demand_fit
 from fsl_cli.settings.compose import compose
 from fsl_cli.settings.registry import choices, conf_dir

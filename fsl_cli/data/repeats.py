@@ -9,8 +9,8 @@ from hashlib import blake2b
 from pathlib import Path
 
 from fsl_cli.data.decode import File
-from fsl_cli.data.several import DataSets
-from fsl_cli.data.store import SPLITS, DataSet
+from fsl_cli.data.several import OfClasses
+from fsl_cli.data.store import SPLITS
 from fsl_cli.errors import shown
 
 Places = list[tuple[str, str]]  # class and picture
@@ -55,7 +55,7 @@ def repeat_warnings(groups: Iterable[Places], what: str = "picture") -> Iterator
         )
 
 
-def repeated_classes(data: DataSet | DataSets) -> list[tuple[str, str, str]]:
+def repeated_classes(data: OfClasses) -> list[tuple[str, str, str]]:
     """Test classes that begin with the picture of a class of another split: (test class, split, class there)."""
     seen = {
         digest: (part, name) for part in SPLITS if part != "test" for name, digest in data.fingerprints(part).items()

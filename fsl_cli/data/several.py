@@ -162,3 +162,7 @@ def _side_by_side(groups: list[Episodes]) -> Episodes:
         return groups[0]
     join: Callable[..., Any] = lambda *own: None if own[0] is None else torch.cat(own)  # noqa: E731
     return tree_map(join, *groups)
+
+
+OfClasses = DataSet | DataSets  # what has classes; curves and corpora have none
+ClassTasks = ImageTasks | SeveralTasks

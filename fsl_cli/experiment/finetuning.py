@@ -11,8 +11,9 @@ from fsl_cli.algorithms.finetuning import RATES, FineTuning, usual_changes
 from fsl_cli.data.augment import Augment
 from fsl_cli.data.tasks import Batch, ImageTasks
 from fsl_cli.errors import UserError, command
-from fsl_cli.experiment.assemble import NOT_HELD_OUT, Experiment
+from fsl_cli.experiment.assemble import Experiment
 from fsl_cli.experiment.datamodule import EVALUATION_SEED
+from fsl_cli.experiment.demands import NOT_HELD_OUT
 from fsl_cli.experiment.judging import evaluating
 from fsl_cli.pictures.console import tell
 from fsl_cli.runs.checkpoints import load_weights

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import pytorch_lightning as lightning
 import torch
 
-from fsl_cli.data.several import SeveralTasks
-from fsl_cli.data.tasks import Batch, ImageTasks
+from fsl_cli.data.several import ClassTasks
+from fsl_cli.data.tasks import Batch
 from fsl_cli.episodes import Episodes, Examples
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.assemble import Experiment
@@ -51,7 +51,7 @@ def evaluating(learner: Learner, trainer: lightning.Trainer) -> Iterator[None]:
 
 def _judged(experiment: Experiment, part: str, index: int) -> Open:
     learner, tasks = experiment.learner, experiment.episodes.tasks
-    assert isinstance(tasks, ImageTasks | SeveralTasks)
+    assert isinstance(tasks, ClassTasks)
     batch = Batch(part, EVALUATION_SEED, [index])
     [episode] = tasks.gather(batch, learner.device, learner.dtype)
     [others] = tasks.outside(batch, learner.device, learner.dtype)

@@ -12,9 +12,9 @@ import pytorch_lightning as lightning
 
 from fsl_cli.experiment.assemble import Experiment, each_alone
 from fsl_cli.experiment.learner import Score
-from fsl_cli.experiment.testing import attacked, refuse_seen_classes, result_of, run_test, write_episodes
-from fsl_cli.files import writing
-from fsl_cli.runs.records import Result, write
+from fsl_cli.experiment.outputs import write_test
+from fsl_cli.experiment.testing import attacked, refuse_seen_classes, result_of, run_test
+from fsl_cli.runs.records import Result
 from fsl_cli.runs.retest import test_name
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.parts import sets_of
@@ -91,10 +91,7 @@ def _mean_of(
             for name, each in found.items()
         },
     )
-    with writing(destination, "Free some space and test again."):
-        destination.mkdir(parents=True, exist_ok=True)
-        write_episodes(destination / "episodes.csv", learner)
-        write(destination, result)
+    write_test(destination, result, learner, names={})
     if destination == run.folder:
         run.take_result(result)
     return result

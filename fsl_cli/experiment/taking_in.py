@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 
 from fsl_cli.algorithms.base import Algorithm
-from fsl_cli.data.several import SeveralTasks
-from fsl_cli.data.tasks import ImageTasks
+from fsl_cli.data.several import ClassTasks
 from fsl_cli.errors import UserError
 from fsl_cli.experiment.datamodule import SAMPLE, TUNED, Episodic
 
@@ -20,10 +19,10 @@ def parts_taken_in(algorithm: type[Algorithm]) -> list[str]:
 def take_in(algorithm: Algorithm, episodes: Episodic, device: torch.device, dtype: torch.dtype) -> None:
     """Show an algorithm what it asks for, of the splits that the run has."""
     tasks, kind = episodes.tasks, type(algorithm)
-    parts = tasks.samplers if isinstance(tasks, ImageTasks | SeveralTasks) else ("train", "val")
+    parts = tasks.samplers if isinstance(tasks, ClassTasks) else ("train", "val")
     if "train" in parts and kind.prepare is not Algorithm.prepare:
         algorithm.prepare(episodes.sample("train", SAMPLE, device, dtype))
-    if isinstance(tasks, ImageTasks | SeveralTasks) and kind.prepare_classes is not Algorithm.prepare_classes:
+    if isinstance(tasks, ClassTasks) and kind.prepare_classes is not Algorithm.prepare_classes:
         if "train" not in parts:
             raise UserError(
                 f"{kind.__name__} looks at training classes, and there are none here. Choose a data set with a split "

@@ -12,14 +12,14 @@ import pytorch_lightning as lightning
 
 from fsl_cli import __version__
 from fsl_cli.algorithms.base import PredictsDistribution
-from fsl_cli.data.several import DataSets
+from fsl_cli.data.several import OfClasses
 from fsl_cli.data.store import DataSet, cache_folder
 from fsl_cli.data.tasks import Batch
 from fsl_cli.errors import UserError
 from fsl_cli.experiment import by_class, by_instance
 from fsl_cli.experiment.assemble import Data, Experiment
 from fsl_cli.experiment.calibrating import calibration_of_a_test
-from fsl_cli.experiment.calibration import Judged, calibration_error, nll, reliability
+from fsl_cli.experiment.calibration import Judged, calibration_error, nll
 from fsl_cli.experiment.datamodule import EVALUATION_SEED
 from fsl_cli.experiment.features import features_where_worth_it
 from fsl_cli.experiment.finetuning import fine_tune
@@ -30,12 +30,9 @@ from fsl_cli.experiment.learner import Learner
 from fsl_cli.experiment.memorisation import can_be_measured, memorisation
 from fsl_cli.experiment.open_test import open_results
 from fsl_cli.experiment.optimizers import beside_hand_made
-from fsl_cli.files import write_table, writing
-from fsl_cli.pictures.instances import instances_picture
-from fsl_cli.pictures.reliability import reliability_picture
+from fsl_cli.experiment.outputs import write_test
 from fsl_cli.runs.checkpoints import load_weights, read_checkpoint
-from fsl_cli.runs.published import published_instances
-from fsl_cli.runs.records import UNFINISHED, Calibration, Result, seen, write
+from fsl_cli.runs.records import UNFINISHED, Calibration, Result, seen
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.schema import Settings
 from fsl_cli.stats import mean_interval
@@ -94,25 +91,7 @@ def run_test(
         attacked=attacked(settings, experiment.learner),
         finetuned=experiment.learner.finetuned,
     )
-    with writing(destination, "Free some space and test again."):
-        destination.mkdir(parents=True, exist_ok=True)
-        write_episodes(destination / "episodes.csv", experiment.learner)
-        write(destination, result)
-        if names:
-            by_class.write(destination, tally, names)
-        if result.by_instance:
-            most = by_instance.first_at_most(settings.way) if isinstance(settings.way, int) else None
-            accuracy = result.metric == "accuracy"
-            instances_picture(
-                destination / "instances.png",
-                **result.by_instance,
-                most=most if accuracy else None,
-                accuracy=accuracy,
-                best=result.best_by_instance,
-                papers={f"{each.method}, published": each.shares for each in published_instances(result)},
-            )
-        if calibration:
-            _draw(destination / "reliability.png", judged, result)
+    write_test(destination, result, experiment.learner, names)
     if destination == run.folder:
         run.take_result(result)
     return result
@@ -125,17 +104,6 @@ def _best(experiment: Experiment, settings: Settings) -> float | None:
     tasks: Any = experiment.episodes.tasks
     found = tasks.best(Batch("test", EVALUATION_SEED, [*range(settings.episodes)]), experiment.learner.device)
     return fmean(found) if found else None
-
-
-def write_episodes(path: Path, learner: Learner) -> None:
-    """A row an episode; of sequence learners also a column for each instance; last, where asked for, under attack."""
-    more, attacked = dict(learner.by_instance), dict(learner.attacked)
-    columns = [f"instance_{k + 1}" for k in range(min(map(len, more.values()), default=0))]
-    rows = [[*score, *more.get(score.index, [])[: len(columns)]] for score in learner.scores]
-    if attacked:
-        columns = [*columns, "attacked"]
-        rows = [[*row, attacked[score.index]] for row, score in zip(rows, learner.scores, strict=True)]
-    write_table(path, ["index", learner.metric, "loss", *columns], rows)
 
 
 def attacked(settings: Settings, learner: Learner) -> dict[str, Any] | None:
@@ -182,9 +150,9 @@ def result_of(run: Run, settings: Settings, experiment: Experiment, step: int, c
         changes=changes if run.training else [*changes, UNFINISHED],
         version=__version__,
         pretrained=experiment.pretrained,
-        class_rows=data.class_rows_hash if isinstance(data, DataSet | DataSets) and experiment.image.class_rows else "",
+        class_rows=data.class_rows_hash if isinstance(data, OfClasses) and experiment.image.class_rows else "",
         hidden_labels=_without_labels(run.settings, data),
-        seen=seen(experiment.pretrained, data.part_of if isinstance(data, DataSet | DataSets) else ""),
+        seen=seen(experiment.pretrained, data.part_of if isinstance(data, OfClasses) else ""),
     )
 
 
@@ -198,7 +166,7 @@ def _without_labels(settings: Settings, data: Data) -> str:
     """Of what labels were hidden, and how; those of validation choose the checkpoint where there are any."""
     if not settings.pseudo:
         return ""
-    hidden = "training, validation and test" if isinstance(data, DataSet | DataSets) and data.unsorted else "training"
+    hidden = "training, validation and test" if isinstance(data, OfClasses) and data.unsorted else "training"
     return f"{hidden} ({settings.pseudo_name})"
 
 
@@ -227,18 +195,6 @@ def _calibrated(judged: list[Judged], calibration: Calibration | None, how: str)
         found |= {"calibration": how, "logit_temperature": temperature, "loss_calibrated": nll(judged, temperature)}
         found |= {"ece_calibrated": calibration_error(judged, temperature)}
     return found
-
-
-def _draw(path: Path, judged: list[Judged], result: Result) -> None:
-    """The reliability diagram."""
-    assert result.logit_temperature and result.ece is not None and result.ece_calibrated is not None
-    curves = {
-        f"as they are: calibration error {result.ece:.1%}": reliability(judged),
-        f"temperature {result.logit_temperature:.3g}: {result.ece_calibrated:.1%}": reliability(
-            judged, result.logit_temperature
-        ),
-    }
-    reliability_picture(path, curves)
 
 
 def refuse_seen_classes(run: Run, data: Data) -> None:

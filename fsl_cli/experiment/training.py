@@ -9,9 +9,8 @@ import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import EarlyStopping
 
-from fsl_cli.data.several import SeveralTasks
+from fsl_cli.data.several import ClassTasks
 from fsl_cli.data.store import cache_folder
-from fsl_cli.data.tasks import ImageTasks
 from fsl_cli.errors import Diverged, Interrupted, command
 from fsl_cli.experiment.allocator import keep_memory
 from fsl_cli.experiment.assemble import Experiment
@@ -115,7 +114,7 @@ def _early_stopping(settings: Settings, metric: str) -> list[lightning.Callback]
 def _keep_as_it_is(trainer: lightning.Trainer, settings: Settings, experiment: Experiment, run: Run) -> None:
     """Where nothing is trained: let the method take in what it needs of training images, and keep what there is."""
     learner, episodes = experiment.learner.eval(), experiment.episodes
-    if isinstance(episodes.tasks, ImageTasks | SeveralTasks):
+    if isinstance(episodes.tasks, ClassTasks):
         parts = parts_taken_in(type(learner.algorithm))
         cache = cache_folder(settings.data_cache)
         with torch.no_grad(), features_where_worth_it(learner, episodes, parts, trainer, cache):

@@ -15,8 +15,8 @@ from fsl_cli.backbones.mode import ALONE
 from fsl_cli.data.store import SPLITS, DataSet
 from fsl_cli.data.tasks import ImageTasks
 from fsl_cli.errors import UserError
-from fsl_cli.experiment.assemble import learner
 from fsl_cli.experiment.features import in_pieces
+from fsl_cli.experiment.method import learner
 from fsl_cli.experiment.seen import image_tasks
 from fsl_cli.experiment.shapes import data_part
 from fsl_cli.files import replacing

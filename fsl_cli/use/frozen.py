@@ -9,7 +9,7 @@ import torch
 
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.errors import UserError
-from fsl_cli.experiment.assemble import learner
+from fsl_cli.experiment.method import learner
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.binding import class_of, demand_fit
 from fsl_cli.settings.compose import compose

@@ -24,9 +24,9 @@ from fsl_cli.data.places import disk_file
 from fsl_cli.data.texts import as_items, cleaned, code_points
 from fsl_cli.episodes import IGNORED, Episodes, Examples
 from fsl_cli.errors import UserError
-from fsl_cli.experiment.assemble import trained
 from fsl_cli.experiment.features import weights_digest
 from fsl_cli.experiment.finetuning import fine_tuning_of
+from fsl_cli.experiment.method import trained
 from fsl_cli.experiment.unknowns import score, threshold
 from fsl_cli.runs.records import Calibration
 from fsl_cli.runs.run import Run

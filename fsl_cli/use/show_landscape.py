@@ -13,8 +13,8 @@ def show(words: Sequence[str], user_dir: str | None) -> None:
     import torch
 
     from fsl_cli.data.tasks import Batch
-    from fsl_cli.experiment.assemble import trained
     from fsl_cli.experiment.datamodule import EVALUATION_SEED
+    from fsl_cli.experiment.method import trained
     from fsl_cli.files import write_table
     from fsl_cli.pictures import lettering
     from fsl_cli.pictures.landscape import draw

@@ -12,7 +12,7 @@ from test_heads import Flat, episode
 from torch import Tensor, nn
 
 from fsl_cli.algorithms.feat import FEAT, _dropout
-from fsl_cli.experiment.assemble import learner
+from fsl_cli.experiment.method import learner
 from fsl_cli.settings.binding import build
 
 pytestmark = pytest.mark.usefixtures("float64")

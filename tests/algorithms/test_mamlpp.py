@@ -20,8 +20,8 @@ from test_algorithms import (
 
 from fsl_cli.algorithms.mamlpp import importance
 from fsl_cli.episodes import Episodes
-from fsl_cli.experiment.assemble import learner
 from fsl_cli.experiment.datamodule import Episodic
+from fsl_cli.experiment.method import learner
 from fsl_cli.experiment.trainer import new_trainer, quiet
 
 OFF = {"multi_step": 0, "learn_rates": "false", "per_step_norm": "false", "first_order": 0}

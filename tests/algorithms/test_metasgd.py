@@ -9,7 +9,7 @@ from test_algorithms import GRADIENT_NORMS, ROWS, SMALL_MAML, algorithm, episode
 
 from fsl_cli.algorithms.inner_loop import adapt
 from fsl_cli.algorithms.metasgd import at_rates
-from fsl_cli.experiment.assemble import learner
+from fsl_cli.experiment.method import learner
 
 
 @pytest.mark.parametrize("norm", GRADIENT_NORMS)

@@ -19,7 +19,7 @@ from fsl_cli.data.sampler import Shape
 from fsl_cli.data.sources.sinusoid import sinusoid
 from fsl_cli.data.tasks import Batch
 from fsl_cli.episodes import Episodes
-from fsl_cli.experiment.assemble import learner
+from fsl_cli.experiment.method import learner
 
 NAMES = ("maml", "fomaml", "anil", "boil", "reptile", "cavia", "metasgd", "mamlpp", "joint")
 RATE = dict.fromkeys(("fomaml", "anil", "boil", "mamlpp"), ("algo.inner_lr=0.001",))  # no recipe gives them one

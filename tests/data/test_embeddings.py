@@ -17,7 +17,8 @@ from fsl_cli.data.sources.embeddings import embeddings
 from fsl_cli.data.store import DataSet
 from fsl_cli.data.tasks import Batch
 from fsl_cli.errors import UserError
-from fsl_cli.experiment.assemble import assemble, learner
+from fsl_cli.experiment.assemble import assemble
+from fsl_cli.experiment.method import learner
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.schema import Image
 from fsl_cli.use.predictor import Predictor

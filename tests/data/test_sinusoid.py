@@ -18,7 +18,8 @@ from fsl_cli.data.sources.sinusoid import REACH, sinusoid
 from fsl_cli.data.tasks import Batch
 from fsl_cli.episodes import task_loss
 from fsl_cli.errors import UserError
-from fsl_cli.experiment.assemble import POINT, assemble, learner
+from fsl_cli.experiment.assemble import POINT, assemble
+from fsl_cli.experiment.method import learner
 from fsl_cli.settings.registry import choices
 
 CPU = torch.device("cpu")

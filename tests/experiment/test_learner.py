@@ -12,8 +12,8 @@ from conftest import seen, settings, tiny_data, tiny_tasks
 
 from fsl_cli.data.tasks import Batch, ImageTasks
 from fsl_cli.errors import UserError
-from fsl_cli.experiment.assemble import learner
 from fsl_cli.experiment.datamodule import EVALUATION_SEED, Episodic
+from fsl_cli.experiment.method import learner
 from fsl_cli.experiment.trainer import new_trainer, quiet
 
 
