@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from fsl_cli.errors import setting
 from fsl_cli.runs.jobs import Dotted
 from fsl_cli.runs.records import Result
 
@@ -110,8 +111,11 @@ def _of_task(entry: dict[str, Any], task: str) -> Published:
 
 
 def _known_task(result: Result) -> bool:
-    """Whether papers report it: nothing within one alphabet, on Omniglot's lake or small splits, on turned photos."""
-    if result.sampling != "uniform":
+    """Whether papers report it: nothing within one alphabet, on Omniglot's lake or small splits, on turned photos.
+
+    Nor with unlabelled images in the support set, or classes that have different numbers of queries.
+    """
+    if result.sampling != "uniform" or result.query_balance != "even" or result.unlabelled:
         return False
     return result.split == "vinyals" if result.data == "omniglot" else result.rotations == "none"
 
@@ -129,8 +133,11 @@ def _unlike_papers(result: Result) -> bool:
 def beside(result: Result, settings: Dotted) -> Published | None:
     """The published number of a run's own method on its very network, the one nearest to its protocol.
 
-    What else was otherwise there, split, rotations or whose statistics normalise, stands in its `differs`.
+    What else was otherwise there, split, rotations or whose statistics normalise, stands in its `differs`. None for a
+    run that was trained without labels, with a share of them, or on tasks whose labels were fixed.
     """
+    if result.hidden_labels or result.labelled_share < 1 or result.memorisation:
+        return None
     own = backbone_name(settings, result)
 
     def fits(entry: Published) -> bool:
@@ -164,10 +171,12 @@ def backbone_name(settings: Dotted, result: Result | None = None) -> str:
     choice = settings.network or settings.backbone
     filters = settings.filters
     widths = filters if isinstance(filters, list) else [] if filters is None else [filters]
+    alike = [needs for needs in _table()["networks"].values() if needs["backbone"] == settings.backbone]
+    usual: dict[str, Any] = alike[0] if alike else {}
     told = [
-        f"{key.removeprefix('backbone.')}={settings[key]}"
-        for key, usual in UNLESS_SAID.items()
-        if settings.backbone == "conv4" and settings.get(key, usual) != usual
+        setting(key.removeprefix("backbone."), settings[key])
+        for key, value in usual.items()
+        if key not in ("backbone", "backbone.filters") and settings.get(key, value) != value
     ]
     return " ".join(["-".join([choice.replace("conv4", "Conv4"), *map(str, dict.fromkeys(widths))]), *told])
 

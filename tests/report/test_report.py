@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 import shutil
 from dataclasses import replace
 from functools import cache
@@ -32,7 +33,7 @@ from fsl_cli.runs.published import MARKS, _table, backbone_name, beside, publish
 from fsl_cli.runs.records import Result
 from fsl_cli.settings.binding import demand_fit
 from fsl_cli.settings.compose import compose
-from fsl_cli.settings.registry import choices
+from fsl_cli.settings.registry import choices, conf_dir
 from fsl_cli.settings.schema import Image
 from fsl_cli.stats import seeds_interval
 
@@ -310,6 +311,21 @@ def test_published_numbers_have_a_source_and_a_mark_that_says_how_we_know() -> N
             assert all(0 < float(part) < 100 for part in str(accuracy).split(" ± ")), accuracy
 
 
+def test_what_a_recipe_says_a_paper_reports_is_what_the_table_has() -> None:
+    """So that no number from memory stands in a recipe: each of a method and data set of the table is of the table."""
+    checked = 0
+    for path in sorted((conf_dir() / "recipe").glob("*.yaml")):
+        algo, _, data = path.stem.partition("_")
+        entries = [entry for entry in _table()["rows"] if (entry.get("algo"), entry["data"]) == (algo, data)]
+        told = re.findall(r"reports? ([\d. /±]+)% \(((?:\d+w\d+s ?)+)", path.read_text().replace("\n# ", " "))
+        for numbers, tasks in told if entries else []:
+            for number, task in zip(numbers.split(" / "), tasks.split(), strict=True):
+                known = {str(entry["accuracy"].get(task)).partition(" ±")[0] for entry in entries}
+                assert number.partition(" ±")[0] in known, f"{path.name}: {task} {number}, in the table {known}"
+                checked += 1
+    assert checked > 50
+
+
 def test_published_numbers_keep_their_last_zero() -> None:
     written = yaml.load(Path(published_module.__file__).with_name("published.yaml").read_text(), yaml.BaseLoader)
     for raw, entry in zip(written["rows"], _table()["rows"], strict=True):
@@ -393,7 +409,38 @@ RUNS = [  # words -> accuracy beside it, and what was otherwise there
     ("algo=metanet data=omniglot", "98.9", "not known"),
     ("algo=metanet data=miniimagenet", "49.21 ± 0.96", "not known"),
     ("algo=protonet data=cub", "51.31 ± 0.91", None),
+    ("algo=baselinepp data=cub", "60.53 ± 0.83", None),
     ("algo=protonet data=tieredimagenet", "53.31 ± 0.89", None),
+    ("algo=metaoptnet data=tieredimagenet", "54.71 ± 0.67", None),
+    ("algo=metaoptnet data=tieredimagenet algo.head=ridge", "54.63 ± 0.67", None),
+    ("algo=metaoptnet data=tieredimagenet backbone=resnet12", "65.99 ± 0.72", None),
+    ("algo=metaoptnet data=tieredimagenet backbone=resnet12 algo.head=ridge", "65.36 ± 0.71", None),
+    ("algo=rfs data=tieredimagenet backbone=resnet12 backbone.average=true", "69.74 ± 0.72", None),
+    ("algo=rfs data=tieredimagenet backbone=resnet12 backbone.average=true teacher=r/r", "71.52 ± 0.69", None),
+    ("algo=maml data=cifar_fs backbone.filters=32", "58.9 ± 1.9", "inference not known"),
+    ("algo=protonet data=cifar_fs", "55.5 ± 0.7", None),
+    ("algo=r2d2 data=cifar_fs", "65.3 ± 0.2", None),
+    ("algo=r2d2 data=cifar_fs backbone.filters=[64,64,64,64]", "60.0", None),
+    ("algo=protonet data=fc100", "35.3 ± 0.6", None),
+    *(
+        (f"algo={algo} data={data} backbone=resnet12 backbone.drop_size=2 {words}", accuracy, None)
+        for data, numbers in {
+            "cifar_fs": ("72.2 ± 0.7", "72.0 ± 0.7", "72.6 ± 0.7", "71.5 ± 0.8", "73.9 ± 0.8"),
+            "fc100": ("37.5 ± 0.6", "41.1 ± 0.6", "40.5 ± 0.6", "42.6 ± 0.7", "44.6 ± 0.7"),
+        }.items()
+        for accuracy, (algo, words) in zip(
+            numbers,
+            [
+                ("protonet", ""),
+                ("metaoptnet", ""),
+                ("metaoptnet", "algo.head=ridge"),
+                ("rfs", "backbone.average=true"),
+                ("rfs", "backbone.average=true teacher=r/r"),
+            ],
+            strict=True,
+        )
+    ),
+    ("algo=metaoptnet data=cifar_fs backbone=resnet12", None, None),  # DropBlock of 5, as for images of 84
 ]
 META_BASELINE = (
     "algo=metabaseline data=miniimagenet backbone=resnet12 backbone.filters=[64,128,256,512] backbone.average=true "
@@ -431,12 +478,22 @@ def test_every_number_of_an_algorithm_of_ours_stands_beside_some_run() -> None:
         {"sampling": "within_alphabet", "split": "lake", "way": 20},
         {"split": "lake"},
         {"split": "small1"},
+        {"query_balance": "dirichlet"},
+        {"unlabelled": 5},
     ],
 )
 def test_nothing_is_published_for_another_task(changed: dict[str, Any]) -> None:
     result, settings = as_reported("algo=protonet", "data=omniglot", "way=20")
     assert published(result) and not published(replace(result, **changed))
     assert beside(replace(result, **changed), settings) is None
+
+
+@pytest.mark.parametrize(
+    "changed", [{"hidden_labels": "training (umtra)"}, {"labelled_share": 0.1}, {"memorisation": {"gap": 0.1}}]
+)
+def test_no_number_stands_beside_a_run_that_was_trained_on_other_labels(changed: dict[str, Any]) -> None:
+    result, settings = as_reported("algo=maml", "data=omniglot")
+    assert beside(result, settings) and not beside(replace(result, **changed), settings)
 
 
 @pytest.mark.parametrize("split", ["folders", "csv", "own", "seeded-0"])
@@ -451,6 +508,20 @@ def test_a_run_of_a_time_without_a_setting_is_the_network_that_it_was() -> None:
     assert backbone_name(Dotted({**conv4, "backbone.slope": 0.2})) == "Conv4-64 slope=0.2"
     assert backbone_name(Dotted({"backbone": "conv4", "backbone.filters": [8, 4, 4, 4]})) == "Conv4-8-4"
     assert backbone_name(Dotted({"backbone": "timm", "backbone.name": "vit"})) == "vit"
+
+
+def test_two_networks_have_two_names() -> None:
+    """Whatever a backbone's YAML offers that changes what it computes shows in its name."""
+    words = {
+        "resnet18": ["stem=3x3", "average=false", "blocks=[1,1,1,1]"],
+        "wrn28_10": ["average=false", "depth=16", "widen=4"],
+        "resnet12": ["average=true", "drop_rate=0", "drop_size=2"],
+        "conv4": ["halve=stride", "maximum=true", "slope=0.01", "unpadded=2", "filters=32"],
+    }
+    for backbone, others in words.items():
+        each = [[], *([f"backbone.{word}"] for word in others)]
+        found = [backbone_name(as_reported("data=miniimagenet", f"backbone={backbone}", *more)[1]) for more in each]
+        assert len(set(found)) == len(found), found
 
 
 def test_tables_are_written_in_each_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
