@@ -19,8 +19,8 @@ from fsl_cli.settings.schema import Settings
 from fsl_cli.settings.words import split_word
 
 
-def demand_rows(wanted: Sequence[Row], typed: Sequence[str]) -> None:
-    """Before any work: raises UserError where what is typed does not go with the rows."""
+def demand_rows(wanted: Sequence[Row], typed: Sequence[str], out: Path, results: Path) -> None:
+    """Before any work: raises UserError where what is typed does not go with the rows or what is there of them."""
     for row in wanted:
         there, here = (demand_fit(compose(words).values) for words in (row.words, [*row.words, *typed]))
         if found := differing(there, here):
@@ -30,9 +30,22 @@ def demand_rows(wanted: Sequence[Row], typed: Sequence[str]) -> None:
             )
         if here.processes != 1:
             raise UserError("fsl reproduce trains in one process. Leave out what asks for several.")
+        if any(word.startswith("seed=") for word in typed):
+            _demand_seed(row, here.seed, out, results)
     if any(word.startswith("data.root=") for word in typed) and len({row.data for row in wanted}) > 1:
         named = ", ".join(sorted({row.data for row in wanted}))
         raise UserError(f"data.root=…: of which data set? The rows take {named}. Name the rows of one at a time.")
+
+
+def _demand_seed(row: Row, seed: int, out: Path, results: Path) -> None:
+    """Raises UserError where what is there of the row is of another seed: it would neither be trained nor said."""
+    found = state(row, out, results)
+    of_tests = [(about.get("seed"), results / f"{row.name}.json") for about in found.tests.values()]
+    of_run = [(found.run.settings.seed, found.run.folder)] if found.run else []
+    for known, place in (*of_tests, *of_run):
+        if known != seed:
+            again = command("fsl", "reproduce", row.name, f"seed={seed}", "out=FOLDER", "results=FOLDER")
+            raise UserError(f"seed={seed}: {place} is {row.name} with seed={known}. For another beside it: {again}")
 
 
 def take_in(row: Row, run: Run, out: Path) -> None:
@@ -58,7 +71,9 @@ def reproduce(row: Row, typed: Sequence[str], out: Path, results: Path) -> State
     if run is None:
         words = [*row.words, *_init(row, out, results), *typed, f"out={out}"]
         start(compose(words), begun=lambda new: remember(row, out, new))
-    elif not run.is_finished():
+    else:
+        demand_same(row, _settings(row), run)  # the row may have changed since it was begun
+    if run and not run.is_finished():
         resume(run, [], given.get("trainer", ""))
     run = state(row, out, results).run
     assert run

@@ -69,6 +69,14 @@ def trained(about: Entry) -> str:
     return shown(", ".join([f"{hours:.1f} h", machine, *processor, about["when"]]))
 
 
+def described(row: Row, code: str = "") -> list[str]:
+    """A row's command, between marks of `code`, and the protocols of its papers, a line each."""
+    words = command("fsl", "train", *row.words, *(["init=RUN"] if row.init else []))
+    whose = f", on the backbone of {row.init}" if row.init else ""
+    papers = dict.fromkeys(test.paper.remarks() for test in row.tests if test.paper)
+    return [f"{row.name}: {code}{words}{code}{whose}", *papers]
+
+
 def markdown(rows: Sequence[tuple[Row, dict[str, Entry]]], with_open: bool) -> str:
     """The table for a page; `with_open`: with the rows that are not trained yet, and the command of each."""
     told = [(row, tests) for row, tests in rows if tests or with_open]
@@ -77,7 +85,7 @@ def markdown(rows: Sequence[tuple[Row, dict[str, Entry]]], with_open: bool) -> s
     body = [[*own, _safe(where)] for row, tests in told for *own, where in lines(row, tests, "open")]
     page = [_line(HEADER), _line(["---"] * len(HEADER)), *map(_line, body)]
     if with_open:
-        page += ["", *(_about(row) for row, _ in told)]
+        page += ["", *("- " + "  \n  ".join(described(row, "`")) for row, _ in told)]
     return "\n".join(page) + "\n"
 
 
@@ -99,14 +107,6 @@ def fill_pages(root: Path, rows: Sequence[tuple[Row, dict[str, Entry]]]) -> list
 
 def _per_cent(about: Entry) -> tuple[float, float]:
     return 100 * about["mean"], 100 * about["interval"]
-
-
-def _about(row: Row) -> str:
-    """The command of a row, and its papers' protocols."""
-    words = command("fsl", "train", *row.words, *(["init=RUN"] if row.init else []))
-    whose = f", on the backbone of {row.init}" if row.init else ""
-    papers = dict.fromkeys(test.paper.remarks() for test in row.tests if test.paper)
-    return "  \n  ".join([f"- {row.name}: `{words}`{whose}", *papers])
 
 
 def _safe(text: str) -> str:

@@ -13,13 +13,14 @@ from fsl_cli.errors import UserError
 from fsl_cli.reproduce.recorded import recorded
 from fsl_cli.reproduce.rows import Row, RowTest, rows
 from fsl_cli.reproduce.running import reproduce, take_in
-from fsl_cli.reproduce.state import state
-from fsl_cli.reproduce.table import PAGES, filled, lines, verdict
+from fsl_cli.reproduce.state import differing, state
+from fsl_cli.reproduce.table import BEGIN, END, PAGES, filled, lines, verdict
 from fsl_cli.runs.published import reported
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.binding import demand_fit
 from fsl_cli.settings.changed import changed
 from fsl_cli.settings.compose import compose
+from fsl_cli.settings.schema import Settings, typed
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
@@ -79,6 +80,42 @@ def test_a_row_is_trained_and_tested_once_and_goes_on_from_what_is_there(
         else:
             with pytest.raises(UserError, match=r"no run of tiny(.|\n)*steps: 7, not 2"):
                 take_in(ROW, Run(first.run.folder), elsewhere)
+
+
+def test_a_row_that_is_done_is_not_trained_again_without_a_word_and_another_seed_goes_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fsl_cli.reproduce.rows.rows", lambda: {"tiny": ROW})
+    Path("README.md").write_text(BEGIN + END)
+    for place, mean in (("results", 0.75), ("other", 0.5)):
+        about = {"mean": mean, "interval": 0.01, "training_seconds": 1.0, "query": 2, "inference": "inductive"}
+        entries = [{"test": test.words, "when": "2026", "environment": {}, "seed": 0, **about} for test in ROW.tests]
+        Path(place).mkdir()
+        Path(place, "tiny.json").write_text(json.dumps(entries))
+    run(["reproduce", "tiny"])
+    said = capsys.readouterr().out
+    assert "tiny was done already: results/tiny.json. To train it once more: fsl reproduce tiny out=FOLDER" in said
+    assert (
+        f"fsl train {' '.join(ROW.words)}" in said and "Snell et al. 2017" in said
+    )  # its command, its paper's protocol
+    assert "75.00" in (page := Path("README.md").read_text())
+    run(["reproduce", "tiny", "results=other"])
+    assert Path("README.md").read_text() == page  # which is of the checkout's own results
+    with pytest.raises(UserError, match=r"seed=1: results/tiny.json is tiny with seed=0.*results=FOLDER"):
+        run(["reproduce", "tiny", "seed=1"])
+
+
+def test_a_setting_that_a_run_is_too_old_for_is_what_its_class_takes_unasked() -> None:
+    wanted = demand_fit(compose(ROW.words).values)
+
+    def without(part: str, name: str) -> Settings:
+        plain = wanted.plain()
+        del plain[part][name]
+        return typed(plain)
+
+    assert differing(wanted, without("backbone", "norm_eps")) == {}
+    assert differing(wanted, without("backbone", "filters")) == {"backbone.filters": (4, 64)}
 
 
 @pytest.mark.parametrize(
