@@ -15,6 +15,7 @@ import torch
 from test_pickles import python2
 from torchvision.io import encode_png
 
+from fsl_cli.data import copies
 from fsl_cli.data.copies import shipped_split
 from fsl_cli.data.sources import tieredimagenet as module
 from fsl_cli.data.sources.tieredimagenet import tieredimagenet
@@ -37,6 +38,7 @@ def _few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "IMAGES", IMAGES)
     names = {part: [f"n{label:08d}" for label in sorted(set(LABELS[part]))] for part in CLASSES}
     monkeypatch.setattr(module, "shipped_split", lambda name: names)
+    monkeypatch.setattr(module, "_words", lambda: {part: [w.split(",")[0] for w in own] for part, own in WORDS.items()})
 
 
 def png(image: np.ndarray) -> np.ndarray:
@@ -108,11 +110,36 @@ def test_class_folders_of_other_classes_in_the_right_number_are_refused(tmp_path
         opened(root, tmp_path / "cache")
 
 
+@pytest.mark.parametrize(
+    ("part", "words", "refused"),
+    [
+        ("test", ["violin", "banjo"], "1 of its 2 classes are no class of it, such as banjo"),
+        ("val", ["Tabby, tabby_cat"], "1 of its 1 classes are no class of it, such as Tabby"),  # which is one of train
+        ("test", ["Violin", "cello, violoncello"], None),
+        ("test", ["category 1", "category 2"], None),  # another way to write them: counted
+    ],
+)
+def test_pickles_of_other_classes_in_the_right_number_are_refused(
+    part: str, words: list[str], refused: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = pickles(tmp_path / "it")
+    labels = {"label_specific": np.array(LABELS[part], np.int32), "label_specific_str": words}
+    (root / f"{part}_labels.pkl").write_bytes(dump2(labels))
+    if refused is None:
+        opened(root, tmp_path / "cache")
+        return
+    with pytest.raises(UserError, match=f"The {part} split in .* is not that of Ren et al.: {refused}"):
+        opened(root, tmp_path / "cache")
+
+
 def test_the_list_that_ships_is_that_of_the_paper() -> None:
     lists = shipped_split("tieredimagenet")
     assert {part: len(set(names)) for part, names in lists.items()} == {"train": 351, "val": 97, "test": 160}
     assert len({name for names in lists.values() for name in names}) == 608
     assert all(re.fullmatch(r"n\d{8}", name) for names in lists.values() for name in names)
+    words = json.loads((Path(copies.__file__).parent / "splits" / "tieredimagenet" / "words.json").read_text())
+    assert {part: len(set(own)) for part, own in words.items()} == {"train": 351, "val": 97, "test": 160}
+    assert words["val"][lists["val"].index("n02099601")] == "golden retriever"
     assert "n01530575" in lists["train"] and "n02099267" in lists["val"] and "n03314780" in lists["test"]
 
 

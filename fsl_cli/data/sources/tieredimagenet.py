@@ -2,12 +2,13 @@
 
 Training, validation and test classes come from different branches of the WordNet tree: 351 / 97 / 160 of them.
 Two forms of a copy are understood: the published pickles of PNGs, read without running what is in them, and class
-folders inside train, val and test. The pickles stay on disk while they are read. Class folders must be those of the
-split, which ships with fsl as the authors list it; pickles name classes in English only, so they are counted.
+folders inside train, val and test. The pickles stay on disk while they are read. Classes must be those of the split,
+which ships with fsl as the authors list it: folders by their WordNet numbers, those of pickles by their English names.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 
+from fsl_cli.data import copies
 from fsl_cli.data.copies import by_folder, by_prefix, divided, find_files, open_copy, shipped_split, what_is_there
 from fsl_cli.data.decode import RESIZE, Classes, File, decode
 from fsl_cli.data.names import part_of
@@ -31,7 +33,7 @@ GET_IT = (
     "train_labels.pkl, and the same of val and test, or class folders inside train, val and test: put them into "
     "{folder}, or type data.root=PATH. What will be checked: the numbers of classes, 351 / 97 / 160, and of images, "
     "448,695 / 124,261 / 206,209, and "
-    "whether class folders are those of the split."
+    "whether the classes are those of the split."
 )
 
 
@@ -72,8 +74,11 @@ def _draw(place: Path, size: int, on_error: str, skipped: list[str]) -> Iterable
                 f"{CLASSES[part]} and {IMAGES[part]:,}. Needed are {part}_images_png.pkl and {part}_labels.pkl, or "
                 f"class folders such as {part}/n01530575. Unpack or copy it again. {what_is_there(files)}"
             )
-        if not pickled:
-            _demand_classes(place, part, {name.partition("/")[2] for name in names})
+        own = {name.partition("/")[2] for name in classes}
+        if pickled:
+            _demand_words(place, part, {name.partition(" ")[2] for name in own})
+        else:
+            _demand_classes(place, part, own)
         yield from decode(classes, size, on_error, skipped)
 
 
@@ -97,6 +102,33 @@ def _demand_classes(place: Path, part: str, names: set[str]) -> None:
             f"of it, such as {strange[0]}, and {missing[0]} is missing. Name the folders by WordNet numbers, as in the "
             "published archive, or read another split with data=folder."
         )
+
+
+def _demand_words(place: Path, part: str, names: set[str]) -> None:
+    """Raises UserError where the pickles' classes are not those of the split, by the first word of each name.
+
+    Names that are like none of any split are another way to write them, of which nothing can be said; a tenth may be.
+    """
+    listed = _words()
+    known = {split: {_first(name) for name in own} for split, own in listed.items()}
+    elsewhere = [name for name in names if any(_first(name) in own for split, own in known.items() if split != part)]
+    strange = sorted(name for name in names if _first(name) not in known[part])
+    if elsewhere or (len(strange) < len(names) and 10 * len(strange) > len(names)):
+        raise UserError(
+            f"The {part} split in {place} is not that of Ren et al.: {len(strange)} of its {len(names)} classes are no "
+            f"class of it, such as {min(elsewhere, default=strange[0])}. Get the published archive, or read another "
+            "split with data=folder."
+        )
+
+
+def _first(name: str) -> str:
+    """tabby, of Tabby, tabby_cat"""
+    return name.partition(",")[0].replace("_", " ").strip().casefold()
+
+
+def _words() -> dict[str, list[str]]:
+    """The English names of the classes of each split, as WordNet writes them first."""
+    return json.loads((Path(copies.__file__).parent / "splits" / "tieredimagenet" / "words.json").read_text())
 
 
 def _from_pickles(place: Path, named: dict[str, File], part: str) -> Classes:
