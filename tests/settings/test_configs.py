@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from conftest import settings
 
+from fsl_cli.runs.jobs import flat
 from fsl_cli.settings.binding import problems
 from fsl_cli.settings.compose import compose, provenance
 from fsl_cli.settings.registry import choices, conf_dir, describe
@@ -84,6 +85,31 @@ def test_the_papers_settings_come_without_being_asked_for(algo: str, task: tuple
         assert values.schedule.values == {
             "kind": "step", "every": 2000, "factor": 0.5, "steps": values.steps
         }  # fmt: skip
+
+
+RELEASED = {  # words -> what the authors' released code sets, each once set otherwise here
+    "algo=simpleshot data=miniimagenet": {"augment.jitter": 0.0, "optim.nesterov": None, "optim.weight_decay": 1e-4},
+    "algo=mamlpp data=miniimagenet": {
+        "algo.inner_lr": 0.1, "algo.head_init": "xavier", "backbone.slope": 0.01, "backbone.filters": 48,
+    },
+    "algo=mamlpp data=omniglot": {"algo.inner_lr": 0.1, "algo.head_init": "xavier", "backbone.slope": 0.01, "query": 1},
+    "algo=relation data=miniimagenet": {"backbone.unpadded": 2, "backbone.halvings": 2},
+    "algo=relation data=omniglot": {"backbone.unpadded": 2, "backbone.halvings": 2},
+    "algo=cavia data=miniimagenet": {"episodes": 500, "backbone.filters": 32},
+    "algo=baseline data=miniimagenet": {"algo.minibatch": 4, "algo.momentum": 0.9},
+    "algo=baselinepp data=miniimagenet": {"algo.minibatch": 4},
+    "algo=metabaseline data=miniimagenet": {"optim.nesterov": None, "optim.lr": 0.001, "meta_batch": 4, "steps": 4000},
+    "algo=metaoptnet data=miniimagenet": {"optim.nesterov": True, "augment.jitter": 0.4, "algo.smoothing": 0.1},
+    "algo=maml data=sinusoid": {"backbone.start": "small", "algo.head_init": "small"},
+    "algo=cavia data=sinusoid": {"backbone.start": "torch"},
+    "algo=reptile data=sinusoid": {"backbone.start": "torch", "backbone.activation": "tanh"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", RELEASED)
+def test_a_recipe_sets_what_the_released_code_does(words: str) -> None:
+    values = flat(settings(words.split()).plain())
+    assert {key: values.get(key) for key in RELEASED[words]} == RELEASED[words]
 
 
 @pytest.mark.parametrize("algo", ["rfs", "metaoptnet"])
