@@ -111,6 +111,7 @@ def data_page(name: str) -> str:
         yaml_block(CONF / "data" / f"{name}.yaml"),
         "## Numbers",
         *measured([row for row in results() if row["data"] == name], "algorithm"),
+        *reported([entry for entry in published() if entry["data"] == name], "algo"),
     ]
     return "\n\n".join(blocks) + "\n"
 
@@ -187,35 +188,33 @@ def recipes(name: str) -> Iterator[str]:
 def numbers(name: str) -> Iterator[str]:
     """Ours, then what papers report."""
     yield from measured([row for row in results() if row["algorithm"] == name], "data")
-    entries = [entry for entry in published() if entry.get("algo") == name]
-    if entries:
-        yield "What papers report, under protocols of their own, which the source tells:"
-        header = ["method", "data", "task", "accuracy (%)", "backbone", "inference", "source"]
-        yield table(
-            header,
-            [
-                [
-                    each["method"],
-                    each["data"],
-                    task,
-                    accuracy,
-                    each.get("backbone"),
-                    each.get("inference"),
-                    source(each),
-                ]
-                for each in entries
-                for task, accuracy in each["accuracy"].items()
-            ],
-        )
+    yield from reported([entry for entry in published() if entry.get("algo") == name], "data")
+
+
+def reported(entries: list[dict[str, Any]], other: str) -> Iterator[str]:
+    """What papers report, each with its protocol as far as it is known."""
+    if not entries:
+        return
+    yield "What papers report, under their protocols (`fsl report` shows a number beside runs of its network alone):"
+    facts = [other, "backbone", "inference", "split", "rotations"]
+    facts = [fact for fact in facts if any(each.get(fact) for each in entries)]
+    yield table(
+        ["method", "task", "accuracy (%)", *facts, "source"],
+        [
+            [each["method"], task, accuracy, *map(each.get, facts), source(each)]
+            for each in entries
+            for task, accuracy in each["accuracy"].items()
+        ],
+    )
 
 
 def measured(rows: list[dict[str, Any]], other: str) -> Iterator[str]:
-    """The recorded results, `other` being the column that tells them apart, beside what papers report."""
+    """The recorded results, `other` being the column that tells them apart."""
     if not rows:
         yield "None recorded yet in `results/`."
         return
     yield "Ours, from `results/`, one seed each; the interval is over the test episodes:"
-    header = [other, "task", "queries", "ours", "inference", "paper", "best step", "training", "typed"]
+    header = [other, "task", "queries", "ours", "inference", "best step", "training", "typed"]
     order = sorted(rows, key=lambda row: (row[other], row["way"], row["shot"], row["inference"]))
     yield table(header, [[row[other], *cells(row)] for row in order])
 
@@ -228,24 +227,9 @@ def cells(row: dict[str, Any]) -> Iterator[Any]:
     number = [(100 if accuracy else 1) * row[key] for key in ("mean", "interval")]
     yield "{:.2f} ± {:.2f}%".format(*number) if accuracy else "MSE {:.3f} ± {:.3f}".format(*number)
     yield f"{row['inference']} (norm={row['norm']})"
-    yield paper(row)
     yield row["step"]
     yield f"{row['training_seconds'] / 60:.0f} min"
     yield f"`{' '.join(word for word in row['typed'] if not word.startswith('data.'))}`"
-
-
-def paper(row: dict[str, Any]) -> str | None:
-    """What a paper reports for the algorithm, data and task of a result, if possible inferred alike."""
-    task = f"{row['way']}w{row['shot']}s"
-    found = [
-        entry
-        for entry in published()
-        if (entry.get("algo"), entry["data"]) == (row["algorithm"], row["data"]) and task in entry["accuracy"]
-    ]
-    if not found:
-        return None
-    nearest = max(found, key=lambda entry: entry.get("inference") == row["inference"])
-    return ", ".join(str(part) for part in (nearest["accuracy"][task], nearest.get("inference")) if part)
 
 
 def results() -> list[dict[str, Any]]:
