@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import platform
 import sys
 import time
 import warnings
@@ -30,6 +29,7 @@ import torch.nn.functional as F
 from fsl_cli.doctor.plain_loop import copy_weights
 from fsl_cli.doctor.speed import trained, workbench
 from fsl_cli.experiment.allocator import keep_memory
+from fsl_cli.runs.environment import environment
 
 GLYPHS = ["data.train_classes=100", "data.val_classes=25", "data.test_classes=25"]
 SMALL = [*GLYPHS, "algo.frozen=nothing"]  # the norms adapt too, as higher and torchopt have it
@@ -194,7 +194,7 @@ def main(words: list[str]) -> None:
         for name, (seconds, of_cores) in found.items():
             told = f"{seconds:8.3f} s {of_cores:8.3f} CPU s   fsl+m is {seconds / own:.2f} times as fast"
             print(f"{case:<16} {name:<11} {told}", flush=True)
-    where = {"torch": torch.__version__, "threads": torch.get_num_threads(), "processor": platform.processor()}
+    where = {"torch": torch.__version__, "threads": torch.get_num_threads(), "processor": environment()["processor"]}
     about = {"GFLOP/s of a product": product() / 1e9, "rounds": rounds, "load": os.getloadavg(), **where}
     text = json.dumps({"seconds per step": results, "CPU seconds per step": cores, **about}, indent=1)
     Path(words[0]).write_text(text + "\n")
