@@ -175,7 +175,8 @@ def as_csv(sections: Sequence[Section]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     ours = ("method", "backbone", "seeds", "mean", "interval", "episodes_interval", "seeds_interval", "best")
     paired = ("behind_the_first", "behind_interval", "behind_p")
-    theirs = ("published_percent", "published_source", "published_mark", "published_inference", "published_note")
+    told = ("accuracy", "source", "mark", "inference", "note", "differs")
+    theirs = ("published_percent", *(f"published_{name}" for name in told[1:]))
     writer.writerow(
         [
             *COLUMNS,
@@ -204,7 +205,7 @@ def as_csv(sections: Sequence[Section]) -> str:
                     *calibration_columns(row),
                     *(attacked(row) or ("", "")),
                     *([behind.mean, behind.interval, behind.p] if behind else ["", "", ""]),
-                    *([paper.accuracy, paper.source, paper.mark, paper.inference, paper.note] if paper else [""] * 5),
+                    *(getattr(paper, name, "") for name in told),
                     " ".join(str(test.outcome.folder) for test in row.tests),
                 ]
             )  # fmt: skip

@@ -534,10 +534,12 @@ def test_tables_are_written_in_each_format(tmp_path: Path, capsys: pytest.Captur
     assert "[1] MAML: Finn et al. 2017 (read in the paper), transductive" in " ".join(shown.split())
     run(["report", str(runs), "format=markdown"])
     assert "| maml | 1 | **92.00** | 0.59 | 98.7 ± 0.4 [1] |" in capsys.readouterr().out
+    differs = "inference transductive (here inductive), split random 1100 / 100 / 423 (here vinyals)"
     for ending, line in (
         ("tex", r"maml & 1 & \textbf{92.00} & 0.59 & 98.7 $\pm$ 0.4 [1] \\"),
         ("md", "| anil | 1 | 91.45 |"),
         ("txt", "anil"),
+        ("html", f"; not as here: {differs}"),
     ):
         run(["report", str(runs), f"to={tmp_path / 'table'}.{ending}"])
         assert line in (tmp_path / f"table.{ending}").read_text()
@@ -545,6 +547,7 @@ def test_tables_are_written_in_each_format(tmp_path: Path, capsys: pytest.Captur
     run(["report", str(runs), "format=csv"])
     best, other = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert (best["method"], best["best"], best["published_percent"]) == ("maml", "True", "98.7 ± 0.4")
+    assert best["published_differs"].startswith(differs)
     assert (best["split_hash"], best["image_size"], best["backbone"]) == ("b", "28", "Conv4-64, stride 2")
     assert float(other["mean"]) == pytest.approx(fmean(LOW.values()))
     assert float(other["behind_the_first"]) == pytest.approx(0.0055)
