@@ -62,7 +62,9 @@ SMALL_BASELINE = (
 )  # the whole support set
 SMALL_SNAIL = ("algo.filters=16", "train_shot=2", "algo.first_dilation=1")
 SMALL_MANN = ("backbone=conv4", "algo.hidden=32", "algo.memory=8", "algo.width=16", "algo.heads=2", "algo.sharpness=10")
-SMALL_METANET = ("backbone=conv4", "algo.filters=4", "algo.blocks=2", "algo.hidden=8", "algo.units=4")
+SMALL_METANET = (  # so small that without a norm all fast weights of a layer may have one sign, and die behind ReLU
+    *("backbone=conv4", "algo.filters=4", "algo.blocks=2", "algo.hidden=8", "algo.units=4"), "algo.norm=group",
+)  # fmt: skip
 SMALL_L2L = ("backbone=conv4", "algo.inner_steps=4", "algo.segment=2", "algo.hidden=4")
 SMALL_INCONTEXT = ("algo.width=32", "algo.code=8", "algo.layers=2", "algo.heads=2")
 SMALL_TIP = ("backbone.filters=16", "algo.scale=10", "algo.alpha=5")  # as wide as a class row

@@ -89,7 +89,7 @@ def _rows(text: str, separator: str, count: int | None = None) -> tuple[list[tup
     found: list[tuple[int, list[str]]] = []
     try:
         for row in reader:
-            cells = [cell.strip() for cell in row]
+            cells = [each.strip() for each in row]
             if any(cells):
                 found.append((reader.line_num, cells))
             if len(found) == (count or MOST):
@@ -107,6 +107,11 @@ def _separator(text: str) -> str:
         return widths[0] > 1, min(widths) == max(widths) > 1, -SEPARATORS.index(separator)
 
     return max(SEPARATORS, key=good)
+
+
+def cell(value: Any) -> str:
+    """What a value of JSON is in a table."""
+    return "" if value is None else str(value).strip()
 
 
 def _json_rows(content: bytes) -> list[tuple[int, list[str]]]:
@@ -130,7 +135,7 @@ def _json_rows(content: bytes) -> list[tuple[int, list[str]]]:
         rows = list(zip(_list(value["image_names"]), labels, strict=False))
     elif isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
         header = [str(key) for key in value[0]]
-        return list(enumerate([header, *([str(each.get(key, "")) for key in value[0]] for each in value)], 1))
+        return list(enumerate([header, *([cell(each.get(key)) for key in value[0]] for each in value)], 1))
     elif isinstance(value, dict) and all(isinstance(each, str | int) for each in value.values()):
         rows = list(value.items())
     elif isinstance(value, dict) and all(isinstance(each, list) for each in value.values()):

@@ -23,7 +23,7 @@ from fsl_cli.data.left_out import some
 from fsl_cli.data.names import part_of
 from fsl_cli.data.places import Folder, Picture, Place, disk_file
 from fsl_cli.data.store import Images
-from fsl_cli.data.tables import SAMPLE, Table, decoded_text, parse_table
+from fsl_cli.data.tables import SAMPLE, Table, cell, decoded_text, parse_table
 from fsl_cli.data.texts import as_items, cleaned
 from fsl_cli.errors import UserError
 
@@ -177,7 +177,7 @@ def _table(place: Place, path: str, errors: str = "strict") -> Table:
             return Table(path, place.name(path), rows, f"line {line}: is no JSON object.")
         keys = keys or list(value)
         rows = rows or [(0, keys)]
-        rows.append((line, ["" if value.get(key) is None else str(value[key]) for key in keys]))
+        rows.append((line, [cell(value.get(key)) for key in keys]))
     return Table(path, place.name(path), rows, "")
 
 
@@ -217,12 +217,15 @@ def _by_tables(place: Place, tables: list[str], chosen: Chosen) -> Found:
         columns = text_columns(table, chosen.text_column, chosen.label_column)
         told, name = columns.told(), place.name(path)
         own = part_of(path.rpartition(".")[0]) or "" if len(tables) > 1 else ""
+        headed = max(number for number, each in enumerate(columns.names, 1) if each)  # columns that have a name
         for line, row in columns.rows:
             text, label, part = (row[each] if 0 <= each < len(row) else "" for each in columns[:3])
             split = part_of(part) if columns.split >= 0 else own
             text = cleaned(text)
             wrong = "" if text else f"{columns.names[columns.file]} is empty."
             wrong = wrong or ("" if label else f"{columns.names[columns.label]} is empty.")
+            if any(row[headed:]):
+                wrong = f"{len(row)} cells, where there are {headed} columns: put a text with commas in quotes."
             if wrong and chosen.skip:
                 empty.append(f"line {line} of {name}")
             elif wrong or split is None:
@@ -236,7 +239,7 @@ def _by_tables(place: Place, tables: list[str], chosen: Chosen) -> Found:
     if problems:
         skip = " (data.on_error=skip leaves out what is empty)" if any("is empty" in line for line in problems) else ""
         refuse(f"{place.name(tables[0])} is no table of texts yet{skip}:", problems)
-    lost = [some(empty, "row", "its text or label is empty")] if empty else []
+    lost = [some(empty, "row", "its text or label is empty, or it has too many cells")] if empty else []
     return Found(dict(groups), f"table {', '.join(tables)}, {told}; {counted(groups)}", lost, True)
 
 

@@ -32,26 +32,31 @@ def task(shot: int = 2) -> tuple[Examples, Tensor]:
     return Examples(torch.rand(1, WAY * shot, 1, 5, 5), torch.arange(WAY).repeat(1, shot)), torch.rand(1, 4, 1, 5, 5)
 
 
-def augmented(net: _Net, x: Tensor, fast: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """One image (1, C, H, W) by slow and fast weights, layer by layer."""
+def augmented(net: _Net, x: Tensor, fast: dict[str, Tensor]) -> Tensor:
+    """One image (1, C, H, W) by slow and fast weights, layer by layer; the last sums what is in front of activations.
+
+    That is the layer of logits; where it has no fast weights, the hidden one, which then gives a key.
+    """
     for number, (conv, norm) in enumerate(zip(net.convs, net.norms, strict=True)):
         slow = norm(F.conv2d(x, conv.weight, padding=1)[None], 0)[0].relu()
         quick = norm(F.conv2d(x, fast[f"convs.{number}.weight"], padding=1)[None], 0)[0].relu()
         x = F.max_pool2d(slow + quick, 2, ceil_mode=True)
     x = x.flatten(1)
-    hidden = net.hidden(x).relu() + (x @ fast["hidden.weight"].T).relu()
-    return hidden, hidden @ (net.head.weight + fast.get("head.weight", torch.zeros_like(net.head.weight))).T
+    layer, quick = x @ net.hidden.weight.T, x @ fast["hidden.weight"].T
+    if "head.weight" not in fast:
+        return layer + quick
+    return (layer.relu() + quick.relu()) @ (net.head.weight + fast["head.weight"]).T
 
 
 def test_a_query_has_the_mean_of_the_examples_fast_weights_by_its_own_attention() -> None:
     model, (support, x) = built(), task()
-    memory = model.net.learn(Examples(support.x[0], support.y[0]), model.chunks)
-    keys = torch.cat([augmented(model.net.key, image[None], memory.task)[0] for image in support.x[0]])
+    memory = model.net.learn(Examples(support.x[0], support.y[0]))
+    keys = torch.cat([augmented(model.net.key, image[None], memory.task) for image in support.x[0]])
     for query in range(4):
-        key = augmented(model.net.key, x[0, query : query + 1], memory.task)[0]
+        key = augmented(model.net.key, x[0, query : query + 1], memory.task)
         attention = F.cosine_similarity(key, keys).softmax(0)
         fast = {name: torch.tensordot(attention, value, 1) for name, value in memory.examples.items()}
-        expected = augmented(model.net.base, x[0, query : query + 1], fast)[1][0]
+        expected = augmented(model.net.base, x[0, query : query + 1], fast)[0]
         torch.testing.assert_close(model.adapt(support)(x)[0, query], expected)
 
 
@@ -61,13 +66,20 @@ def test_where_generators_say_nothing_the_slow_network_and_activations_of_nothin
         for name, parameter in generators.named_parameters():
             if ".leave." in name or ".4." in name:
                 nn.init.zeros_(parameter)
-    torch.testing.assert_close(model.adapt(support)(x)[0], model.net.base(x[0])[1])  # relu(0) is 0
+    torch.testing.assert_close(model.adapt(support)(x)[0], model.net.base(x[0]))  # relu(0) is 0
+
+
+def test_no_gradient_makes_no_fast_weight_at_first() -> None:
+    net, nothing = built(chunks=4).net, torch.zeros(2)
+    for kind in ("convs", "full"):
+        assert net.of_task[kind]([nothing] * 4).abs().max() < 1e-12
+        assert net.of_example[kind](size_and_sign(nothing, 7)).abs().max() < 1e-12
 
 
 def test_gradients_of_one_layer_by_hand_and_without_a_graph() -> None:
     net, x, y = built().net.base, torch.rand(1, 1, 5, 5), torch.tensor([2])
-    hidden, logits = net(x)
-    error = logits.softmax(1) - F.one_hot(y, WAY)
+    hidden = net.hidden(net._convolutions(x, None, None)).relu()
+    error = net(x).softmax(1) - F.one_hot(y, WAY)
     found = _gradients(net, x, y)
     torch.testing.assert_close(found["head.weight"], error.T @ hidden)
     assert set(found) == {"convs.0.weight", "convs.1.weight", "hidden.weight", "head.weight"}
@@ -93,6 +105,9 @@ def test_the_outer_gradient_is_that_of_finite_differences_where_gradients_are_nu
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model, (support, x), y = built(), task(), torch.tensor([[0, 1, 2, 1]])
+    with torch.no_grad():  # away from the start, where some fast weights are 0, at the kinks of ReLU
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
     before = deepcopy(model.net)
 
     def as_before(net: _Net, x: Tensor, y: Tensor) -> dict[str, Tensor]:

@@ -52,7 +52,7 @@ def test_every_form_gives_the_same_texts(tmp_path: Path) -> None:
     expected = {name: [text for text, own in ROWS if own == name] for name in sorted({name for _, name in ROWS})}
     forms = [table(tmp_path / "a.csv")]
     (forms[0].parent / "b.tsv").write_text("\n".join(f"{label}\t{text}" for text, label in ROWS))  # no header
-    keys = ({"label": label, "text": text, "other": "\u2028\x85"} for text, label in ROWS)  # no ends of lines
+    keys = ({"label": f"{label} ", "text": text, "other": "\u2028\x85"} for text, label in ROWS)  # no ends of lines
     (tmp_path / "c.jsonl").write_text("\n".join(json.dumps(each, ensure_ascii=False) for each in keys), "utf-8")
     (tmp_path / "d.csv").write_text((tmp_path / "a.csv").read_text(), encoding="utf-16")
     for number, (text, label) in enumerate(ROWS):
@@ -102,6 +102,11 @@ def test_what_is_longer_is_cut_and_told(tmp_path: Path, capsys: pytest.CaptureFi
             "text,label",
             r"1 class \(one\) cannot be divided .* fsl predict run=RUN",
         ),
+        (
+            [*ROWS, ("I like it", "a lot", "ash")],
+            "text,label",
+            "line 26: 3 cells, where there are 2 columns: put .* quotes",
+        ),
         ([], "text,label", "It lists no texts"),
         ([(*row, "other") for row in ROWS], "text,label,split", "split is other: type train, val or test"),
         ([(*row, part) for row in ROWS for part in ("train", "test")], "text,label,split", "train and test both have"),
@@ -116,6 +121,7 @@ def test_tables_that_are_refused(rows: list[tuple[str, ...]], header: str, messa
 def test_other_things_that_are_refused(tmp_path: Path) -> None:
     (tmp_path / "latin.csv").write_bytes("text,label\nStraße,ash\n".encode("latin-1"))
     (tmp_path / "lines.jsonl").write_text('{"text": "a", "label": "b"}\n[1]\n')
+    (tmp_path / "null.json").write_text('[{"text": "a", "label": "b"}, {"text": "c", "label": null}]')
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "bytes" / "ash").mkdir(parents=True)
@@ -123,6 +129,7 @@ def test_other_things_that_are_refused(tmp_path: Path) -> None:
     cases = {
         "latin.csv": "not in UTF-8 .* iconv",
         "lines.jsonl": "line 2: is no JSON object",
+        "null.json": "line 3: label is empty",
         "empty": "no class folders with text files, and no table",
         "empty.csv": "is empty: it has no texts",
         "bytes": "it is no text",
@@ -139,7 +146,8 @@ def test_what_is_empty_or_alone_is_left_out_where_asked(tmp_path: Path) -> None:
     rows = [*ROWS, ("", "ash"), ("alone", "single")]
     data = opened(tmp_path, table(tmp_path / "a.csv", rows), on_error="skip", on_small="skip")
     assert "single" not in data.store.names and len(data.store.images) == len(ROWS)
-    assert data.left_out == [f"1 row, line 26 of {tmp_path / 'a.csv'}: its text or label is empty",
+    assert data.left_out == [f"1 row, line 26 of {tmp_path / 'a.csv'}: its text or label is empty, "
+                             "or it has too many cells",
                              "1 class, single: with a single one"]  # fmt: skip
 
 
