@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -47,6 +48,9 @@ def main() -> None:
     Exit code 0, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM, 1 with a traceback for a bug of ours.
     """
     words = sys.argv[1:]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # where the terminal's encoding has no ± or …
     try:
         run(words)
     except UserError as error:

@@ -77,7 +77,7 @@ def writing(place: object, advice: str) -> Iterator[None]:
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     with replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -222,6 +222,16 @@ def test_python_never_names_a_yaml_but_the_main_one() -> None:
                 ), f"{path.name}: {node.value}"
 
 
+def test_text_is_utf_8_in_whatever_country() -> None:
+    """What a machine's language makes of text without an `encoding` is not what read_text reads."""
+    for path in FILES:
+        for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
+            method = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+            given = {keyword.arg for keyword in call.keywords}
+            if method in ("read_text", "write_text") or "text" in given:  # text=True of a process
+                assert "encoding" in given, f"{path}:{call.lineno}"
+
+
 def test_files_of_tests_have_names_of_their_own() -> None:
     """Two of one name are one module to pytest, which collects whichever it meets first."""
     names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]

@@ -208,7 +208,7 @@ def _folder(data: Any) -> Path:
 def _memory(field: str) -> int:
     """A field of Linux's /proc/self/status, in bytes; 0 where the system does not tell."""
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     except OSError:
         return 0
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(field)), 0)

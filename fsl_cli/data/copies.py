@@ -149,7 +149,7 @@ def unpacked(archive: Path, url: str, md5: str, allowed: bool, cache: Path) -> I
 def shipped_split(name: str) -> dict[str, Any]:
     """The lists of a split that ships with fsl."""
     folder = Path(__file__).parent / "splits" / name
-    return {part: json.loads((folder / f"{part}.json").read_text()) for part in SPLITS}
+    return {part: json.loads((folder / f"{part}.json").read_text(encoding="utf-8")) for part in SPLITS}
 
 
 def by_prefix(names: list[str]) -> dict[str, list[str]]:

@@ -32,7 +32,7 @@ def store_name(folder: Path) -> str:
 
 def store_record(folder: Path) -> dict[str, Any]:
     """What is written of a store: its recipe, shape, starts, names and hash. OSError or ValueError when it cannot."""
-    content = json.loads((folder / "store.json").read_text())
+    content = json.loads((folder / "store.json").read_text(encoding="utf-8"))
     if not isinstance(content, dict) or not {"recipe", "shape", "starts", "names", "hash"} <= content.keys():
         raise ValueError("store.json is not of a store")
     return content

@@ -89,7 +89,7 @@ def made_by(cache: Path, name: str, recipe: dict[str, Any]) -> Iterator[tuple[Pa
         if is_junk(path.parent.name):
             continue
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            about = json.loads(path.read_text())
+            about = json.loads(path.read_text(encoding="utf-8"))
             made = about["recipe"]
             if all(made.get(key) == value for key, value in recipe.items() if key != "skipped"):
                 yield path.parent, about
@@ -97,7 +97,7 @@ def made_by(cache: Path, name: str, recipe: dict[str, Any]) -> Iterator[tuple[Pa
 
 def _also(folder: Path) -> list[str]:
     try:
-        found = json.loads((folder / ALSO).read_text())
+        found = json.loads((folder / ALSO).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return []
     return [str(each) for each in found] if isinstance(found, list) else []
@@ -106,7 +106,7 @@ def _also(folder: Path) -> list[str]:
 def _remember(folder: Path, quick: str) -> None:
     with suppress(OSError):  # where the cache may not be written, the bytes are read again
         new = folder / f".{ALSO}.{os.getpid()}"
-        new.write_text(json.dumps([*_also(folder), quick]))
+        new.write_text(json.dumps([*_also(folder), quick]), encoding="utf-8")
         new.replace(folder / ALSO)
 
 

@@ -268,11 +268,11 @@ def _write(
                 starts.append(starts[-1])
             starts[-1] += len(data)
     about = {"recipe": recipe, "shape": [starts[-1], *shape], "starts": starts, "names": names, "source": source()}
-    (folder / "store.json").write_text(json.dumps({**about, "hash": content.hexdigest()}))
+    (folder / "store.json").write_text(json.dumps({**about, "hash": content.hexdigest()}), encoding="utf-8")
 
 
 def _read(folder: Path) -> ImageStore:
-    about = json.loads((folder / "store.json").read_text())
+    about = json.loads((folder / "store.json").read_text(encoding="utf-8"))
     if (folder / DAMAGED).exists():
         raise ValueError("fsl data verify found that its images are not those that were written")
     if about["recipe"]["version"] != VERSION:

@@ -65,11 +65,11 @@ def _version(name: str) -> str | None:
 
 def probe() -> dict[str, Any]:
     """What torch, torchvision and the compiled kernel say for themselves, asked in a process of its own."""
-    source = Path(__file__).with_name("torch_probe.py").read_text()
+    source = Path(__file__).with_name("torch_probe.py").read_text(encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(place for place in sys.path if place)}
     try:
         done = subprocess.run(
-            [sys.executable, "-c", source], capture_output=True, text=True, timeout=PATIENCE, env=environment
+            [sys.executable, "-c", source], capture_output=True, encoding="utf-8", timeout=PATIENCE, env=environment
         )
         said, end = done.stdout, f"its process died (exit code {done.returncode})"
     except subprocess.TimeoutExpired as expired:
@@ -84,7 +84,7 @@ def build(name: str) -> str:
     found = PathFinder.find_spec(name)
     if not found or not found.origin or not (Path(found.origin).parent / "version.py").exists():
         return ""
-    text = (Path(found.origin).parent / "version.py").read_text()
+    text = (Path(found.origin).parent / "version.py").read_text(encoding="utf-8")
     match = re.search(r"^__version__ = '[^'+]*\+([\w.]+)'", text, re.MULTILINE)
     return match[1] if match else ""
 
@@ -104,7 +104,7 @@ def nvidia() -> list[str]:
     if not shutil.which("nvidia-smi"):
         return []
     query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
-    done = subprocess.run(query, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(query, capture_output=True, encoding="utf-8", timeout=20)
     return done.stdout.strip().splitlines() if done.returncode == 0 else []
 
 

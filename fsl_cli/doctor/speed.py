@@ -125,7 +125,7 @@ def peak_memory(algo: str, overrides: list[str], name: str) -> float:
     bench = workbench(algo, overrides)
     steps, episodes = _steps(bench), bench.gather(0)
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak so far, of drawing the data set, is forgotten
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forget the peak of drawing the data set
     except OSError:
         return math.nan
     before = _status("VmRSS")
@@ -136,7 +136,7 @@ def peak_memory(algo: str, overrides: list[str], name: str) -> float:
 
 def _status(field: str) -> int:
     """A field of Linux's /proc/self/status, in kB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 

@@ -189,7 +189,7 @@ def _send(logger: Logger, folder: Path, names: Iterable[str]) -> None:
     elif isinstance(logger, TensorBoardLogger):
         for name in there:
             if name.endswith(TEXT):
-                text = (folder / name).read_text()
+                text = (folder / name).read_text(encoding="utf-8")
                 logger.experiment.add_text(name, "".join(f"    {line}\n" for line in text.splitlines()))  # as code
             elif name.endswith(".png"):
                 logger.experiment.add_image(name, read_image(str(folder / name)))

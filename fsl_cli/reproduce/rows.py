@@ -37,7 +37,7 @@ class Row(NamedTuple):
 @cache
 def rows() -> dict[str, Row]:
     """All rows by their names, in the order in which they are worth training."""
-    entries = yaml.safe_load(Path(__file__).with_name("rows.yaml").read_text())
+    entries = yaml.safe_load(Path(__file__).with_name("rows.yaml").read_text(encoding="utf-8"))
     return {entry["name"]: _row(**entry) for entry in entries}
 
 

@@ -99,7 +99,7 @@ def fill_pages(root: Path, rows: Sequence[tuple[Row, dict[str, Entry]]]) -> list
     changed = []
     for name, with_open in PAGES.items():
         path = root / name
-        if path.exists() and (new := filled(old := path.read_text(), rows, with_open)) != old:
+        if path.exists() and (new := filled(old := path.read_text(encoding="utf-8"), rows, with_open)) != old:
             write_text(path, new)
             changed.append(path)
     return changed

@@ -29,7 +29,7 @@ def environment() -> dict[str, Any]:
 def _processor() -> str | None:
     """The processor's name on Linux; None elsewhere."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
@@ -56,6 +56,7 @@ def _git(*words: str) -> str | None:
     """The output of git for the checkout that fsl runs from; None outside one."""
     here = Path(__file__).resolve().parents[1]
     try:
-        return subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=True).stdout
+        command = ["git", "-C", str(here), *words]
+        return subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout
     except (OSError, subprocess.CalledProcessError, UnicodeDecodeError):
         return None

@@ -193,4 +193,4 @@ UNLESS_SAID = {
 
 @cache
 def _table() -> dict[str, Any]:
-    return yaml.safe_load(Path(__file__).with_name("published.yaml").read_text())
+    return yaml.safe_load(Path(__file__).with_name("published.yaml").read_text(encoding="utf-8"))

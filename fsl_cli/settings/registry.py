@@ -29,7 +29,7 @@ def choices(group: str, user_dir: str | None = None) -> dict[str, str]:
 
 def describe(path: Path) -> str:
     """A YAML's first comment that is not for Hydra."""
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("# ") and "@package" not in line:
             return line[2:].strip()
     return ""
@@ -84,7 +84,7 @@ def settings_of(group: str, name: str, user_dir: str | None) -> set[str]:
         path = folder / group / f"{name}.yaml"
         if path.exists():
             content: Any = OmegaConf.to_container(OmegaConf.load(path))
-            prefix = "" if "@package _global_" in path.read_text() else f"{group}."
+            prefix = "" if "@package _global_" in path.read_text(encoding="utf-8") else f"{group}."
             bases = [base for base in content.get("defaults", []) if isinstance(base, str) and base != "_self_"]
             own = {prefix + key for key in dotted_keys(content)}
             found |= own.union(*(settings_of(group, base, user_dir) for base in bases))

@@ -27,6 +27,8 @@ def show(words: Sequence[str], user_dir: str | None) -> None:
             f"algo={name} has no embedding that all tasks share: its network adapts to each. fsl show embedding is for "
             "metric methods, such as algo=protonet; for this run there is fsl show steps."
         )
+    if run.experiment.learner.metric != "accuracy":
+        raise UserError(f"{run.experiment.data.name} has no classes to tell apart. Type fsl show fit.")
     demand_index(run, index)
     figure = _embedding(run, method, index)
     save(run.out, lambda path: lettering.save(figure, path))

@@ -34,6 +34,14 @@ def test_quick_words_never_import_torch(line: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_terminal_that_has_no_plus_minus_is_told_all_the_same() -> None:
+    ascii_only = os.environ | {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    ascii_only |= {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-m", "fsl_cli", "ls"], capture_output=True, text=True, env=ascii_only)
+    assert done.returncode == 0, done.stderr
+    assert "\\xb1" in done.stdout
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help_with_examples_and_what_they_print(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     run([verb, "--help"])

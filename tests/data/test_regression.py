@@ -105,6 +105,8 @@ def test_a_run_is_tested_beside_the_best_estimator_and_its_fits_are_drawn(data: 
         assert result["best_mean"] is None and result["split"] == "glyphs seeded"
     run(["show", "fit", f"run={folder}", "index=3", f"out={tmp_path / 'fit.png'}"])
     assert (tmp_path / "fit.png").stat().st_size > 5000 and (folder / "tasks.png").stat().st_size > 5000
+    with pytest.raises(UserError, match="no classes to tell apart. Type fsl show fit"):
+        run(["show", "embedding", f"run={folder}"])
 
 
 def test_classification_is_refused_a_fit_and_curves_a_classifier() -> None:

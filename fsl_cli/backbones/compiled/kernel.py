@@ -66,7 +66,7 @@ def _build(compiler: str, target: Path) -> None:
 def _processor() -> tuple[str, ...]:
     """What tells this processor from others: a home directory may be shared by several machines."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     marks = ("flags", "Features", "model name")
