@@ -128,7 +128,8 @@ def _first(name: str) -> str:
 
 def _words() -> dict[str, list[str]]:
     """The English names of the classes of each split, as WordNet writes them first."""
-    return json.loads((Path(copies.__file__).parent / "splits" / "tieredimagenet" / "words.json").read_text(encoding="utf-8"))
+    path = Path(copies.__file__).parent / "splits" / "tieredimagenet" / "words.json"
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _from_pickles(place: Path, named: dict[str, File], part: str) -> Classes:
