@@ -8,6 +8,7 @@ from pathlib import Path
 from fsl_cli.errors import UserError, command
 from fsl_cli.experiment.another_test import another_test
 from fsl_cli.experiment.running import resume, start
+from fsl_cli.files import demand_writable
 from fsl_cli.reproduce.recorded import Entry, entry, record
 from fsl_cli.reproduce.rows import Row, RowTest, rows
 from fsl_cli.reproduce.state import State, demand_same, differing, remember, state
@@ -30,6 +31,7 @@ def demand_rows(wanted: Sequence[Row], typed: Sequence[str], out: Path, results:
             )
         if here.processes != 1:
             raise UserError("fsl reproduce trains in one process. Leave out what asks for several.")
+        demand_writable(results / f"{row.name}.json", "Choose another folder with results=FOLDER.")
         if any(word.startswith("seed=") for word in typed):
             _demand_seed(row, here.seed, out, results)
     if any(word.startswith("data.root=") for word in typed) and len({row.data for row in wanted}) > 1:

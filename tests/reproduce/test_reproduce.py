@@ -126,6 +126,7 @@ def test_a_setting_that_a_run_is_too_old_for_is_what_its_class_takes_unasked() -
         (["maml-omniglot-5w1s", "steps=5"], "steps.*another training"),
         (["maml-omniglot-5w1s", "protonet-miniimagenet-5w1s", "data.root=x"], "of which data set"),
         (["maml-omniglot-5w1s", "anil-omniglot-5w1s", "run=x"], "of which row"),
+        (["maml-omniglot-5w1s", "results=taken"], "maml-omniglot-5w1s.json cannot be written"),
         (["rfs-miniimagenet"], "begins with the backbone of simpleshot-miniimagenet-5w1s"),
     ],
 )
@@ -133,6 +134,7 @@ def test_what_does_not_go_is_said_before_any_work(
     words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("taken").write_text("a file, no folder")
     with pytest.raises(UserError, match=says):
         run(["reproduce", *words])
     assert not list(tmp_path.rglob("*.json"))
