@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from fsl_cli.errors import setting
+from fsl_cli.errors import setting, typed
 from fsl_cli.runs.jobs import Dotted
 from fsl_cli.runs.records import Result
 
@@ -36,6 +36,8 @@ class Published(NamedTuple):
     )  # as in result.json, or words for one that fsl has not; None: not known, or the data set's only one
     rotations: str | None  # likewise
     note: str | None
+    query: int | str | None  # images a class in the test, or "shot": as many as in the support set; None: not known
+    settings: dict[str, Any]  # what a run has to set as it was there
     differs: str | None = None  # in what it was obtained otherwise than the run that it stands beside
 
     def remarks(self) -> str:
@@ -107,6 +109,8 @@ def _of_task(entry: dict[str, Any], task: str) -> Published:
         split=entry.get("split"),
         rotations=entry.get("rotations"),
         note=entry.get("note"),
+        query=entry.get("query"),
+        settings=entry.get("settings", {}),
     )
 
 
@@ -133,8 +137,9 @@ def _unlike_papers(result: Result) -> bool:
 def beside(result: Result, settings: Dotted) -> Published | None:
     """The published number of a run's own method on its very network, the one nearest to its protocol.
 
-    What else was otherwise there, split, rotations or whose statistics normalise, stands in its `differs`. None for a
-    run that was trained without labels, with a share of them, or on tasks whose labels were fixed.
+    What else was otherwise there, split, rotations, whose statistics normalise, queries that normalise each other or a
+    setting that counts, stands in its `differs`. None for a run that was trained without labels, with a share of them,
+    or on tasks whose labels were fixed.
     """
     if result.hidden_labels or result.labelled_share < 1 or result.memorisation:
         return None
@@ -148,10 +153,10 @@ def beside(result: Result, settings: Dotted) -> Published | None:
         return entry.inference == result.inference, entry.backbone == own, len(entry.when)
 
     found = max(filter(fits, published(result)), key=nearness, default=None)
-    return found and found._replace(differs=_differences(found, result) or None)
+    return found and found._replace(differs=_differences(found, result, settings) or None)
 
 
-def _differences(entry: Published, result: Result) -> str:
+def _differences(entry: Published, result: Result, settings: Dotted) -> str:
     """What differs, or is not known to be the same, in words."""
     facts = {"inference": entry.inference, "network": entry.backbone}
     if result.data == "omniglot":
@@ -159,6 +164,11 @@ def _differences(entry: Published, result: Result) -> str:
     here = {**asdict(result), "network": entry.backbone}
     known = [f"{name} {value} (here {here[name]})" for name, value in facts.items() if value not in (None, here[name])]
     unknown = [name for name, value in facts.items() if value is None]
+    query = result.shot if entry.query == "shot" else entry.query
+    known += [f"query {typed(query)} (here {result.query})"] if query not in (None, result.query) else []
+    for name, value in entry.settings.items():
+        here_set = settings.get(f"test.{name}", settings.get(name))  # a test's are as they were typed
+        known += [setting(name, value)] if typed(here_set) != typed(value) else []
     return ", ".join([*known, *([f"{' and '.join(unknown)} not known"] if unknown else [])])
 
 
