@@ -24,7 +24,7 @@ from fsl_cli.algorithms.over_tasks import for_each_task, mean_loss
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples, task_loss
 from fsl_cli.errors import UserError
-from fsl_cli.ranges import Count, Natural, Rate
+from fsl_cli.ranges import Count, Natural, Rate, Weight
 
 LONGER = 1.2  # times as far goes a step after one that has not raised the objective
 OneLoss = Callable[[Parameters], Tensor]
@@ -37,8 +37,10 @@ class IMAML(Algorithm):
     in validation and test) of `inner_lr`: enough of them to converge, as the meta-gradient is that of the minimum.
     A test says how much of the objective's gradient is left. With `take_back` a step that has raised the objective is
     taken back, and the next one goes half as far; else it goes a fifth farther.
-    `cg_steps` are steps of conjugate gradients; 0 is first order. `frozen` and `head_init` as for MAML, but for
-    "prototypes"; weights that the inner loop leaves alone get their exact gradient too.
+    `cg_steps` are steps of conjugate gradients; 0 is first order. `damping` is added to the penalty in their equations
+    alone, which a network's Hessian needs where it bends down by more than the penalty, as that of Conv4 does. `frozen`
+    and `head_init` as for MAML, but for "prototypes"; weights that the inner loop leaves alone get their exact gradient
+    too.
     """
 
     regresses = True
@@ -52,6 +54,7 @@ class IMAML(Algorithm):
         test_steps: Natural,
         penalty: Rate = 2.0,
         cg_steps: Natural = 5,
+        damping: Weight = 0.0,
         take_back: bool = False,
         frozen: str = "norm",
         head_init: Start = "learned",
@@ -69,6 +72,7 @@ class IMAML(Algorithm):
         self.test_steps = test_steps
         self.penalty = penalty
         self.cg_steps = cg_steps
+        self.damping = damping
         self.take_back = take_back
         self.adapted = {name for name in self.net.adaptable if not re.search(frozen, name)}
 
@@ -87,8 +91,9 @@ class IMAML(Algorithm):
                 return task_loss(functional_call(net, weights, (query.x, support.x)), query.y)
 
             phi = {name: value for name, value in fast.items() if name in self.adapted}
+            penalty = self.penalty + self.damping
             return at_minimum(
-                lambda weights: on_support(weights, 0), on_queries, parameters, phi, self.penalty, self.cg_steps
+                lambda weights: on_support(weights, 0), on_queries, parameters, phi, penalty, self.cg_steps
             )
 
         return mean_loss(self.net, one, dict(self.net.named_parameters()), episodes.support, episodes.query)

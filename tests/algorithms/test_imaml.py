@@ -104,6 +104,31 @@ def test_once_the_steps_arrive_it_is_the_gradient_through_all_of_them(tasks: int
     torch.testing.assert_close(flat(found), flat(wanted), rtol=1e-3, atol=1e-6)
 
 
+def test_damping_22_gives_the_double_of_the_damped_equations_of_the_authors_code(float64: None) -> None:
+    """They solve ((1 + 1) I + H / (penalty + 10)) v = dL_Q at a penalty of 2, with H of the support loss."""
+    torch.manual_seed(0)
+    backbone = MLP(1, 2, "none", [4], start="torch", activation="tanh")
+    built = IMAML(backbone, 3, 0.1, 3, 3, penalty=2.0, cg_steps=60, damping=22.0, frozen="nothing").train()
+    sets = [Examples(3 * torch.randn(1, n, 1, 2, 2), torch.randint(3, (1, n))) for n in (6, 9)]
+    built.loss(Episodes(*sets, torch.zeros(1, 3), torch.arange(1))).backward()
+    parameters = dict(built.net.named_parameters())
+    names, shapes = list(parameters), [value.shape for value in parameters.values()]
+    own = [Examples(each.x[0], each.y[0]) for each in sets]
+    on_support = support_loss(built.net, own[0])
+    fast = adapt(proximal(on_support, parameters, 2.0), parameters, built.adapted, 3, sgd(0.1), first_order=True)
+    at = flat(fast.values()).detach().requires_grad_()
+
+    def whole(vector: Tensor) -> Parameters:
+        parts = vector.split([shape.numel() for shape in shapes])
+        return {name: part.view(shape) for name, part, shape in zip(names, parts, shapes, strict=True)}
+
+    hessian = torch.autograd.functional.hessian(lambda v: on_support(whole(v), 0), at)
+    logits = functional_call(built.net, whole(at), (own[1].x, own[0].x))
+    [towards] = torch.autograd.grad(task_loss(logits, own[1].y), at)
+    theirs = torch.linalg.solve(2 * torch.eye(len(at)) + hessian / (2 + 10), towards)
+    torch.testing.assert_close(flat(value.grad for value in parameters.values()), 2 * theirs, rtol=1e-6, atol=1e-8)
+
+
 def test_a_test_says_what_is_left_of_the_inner_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = [
         "data.train_classes=12",
