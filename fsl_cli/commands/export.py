@@ -56,14 +56,22 @@ def main(words: Sequence[str]) -> None:
     known = bool(typed["support"]) or (Path(typed["run"]).expanduser() / "support.npz").exists()
     out = _demand_sense(typed, chosen, known)
 
-    from fsl_cli.files import make_folder, replacing, writing
-    from fsl_cli.use.export import classifier, demand_layers, demand_packages, embedding, exported
+    from fsl_cli.files import demand_writable, make_folder, replacing, writing
+    from fsl_cli.use.export import (
+        classifier,
+        demand_classifier,
+        demand_layers,
+        demand_packages,
+        embedding,
+        exported,
+    )
     from fsl_cli.use.export_check import disagreement, pictures, query_pictures
     from fsl_cli.use.frozen import frozen_predictor
     from fsl_cli.use.known import learn, support_of
     from fsl_cli.use.predictor import load_run
 
     demand_packages(typed["format"])
+    demand_writable(out, "Choose another with out=FILE.")
     with redirect_stdout(sys.stderr):  # a script reads standard output
         run = load_run(typed["run"], names(typed["trust"]), device="cpu") if typed["run"] else frozen_predictor(chosen)
         if run.image.items != "images":
@@ -74,6 +82,7 @@ def main(words: Sequence[str]) -> None:
         if run.changed:
             print("norm=transductive: exported with norm=support, as no prediction may depend on other pictures.")
         if known:
+            demand_classifier(run)  # before it learns, which may take minutes
             support = support_of(run, typed, [])
             graph = classifier(learn(run, support, names(typed["trust"])))
             real = pictures(support, run.image.size)

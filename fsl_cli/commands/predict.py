@@ -82,7 +82,7 @@ def main(words: Sequence[str]) -> None:
     _demand_rate(typed["unknown"])
 
     from fsl_cli.experiment.allocator import keep_memory
-    from fsl_cli.files import writing
+    from fsl_cli.files import demand_writable, writing
     from fsl_cli.use.frozen import described
     from fsl_cli.use.known import WHAT, learn, support_of
     from fsl_cli.use.predicting import predicted, write
@@ -92,6 +92,9 @@ def main(words: Sequence[str]) -> None:
 
     keep_memory()
     skipped: list[str] = []
+    advice = "Choose another folder with out=FOLDER."
+    if typed["query"]:
+        demand_writable(Path(typed["out"]).expanduser() / "predictions.csv", advice)
     with redirect_stdout(sys.stderr):  # a script reads standard output
         run = load_run(typed["run"], names(typed["trust"])) if typed["run"] else _frozen(typed, chosen)
         if html and run.image.items == "embeddings":
@@ -116,7 +119,7 @@ def main(words: Sequence[str]) -> None:
         if not classify:
             return
         found = predicted(run, support, classify, typed, html, skipped)
-    with writing(typed["out"], "Choose another folder with out=FOLDER."):
+    with writing(typed["out"], advice):
         files = write(Path(typed["out"]).expanduser(), found, html)
     if "--json" in words:
         print(json.dumps({"run": typed["run"], **as_json(found), "files": list(map(str, files))}, indent=2))

@@ -153,6 +153,7 @@ def _too_small(data: DataSet, part: str, shapes: Shapes) -> list[str]:
     size = int(sizes_of(data, part)[short])
     if shape.labelled_share < 1 and size >= need:
         advice = [f"Try labelled_share={ceil(100 * need / size) / 100:g}", *advice]
+    advice = [*advice[:1], *(each[0].lower() + each[1:] for each in advice[1:])]
     text = "; or ".join(advice) or f"Each class needs 2 {data.items} or more: give it more, or remove it"
     has = f"has {least}"
     if shape.labelled_share < 1:

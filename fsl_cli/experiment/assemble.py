@@ -15,11 +15,16 @@ from fsl_cli.data.sources.lm import Corpus
 from fsl_cli.data.store import DataSet
 from fsl_cli.data.tasks import Tasks
 from fsl_cli.experiment.datamodule import Episodic
-from fsl_cli.experiment.demands import demand_classes_of_many, demand_method_fits, demand_no_classes
+from fsl_cli.experiment.demands import (
+    demand_classes_of_many,
+    demand_method_fits,
+    demand_no_classes,
+    demand_use_of_support,
+)
 from fsl_cli.experiment.hiding import without_labels
 from fsl_cli.experiment.learner import Learner
 from fsl_cli.experiment.method import learner, trained
-from fsl_cli.experiment.seen import image_tasks, several_tasks
+from fsl_cli.experiment.seen import demand_as_trained, image_tasks, several_tasks
 from fsl_cli.experiment.shapes import data_part, evaluated, shapes_of
 from fsl_cli.runs.run import Run
 from fsl_cli.settings.binding import build
@@ -50,6 +55,8 @@ def assemble(
     """
     data = data or build(data_part(settings))
     tasks: Tasks
+    if isinstance(data, DataSet | DataSets):
+        demand_use_of_support(settings)
     if isinstance(data, DataSets):
         demand_classes_of_many(settings)
         found = {name: _prepared(settings, own, parts) for name, own in data.sets.items()}
@@ -64,7 +71,9 @@ def assemble(
         shapes = shapes_of(settings, data, parts, fewer_queries)
         if settings.pseudo:
             without_labels(settings, data, shapes)  # raises UserError
-        tasks, image = data.tasks(shapes), _seen(data)
+        image = _seen(data)
+        demand_as_trained(settings, data.name, image)
+        tasks = data.tasks(shapes)
     episodes = episodic(settings, tasks, len(data.sets) if isinstance(data, DataSets) else 1)
     sets = [*data.sets.values()] if isinstance(data, DataSets) else [data]
     own = sum(len(sizes_of(each, "train")) for each in sets if isinstance(each, DataSet))

@@ -13,7 +13,6 @@ from fsl_cli.experiment.learner import Learner
 from fsl_cli.settings.binding import class_of
 from fsl_cli.settings.schema import Image, Settings
 
-DRAWN = ("points", "characters")  # items of tasks that have no classes
 NOT_HELD_OUT = (
     "backbone.finetune: its learning rate is chosen on validation classes, and there are none that were not trained "
     "on. Type backbone.finetune=0, or choose a data set with a split val, and train_on=train."
@@ -62,6 +61,11 @@ def demand_no_classes(settings: Settings, data: Curves) -> None:
         raise UserError(
             f"shot=metadataset shares out the images of classes, and the tasks of {data.name} have none. Type shot=5."
         )
+    for name, way in (("way", settings.way), ("train_way", settings.train_way)):
+        if not isinstance(data, Corpus) and way != 1:  # of characters, way is how many there are
+            raise UserError(f"{setting(name, way)}: the tasks of {data.name} have no classes. Type {name}=1.")
+    if settings.classes != "drawn":
+        raise UserError(f"classes={settings.classes}: the tasks of {data.name} have no classes. Leave it out.")
     if settings.query_balance != "even":
         raise UserError(
             f"query_balance={settings.query_balance}: the curves of {data.name} have no classes. Leave it out."
@@ -79,8 +83,6 @@ def demand_method_fits(settings: Settings, built: Learner, shapes: dict[str, Sha
     if (settings.attack or algorithm.attacks) and image.items != "images":
         what = f"attack={settings.attack_name}" if settings.attack else f"algo={settings.algo_name}"
         raise UserError(f"{what} changes pixels, and {name} has {image.items}. Choose a data set of images.")
-    if image.items not in DRAWN:
-        _demand_use_of_support(settings, algorithm)
     if algorithm.compares_tasks and trains and settings.steps and settings.meta_batch == 1:
         raise UserError(
             f"{type(algorithm).__name__} compares the tasks of a step, and meta_batch=1 has one. "
@@ -107,8 +109,9 @@ def _demand_fine_tuning(settings: Settings, built: Learner, image: Image, name: 
     demand_fine_tuning(built.algorithm, settings.algo_name)
 
 
-def _demand_use_of_support(settings: Settings, algorithm: Algorithm) -> None:
+def demand_use_of_support(settings: Settings) -> None:
     """Raises UserError where support sets have images that the method makes nothing of: without labels, or at all."""
+    algorithm = class_of(settings.algo, Algorithm)
     if (settings.unlabelled or settings.train_unlabelled) and not algorithm.takes_unlabelled:
         raise UserError(
             f"unlabelled={settings.unlabelled or settings.train_unlabelled}: algo={settings.algo_name} learns from "
@@ -116,5 +119,4 @@ def _demand_use_of_support(settings: Settings, algorithm: Algorithm) -> None:
         )
     for name, shot in (("shot", settings.shot), ("train_shot", settings.train_shot)):
         if shot != 0 and not algorithm.looks_at_support:
-            kind = type(algorithm).__name__
-            raise UserError(f"{setting(name, shot)}: {kind} looks at no support images. Type {name}=0.")
+            raise UserError(f"{setting(name, shot)}: {algorithm.__name__} looks at no support images. Type {name}=0.")

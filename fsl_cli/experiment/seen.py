@@ -56,19 +56,24 @@ def own_image(data: DataSet) -> Image:
     return Image(channels, size, list(data.mean), list(data.std), data.ink, data.items)
 
 
+def demand_as_trained(settings: Settings, name: str, own: Image) -> None:
+    """Raises UserError where a finished run sees other items than those of the data set `name`, or wider ones."""
+    seen = settings.image or own
+    if seen.items != own.items:
+        raise UserError(f"{name} has {own.items}, and this run sees {seen.items}. Choose another data set.")
+    if own.items != "images" and seen.channels != own.channels:
+        alike = "those that the same network has made" if own.items == "embeddings" else "another data set"
+        numbers = f"{own.channels:,} number{'s' * (own.channels > 1)}"
+        raise UserError(f"{name} has {own.items} of {numbers}, and this run sees {seen.channels:,}. Choose {alike}.")
+
+
 def image_tasks(settings: Settings, data: DataSet, shapes: dict[str, Shape]) -> tuple[ImageTasks, Image]:
     """The episodes of a data set of images, and what the backbone sees of them."""
+    own = own_image(data)
+    demand_as_trained(settings, data.name, own)
     if found := shape_problems(data, shapes):
         raise UserError("\n".join(found))
-    own = own_image(data)
-    channels, size, image = own.channels, own.size, settings.image or own
-    if image.items != data.items:
-        raise UserError(f"{data.name} has {data.items}, and this run sees {image.items}. Choose another data set.")
-    if data.items == "embeddings" and image.channels != channels:
-        raise UserError(
-            f"{data.name} has embeddings of {channels:,} numbers, and this run sees {image.channels:,}. "
-            "Choose those that the same network has made."
-        )
+    size, image = own.size, settings.image or own
     image = replace(image, class_rows=_row_width(settings, data, image))
     mean, std = tuple(image.mean), tuple(image.std)
     if image.ink != data.ink:  # 1 - pixel takes the place of pixel

@@ -16,6 +16,7 @@ OF_A_TEST = (
     "way", "shot", "query", "query_balance", "unlabelled", "distractors", "episodes", "classes", "norm", "calibrate",
 )  # fmt: skip
 GROUPS = {"data", "trainer", "attack"}  # of which another can be chosen
+PARTS_OF_A_TEST = {*GROUPS, "algo", "backbone", "augment"}  # augment: of a backbone that is fine-tuned
 
 
 def changed(saved: dict[str, Any], given: dict[str, str], user_dir: str | None = None) -> dict[str, Any]:
@@ -35,7 +36,8 @@ def changed(saved: dict[str, Any], given: dict[str, str], user_dir: str | None =
     for key, text in given.items():
         if key in GROUPS:
             continue
-        if key in values and key not in OF_A_TEST and not isinstance(values[key], dict):
+        part = key.partition(".")[0]
+        if part in values.keys() - {*OF_A_TEST, *PARTS_OF_A_TEST, "choices"}:
             raise UserError(
                 f"{key}={text} has no effect on a test. A test takes {', '.join(OF_A_TEST)}, data, attack and algo."
             )
@@ -51,6 +53,12 @@ def changed(saved: dict[str, Any], given: dict[str, str], user_dir: str | None =
             )
         node[path[-1]] = typed_value(key, text)
     backbone = values.get("backbone")
+    idle = [key for key in given if key.startswith("augment.")]
+    if idle and not (isinstance(backbone, dict) and backbone.get("finetune")):
+        raise UserError(
+            f"{idle[0]}={given[idle[0]]} has no effect on a test in which nothing is fine-tuned. Leave it out, or type "
+            "backbone.finetune=50 too."
+        )
     if isinstance(backbone, dict) and "norm" in backbone:  # what result.json says is what was used
         if "norm" in given:
             backbone["norm"] = values["norm"]

@@ -109,24 +109,29 @@ def embedding(run: Predictor) -> Graph:
     raise UserError(f"{why}. Type support=FOLDER to export the classifier of a support set.")
 
 
-def classifier(classify: FewShotClassifier) -> Graph:
-    """What a run has learned from a support set: logits, probabilities, and how likely a picture is of no class."""
-    networks = [module for module in classify.predictor.algorithm.modules() if isinstance(module, Backbone)]
-    if classify.predictor.algorithm.with_query and networks[0].norm == "support":
+def demand_classifier(run: Predictor) -> None:
+    """Raises UserError where a classifier of this run is no graph of single images, whatever it learns from."""
+    networks = [module for module in run.algorithm.modules() if isinstance(module, Backbone)]
+    if run.algorithm.with_query and networks[0].norm == "support":
         raise UserError(
             "With algo.with_query=true each query is normalised together with the support set, which a graph of single "
             "images cannot do. Train with algo.with_query=false, or classify with fsl predict."
         )
-    if classify.predictor.finetuning:
+    if run.finetuning:
         raise UserError(
             "With backbone.finetune the network is another for each support set, and no graph is made of it. Leave "
             "support= out for the embedding of the network before, or classify with fsl predict."
         )
-    if classify.together:
+    if run.algorithm.sees_queries:
         raise UserError(
             "This method looks at all queries together, which a graph of single images cannot do. Leave support= out "
             "for its embedding, or classify with fsl predict."
         )
+
+
+def classifier(classify: FewShotClassifier) -> Graph:
+    """What a run has learned from a support set: logits, probabilities, and how likely a picture is of no class."""
+    demand_classifier(classify.predictor)
     classes, kept = list(map(str, classify.classes)), classify.calibration
     tells = kept if kept and kept.score and kept.slope < 0 else None
 

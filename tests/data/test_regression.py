@@ -105,13 +105,21 @@ def test_a_run_is_tested_beside_the_best_estimator_and_its_fits_are_drawn(data: 
         assert result["best_mean"] is None and result["split"] == "glyphs seeded"
     run(["show", "fit", f"run={folder}", "index=3", f"out={tmp_path / 'fit.png'}"])
     assert (tmp_path / "fit.png").stat().st_size > 5000 and (folder / "tasks.png").stat().st_size > 5000
-    with pytest.raises(UserError, match="no classes to tell apart. Type fsl show fit"):
-        run(["show", "embedding", f"run={folder}"])
+    for words, said in {
+        "show embedding": "no classes to tell apart. Type fsl show fit",
+        "test data=sinusoid": "sinusoid has points of 1 number, and this run sees 2",
+        "test data=glyphs": "glyphs has images, and this run sees points",
+        "test way=2": "way=2: the tasks of .* have no classes. Type way=1",
+    }.items():
+        with pytest.raises(UserError, match=said):
+            run([*words.split(), f"run={folder}"])
 
 
 def test_classification_is_refused_a_fit_and_curves_a_classifier() -> None:
     with pytest.raises(UserError, match="ProtoNet tells classes apart, and the tasks of quadratic2d have none"):
         run(["check", "algo=protonet", "data=quadratic2d"])
+    with pytest.raises(UserError, match="classes=all: the tasks of gp have no classes"):
+        run(["check", "algo=cnp", "data=gp", "classes=all"])
     few = [f"data.{part}_classes=5" for part in ("train", "val", "test")]
     with pytest.raises(UserError, match="type algo=cnp, or a regression: data=gp"):
         run(["check", "algo=anp", "data=glyphs", *few])

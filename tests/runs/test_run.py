@@ -134,7 +134,7 @@ def test_classes_that_the_model_was_trained_on_are_no_test(folder: Path) -> None
     assert not list(folder.glob("tests/*train_classes*"))
 
 
-@pytest.mark.parametrize("word", ["seed=77", "steps=9", "train_way=7"])
+@pytest.mark.parametrize("word", ["seed=77", "train_way=7", "optim.lr=3", "image.ink=false", "augment.flip=true"])
 def test_settings_that_a_test_does_not_read_are_refused(folder: Path, word: str) -> None:
     with pytest.raises(UserError, match=f"{word} has no effect on a test"):
         run(["test", f"run={folder}", word])

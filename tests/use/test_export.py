@@ -88,6 +88,8 @@ def test_of_methods_that_see_all_queries_the_embedding_alone_is_exported(name: s
     classify = adapted(tmp_path / "run", f"algo={name}", *SMALL)
     with pytest.raises(UserError, match=r"at all queries together, .* Leave support= out"):
         classifier(classify)
+    with pytest.raises(UserError, match=r"at all queries together"):  # before it reads the support set, and learns
+        run(["export", f"run={tmp_path / 'run'}", "support=nowhere"])
     assert export(embedding(classify.predictor)).difference.relative < 1e-4
 
 
@@ -266,8 +268,7 @@ def test_torch_export_tells_the_same_in_its_extra_file(tmp_path: Path, capsys: p
 
 def test_a_place_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     untrained_run(tmp_path / "run", "algo=protonet", *SMALL)
-    nothing = Exported(b"", Difference(0.0, 0.0, 0, 0), [], [])
-    monkeypatch.setattr(fsl_cli.use.export, "exported", lambda *words: nothing)
+    monkeypatch.setattr(fsl_cli.use.export, "exported", pytest.fail)  # found out before the work
     (tmp_path / "taken.onnx").mkdir()
     with pytest.raises(UserError, match=r"taken.onnx cannot be written: .*out=FILE"):
         run(["export", f"run={tmp_path / 'run'}", f"out={tmp_path / 'taken.onnx'}"])
