@@ -137,9 +137,9 @@ def _unlike_papers(result: Result) -> bool:
 def beside(result: Result, settings: Dotted) -> Published | None:
     """The published number of a run's own method on its very network, the one nearest to its protocol.
 
-    What else was otherwise there, split, rotations, whose statistics normalise, queries that normalise each other or a
-    setting that counts, stands in its `differs`. None for a run that was trained without labels, with a share of them,
-    or on tasks whose labels were fixed.
+    What else was otherwise there, split, rotations, pixels, whose statistics normalise, queries that normalise each
+    other or a setting that counts, stands in its `differs`. None for a run that was trained without labels, with a
+    share of them, or on tasks whose labels were fixed.
     """
     if result.hidden_labels or result.labelled_share < 1 or result.memorisation:
         return None
@@ -166,6 +166,8 @@ def _differences(entry: Published, result: Result, settings: Dotted) -> str:
     unknown = [name for name, value in facts.items() if value is None]
     query = result.shot if entry.query == "shot" else entry.query
     known += [f"query {typed(query)} (here {result.query})"] if query not in (None, result.query) else []
+    size = _table()["networks"].get(entry.backbone, {}).get("size", _table()["sizes"].get(result.data))
+    known += [f"size {size} (here {result.image.size})"] if size not in (None, result.image.size) else []
     for name, value in entry.settings.items():
         here_set = settings.get(f"test.{name}", settings.get(name))  # a test's are as they were typed
         known += [setting(name, value)] if typed(here_set) != typed(value) else []

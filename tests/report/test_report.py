@@ -360,6 +360,7 @@ RUNS = [  # words -> accuracy beside it, and what was otherwise there
     ("algo=maml data=omniglot query=15", "98.7 ± 0.4", "query 1 (here 15)"),
     ("algo=maml data=omniglot shot=5", "99.9 ± 0.1", "rotations one a class (here all)"),
     ("algo=reptile data=omniglot", "95.39", "algo.with_query=true"),
+    ("algo=maml data=omniglot data.size=84", "98.7 ± 0.4", "size 28 (here 84)"),
     ("algo=reptile data=miniimagenet algo.with_query=true", "47.07", None),
     ("algo=reptile data=miniimagenet norm=transductive query=1", "49.97", None),
     ("algo=taml data=omniglot", "99.23 ± 0.35", "inference and network and split and rotations not known"),
