@@ -112,11 +112,12 @@ def _demand_fine_tuning(settings: Settings, built: Learner, image: Image, name: 
 def demand_use_of_support(settings: Settings) -> None:
     """Raises UserError where support sets have images that the method makes nothing of: without labels, or at all."""
     algorithm = class_of(settings.algo, Algorithm)
-    if (settings.unlabelled or settings.train_unlabelled) and not algorithm.takes_unlabelled:
-        raise UserError(
-            f"unlabelled={settings.unlabelled or settings.train_unlabelled}: algo={settings.algo_name} learns from "
-            "images with labels alone. Type unlabelled=0, or algo=softkmeans, which learns from both."
-        )
+    for name in () if algorithm.takes_unlabelled else ("unlabelled", "train_unlabelled", "distractors"):
+        if count := getattr(settings, name):
+            raise UserError(
+                f"{name}={count}: algo={settings.algo_name} learns from images with labels alone. Type {name}=0, or "
+                "algo=softkmeans, which learns from both."
+            )
     for name, shot in (("shot", settings.shot), ("train_shot", settings.train_shot)):
         if shot != 0 and not algorithm.looks_at_support:
             raise UserError(f"{setting(name, shot)}: {algorithm.__name__} looks at no support images. Type {name}=0.")

@@ -61,6 +61,12 @@ def demand_as_trained(settings: Settings, name: str, own: Image) -> None:
     seen = settings.image or own
     if seen.items != own.items:
         raise UserError(f"{name} has {own.items}, and this run sees {seen.items}. Choose another data set.")
+    if seen.size != own.size:
+        unit = "pixels a side" if own.items == "images" else "characters"
+        raise UserError(
+            f"{name} has {own.items} of {own.size} {unit}, and this run sees {seen.size}. Type data.size={seen.size}, "
+            "or bring them to that size."
+        )
     if own.items != "images" and seen.channels != own.channels:
         alike = "those that the same network has made" if own.items == "embeddings" else "another data set"
         numbers = f"{own.channels:,} number{'s' * (own.channels > 1)}"

@@ -39,7 +39,11 @@ class Run:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        """Reads nothing yet. What the folder lacks is reported when it is asked for."""
+        """Reads nothing yet. What the folder lacks is reported when it is asked for. Raises UserError for no name."""
+        if not str(folder):
+            raise UserError(
+                "Which run? A folder's name is empty here. Type one that fsl train made, such as outputs/…."
+            )
         self.folder = Path(folder).expanduser()
         self._records: dict[type, Any] = {}
 

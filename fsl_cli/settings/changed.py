@@ -16,6 +16,7 @@ OF_A_TEST = (
     "way", "shot", "query", "query_balance", "unlabelled", "distractors", "episodes", "classes", "norm", "calibrate",
 )  # fmt: skip
 GROUPS = {"data", "trainer", "attack"}  # of which another can be chosen
+IDLE = ("backbone.weights", "backbone.frozen")  # of a network that is trained, or before it is
 PARTS_OF_A_TEST = {*GROUPS, "algo", "backbone", "augment"}  # augment: of a backbone that is fine-tuned
 
 
@@ -37,7 +38,7 @@ def changed(saved: dict[str, Any], given: dict[str, str], user_dir: str | None =
         if key in GROUPS:
             continue
         part = key.partition(".")[0]
-        if part in values.keys() - {*OF_A_TEST, *PARTS_OF_A_TEST, "choices"}:
+        if key in IDLE or part in values.keys() - {*OF_A_TEST, *PARTS_OF_A_TEST, "choices"}:
             raise UserError(
                 f"{key}={text} has no effect on a test. A test takes {', '.join(OF_A_TEST)}, data, attack and algo."
             )

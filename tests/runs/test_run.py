@@ -134,10 +134,21 @@ def test_classes_that_the_model_was_trained_on_are_no_test(folder: Path) -> None
     assert not list(folder.glob("tests/*train_classes*"))
 
 
-@pytest.mark.parametrize("word", ["seed=77", "train_way=7", "optim.lr=3", "image.ink=false", "augment.flip=true"])
+@pytest.mark.parametrize(
+    "word", ["seed=77", "train_way=7", "optim.lr=3", "backbone.weights=x.pt", "image.ink=false", "augment.flip=true"]
+)
 def test_settings_that_a_test_does_not_read_are_refused(folder: Path, word: str) -> None:
     with pytest.raises(UserError, match=f"{word} has no effect on a test"):
         run(["test", f"run={folder}", word])
+
+
+def test_a_test_sees_what_the_run_sees(folder: Path) -> None:
+    with pytest.raises(UserError, match="images of 14 pixels a side, and this run sees 28. Type data.size=28"):
+        run(["test", f"run={folder}", "data.size=14"])
+    with pytest.raises(UserError, match="Which run. A folder's name is empty"):
+        run(["test", "run="])
+    with pytest.raises(UserError, match="distractors=2: algo=protonet learns from images with labels alone"):
+        run(["test", f"run={folder}", "distractors=2"])
 
 
 def test_mean_and_interval_by_hand() -> None:
