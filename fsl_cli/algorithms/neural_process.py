@@ -21,6 +21,7 @@ from fsl_cli.algorithms.protonet import prototypes
 from fsl_cli.algorithms.sequence.order import demand_way
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.episodes import Classifier, Episodes, Examples, Normal, task_loss
+from fsl_cli.errors import UserError
 from fsl_cli.ranges import Count
 
 LEAST = 0.1  # of the predicted deviation, and of the latent's
@@ -51,7 +52,10 @@ class NeuralProcess(Algorithm):
         if path == "none" and not latent:
             raise ValueError("without a path and a latent variable, nothing is known of a task: type algo.latent=true")
         if not regression and (latent or path != "mean"):
-            raise ValueError("classes are told apart by their means alone: type algo=cnp, or a regression: data=gp")
+            raise UserError(
+                "A neural process with attention or a latent variable fits curves; classes are told apart by their "
+                "means alone. Type algo=cnp, or a regression: data=gp."
+            )
         self.backbone = backbone
         self.way = way
         d = backbone.out_features

@@ -49,7 +49,7 @@ class TAML(Algorithm):
         test_steps: Natural,
         regulariser: Literal["entropy", "theil", "ge", "atkinson", "gini", "varlogs"] = "entropy",
         weight: Weight = 1.0,
-        exponent: Rate = 2.0,
+        exponent: Weight = 2.0,
         learn_rates: bool = False,
         checkpoint_inner: bool = False,
         frozen: str = "norm",
@@ -120,6 +120,8 @@ def inequality(losses: Tensor, measure: Measure, exponent: float = 2.0) -> Tenso
     logs = ratios.clamp(min=torch.finfo(ratios.dtype).tiny).log()
     if measure == "theil" or (measure == "ge" and exponent == 1):
         return (ratios * logs).mean()
+    if measure == "ge" and exponent == 0:
+        return -logs.mean()
     if measure == "ge":
         return (ratios.pow(exponent).mean() - 1) / (exponent * (exponent - 1))
     if measure == "atkinson":

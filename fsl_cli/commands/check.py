@@ -51,5 +51,5 @@ def _said(found: Found) -> str:
     train, val, test = (found.classes[part] for part in ("train", "val", "test"))
     return (
         f"{found.data}: {train:,} classes for training, {val:,} for validation, {test:,} for the test; "
-        f"{found.images:,} images."
+        f"{found.size:,} {found.items}."
     )

@@ -61,12 +61,19 @@ def find(
         tables = tables or tables_of_last_resort(place, chosen)
         finder = Finder(place)
         return (
-            _by_tables(place, tables, finder, chosen, not table) if tables else _by_name(place, root, setting, unsorted)
+            _by_tables(place, tables, finder, chosen, setting, not table)
+            if tables
+            else _by_name(place, root, setting, unsorted)
         )
     except OSError as error:
         raise UserError(f"{error.filename or root} cannot be read: {error.strerror or error}.") from error
     except BROKEN as error:
         raise UserError(f"{root} cannot be read ({error}). Copy it again.") from error
+
+
+def left_out_by(setting: str) -> str:
+    """What leaves out what cannot be used, beside the setting that names the place: a data set's, or fsl predict's."""
+    return "data.on_error=skip" if setting == "data.root" else "on_error=skip"
 
 
 def refuse(heading: str, problems: list[str]) -> NoReturn:
@@ -107,7 +114,7 @@ def _unwrap(place: Place) -> bool:
     return wrapped
 
 
-def _by_tables(place: Place, tables: list[str], finder: Finder, chosen: Chosen, others: bool) -> Found:
+def _by_tables(place: Place, tables: list[str], finder: Finder, chosen: Chosen, setting: str, others: bool) -> Found:
     """Images listed by one table, or one for each split; with `others`, all else in the place must be accounted for."""
     problems: list[str] = []
     read = [by_table(place, table, finder, chosen, problems) for table in tables]
@@ -122,7 +129,7 @@ def _by_tables(place: Place, tables: list[str], finder: Finder, chosen: Chosen, 
     problems += in_two(groups)
     if problems:
         missing = any(line.endswith(" is missing.") for line in problems) and not chosen.skip
-        skip = " (data.on_error=skip leaves out what is missing)" if missing else ""
+        skip = f" ({left_out_by(setting)} leaves out what is missing)" if missing else ""
         refuse(f"{place.name(tables[0])} is no list of images yet{skip}:", problems)
     groups = {part: classes for part, classes in groups.items() if classes}
     taken = [picture.file.name for classes in groups.values() for each in classes.values() for picture in each]

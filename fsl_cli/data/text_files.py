@@ -18,7 +18,7 @@ from fsl_cli.data.archives import BROKEN, archive_of
 from fsl_cli.data.columns import LABEL, Columns, label_column, named_columns, plain, split_column, typed_column
 from fsl_cli.data.decode import PIECE, Classes, File
 from fsl_cli.data.formats import ending
-from fsl_cli.data.layouts import counted, refuse, split_folders, split_problems
+from fsl_cli.data.layouts import counted, left_out_by, refuse, split_folders, split_problems
 from fsl_cli.data.left_out import some
 from fsl_cli.data.names import part_of
 from fsl_cli.data.places import Folder, Picture, Place, disk_file
@@ -85,7 +85,7 @@ def find_texts(root: str | None, setting: str = "data.root", chosen: Chosen = Ch
         while not tables and len(place.folders()) == 1 and not place.loose() and place.folders(place.folders()[0]):
             place.enter(place.folders()[0])  # a wrapper
             tables = _tables(place)
-        return _by_tables(place, tables, chosen) if tables else _by_folder(place, root, setting, chosen)
+        return _by_tables(place, tables, setting, chosen) if tables else _by_folder(place, root, setting, chosen)
     except OSError as error:
         raise UserError(f"{error.filename or root} cannot be read: {error.strerror or error}.") from error
     except BROKEN as error:
@@ -209,7 +209,15 @@ def text_columns(
     )
 
 
-def _by_tables(place: Place, tables: list[str], chosen: Chosen) -> Found:
+def _too_many(columns: Columns, row: list[str]) -> str:
+    """What is wrong with a row that has cells in columns without a name, else ""."""
+    named = max(number for number, name in enumerate(columns.names, 1) if name)
+    if not any(row[named:]):
+        return ""
+    return f"{len(row)} cells, where the table has {named}: put a text with commas in quotes."
+
+
+def _by_tables(place: Place, tables: list[str], setting: str, chosen: Chosen) -> Found:
     problems, empty, told = list[str](), list[str](), ""
     groups = defaultdict[str, dict[str, list[Text]]](dict)
     for path in tables:
@@ -217,15 +225,13 @@ def _by_tables(place: Place, tables: list[str], chosen: Chosen) -> Found:
         columns = text_columns(table, chosen.text_column, chosen.label_column)
         told, name = columns.told(), place.name(path)
         own = part_of(path.rpartition(".")[0]) or "" if len(tables) > 1 else ""
-        headed = max(number for number, each in enumerate(columns.names, 1) if each)  # columns that have a name
         for line, row in columns.rows:
             text, label, part = (row[each] if 0 <= each < len(row) else "" for each in columns[:3])
             split = part_of(part) if columns.split >= 0 else own
             text = cleaned(text)
             wrong = "" if text else f"{columns.names[columns.file]} is empty."
             wrong = wrong or ("" if label else f"{columns.names[columns.label]} is empty.")
-            if any(row[headed:]):
-                wrong = f"{len(row)} cells, where there are {headed} columns: put a text with commas in quotes."
+            wrong = _too_many(columns, row) or wrong
             if wrong and chosen.skip:
                 empty.append(f"line {line} of {name}")
             elif wrong or split is None:
@@ -237,7 +243,8 @@ def _by_tables(place: Place, tables: list[str], chosen: Chosen) -> Found:
         problems.append("It lists no texts.")
     problems += split_problems(groups)
     if problems:
-        skip = " (data.on_error=skip leaves out what is empty)" if any("is empty" in line for line in problems) else ""
+        empties = any("is empty" in line for line in problems)
+        skip = f" ({left_out_by(setting)} leaves out what is empty)" if empties else ""
         refuse(f"{place.name(tables[0])} is no table of texts yet{skip}:", problems)
     lost = [some(empty, "row", "its text or label is empty, or it has too many cells")] if empty else []
     return Found(dict(groups), f"table {', '.join(tables)}, {told}; {counted(groups)}", lost, True)
@@ -321,8 +328,10 @@ def _of_file(file: Picture, folders: list[str], classes: set[str], empty: list[s
 def _of_table(place: Place, path: str, classes: set[str], empty: list[str]) -> Iterator[Query]:
     table = _table(place, path)
     columns = text_columns(table, labelled=False)
-    if table.broken:
-        refuse(f"{place.name(path)} is no table of texts yet:", [table.broken])
+    problems = [f"line {line}: {wrong}" for line, row in columns.rows if (wrong := _too_many(columns, row))]
+    problems += [table.broken] if table.broken else []
+    if problems:
+        refuse(f"{place.name(path)} is no table of texts yet:", problems)
     for line, row in columns.rows:
         text, label = (row[each] if 0 <= each < len(row) else "" for each in columns[:2])
         where = f"{place.name(path)}:{line}"

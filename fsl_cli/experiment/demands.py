@@ -84,9 +84,10 @@ def demand_method_fits(settings: Settings, built: Learner, shapes: dict[str, Sha
         what = f"attack={settings.attack_name}" if settings.attack else f"algo={settings.algo_name}"
         raise UserError(f"{what} changes pixels, and {name} has {image.items}. Choose a data set of images.")
     if algorithm.compares_tasks and trains and settings.steps and settings.meta_batch == 1:
+        without = "algo.exclusive=0" if getattr(algorithm, "exclusive", 0) else "algo=maml"
         raise UserError(
             f"{type(algorithm).__name__} compares the tasks of a step, and meta_batch=1 has one. "
-            "Type meta_batch=4, or algo=maml."
+            f"Type meta_batch=4, or {without}."
         )
     if algorithm.compares_tasks and not all(isinstance(count, int) for count in shapes.get("train", ())[:3]):
         raise UserError(

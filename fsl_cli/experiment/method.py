@@ -27,6 +27,7 @@ ITEMS = {
     "embeddings": "backbone=identity",
     "characters": "backbone=causal_chars",
 }
+METRICS: dict[str, Metric] = {"points": "mse", "characters": "bits"}  # of tasks of other items: accuracy
 
 
 def learner(
@@ -96,6 +97,7 @@ def trained(run: Run, trust: Sequence[str] = (), norm: Mode | None = None) -> Al
     settings = without_weights(settings)
     if norm:
         settings = settings.having(norm=norm, backbone=settings.backbone.having(norm=norm))
-    built = learner(settings, image, train_classes=settings.train_classes or 1)
+    metric = METRICS.get(image.items, "accuracy")
+    built = learner(settings, image, metric, settings.train_classes or 1)
     load_weights(run.best, built)
     return built.algorithm.eval()

@@ -35,7 +35,8 @@ class Found(NamedTuple):
 
     data: str  # its name
     classes: dict[str, int] | None  # of each split, turned ones counted on their own; None: the images are not here
-    images: int
+    size: int  # items
+    items: str = ""  # what they are
     absent: bool = False
 
 
@@ -87,7 +88,7 @@ def check(config: Config) -> Found:
     if not sets:
         return Found(data.name, None, 0)
     classes = {part: sum(len(sizes_of(own, part)) for own in sets) for part in SPLITS}
-    return Found(data.name, classes, sum(len(own.store.images) for own in sets))
+    return Found(data.name, classes, sum(len(own.store.images) for own in sets), sets[0].items)
 
 
 def stand_in(settings: Settings) -> DataSet:

@@ -24,6 +24,7 @@ MEASURES = [
     ("theil", 1.0),
     ("ge", 2.0),
     ("ge", 1.0),
+    ("ge", 0.0),
     ("atkinson", 1.0),
     ("atkinson", 2.0),
     ("gini", 1.0),
@@ -33,7 +34,7 @@ MEASURES = [
 
 def test_inequality_by_hand(float64: None) -> None:
     """Of 1, 2, 3 and 4."""
-    wanted = [0.1064, 0.1, 0.1064, 0.1147, 1 - 4 / (25 / 12) / 2.5, 0.25, 0.2711]
+    wanted = [0.1064, 0.1, 0.1064, 0.1218, 0.1147, 1 - 4 / (25 / 12) / 2.5, 0.25, 0.2711]
     losses = torch.tensor([1.0, 2.0, 3.0, 4.0])
     found = [float(inequality(losses, *each)) for each in MEASURES]  # type: ignore[arg-type]
     assert found == pytest.approx(wanted, abs=5e-5)
@@ -164,6 +165,7 @@ def test_tasks_that_are_compared_have_one_shape(words: list[str]) -> None:
     ("words", "said"),
     [
         (["algo=gradagree", "meta_batch=1"], "GradAgree compares the tasks of a step, and meta_batch=1 has one"),
+        (["algo=maml", "algo.exclusive=1", "meta_batch=1"], "has one. Type meta_batch=4, or algo.exclusive=0"),
         (["algo=maml", "algo.exclusive=1", "algo.frozen=head"], "algo.frozen=head the inner loop does not adapt both"),
         (["algo=maml", "algo.exclusive=1", "algo.frozen=backbone"], "Type algo.frozen=norm, or algo.exclusive=0"),
     ],

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fsl_cli.algorithms.base import PredictsDistribution
 from fsl_cli.cli import run
 from fsl_cli.data.sampler import Shape
 from fsl_cli.data.sources.pixels import pixels
@@ -18,6 +19,8 @@ from fsl_cli.data.sources.sinusoid_coded import sinusoid_coded
 from fsl_cli.data.tasks import Batch
 from fsl_cli.episodes import Examples
 from fsl_cli.errors import UserError
+from fsl_cli.experiment.method import trained
+from fsl_cli.runs.run import Run
 
 CPU = torch.device("cpu")
 
@@ -103,6 +106,7 @@ def test_a_run_is_tested_beside_the_best_estimator_and_its_fits_are_drawn(data: 
         assert len(result["by_instance"]["mean"]) == 15
     else:
         assert result["best_mean"] is None and result["split"] == "glyphs seeded"
+        assert isinstance(trained(Run(folder)), PredictsDistribution)  # not the classifier of that name
     run(["show", "fit", f"run={folder}", "index=3", f"out={tmp_path / 'fit.png'}"])
     assert (tmp_path / "fit.png").stat().st_size > 5000 and (folder / "tasks.png").stat().st_size > 5000
     for words, said in {
@@ -121,7 +125,7 @@ def test_classification_is_refused_a_fit_and_curves_a_classifier() -> None:
     with pytest.raises(UserError, match="classes=all: the tasks of gp have no classes"):
         run(["check", "algo=cnp", "data=gp", "classes=all"])
     few = [f"data.{part}_classes=5" for part in ("train", "val", "test")]
-    with pytest.raises(UserError, match="type algo=cnp, or a regression: data=gp"):
+    with pytest.raises(UserError, match="A neural process .* Type algo=cnp, or a regression: data=gp"):
         run(["check", "algo=anp", "data=glyphs", *few])
 
 

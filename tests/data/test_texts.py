@@ -13,6 +13,7 @@ from fsl_cli.cli import run
 from fsl_cli.data.sources.babble import babble, write
 from fsl_cli.data.sources.texts import texts
 from fsl_cli.data.store import DataSet
+from fsl_cli.data.text_files import find_texts, text_queries
 from fsl_cli.data.texts import as_items, as_text, cleaned, code_points
 from fsl_cli.errors import UserError
 
@@ -105,7 +106,7 @@ def test_what_is_longer_is_cut_and_told(tmp_path: Path, capsys: pytest.CaptureFi
         (
             [*ROWS, ("I like it", "a lot", "ash")],
             "text,label",
-            "line 26: 3 cells, where there are 2 columns: put .* quotes",
+            "line 26: 3 cells, where the table has 2: put .* quotes",
         ),
         ([], "text,label", "It lists no texts"),
         ([(*row, "other") for row in ROWS], "text,label,split", "split is other: type train, val or test"),
@@ -116,6 +117,14 @@ def test_what_is_longer_is_cut_and_told(tmp_path: Path, capsys: pytest.CaptureFi
 def test_tables_that_are_refused(rows: list[tuple[str, ...]], header: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"(?s){message}"):
         opened(tmp_path, table(tmp_path / "a.csv", rows, header))
+
+
+def test_what_leaves_out_the_empty_is_the_word_of_who_asks(tmp_path: Path) -> None:
+    path = table(tmp_path / "a.csv", [*ROWS, ("", "ash")])
+    with pytest.raises(UserError, match=r"yet \(on_error=skip leaves"):  # fsl predict's
+        find_texts(str(path), "support")
+    with pytest.raises(UserError, match="2 cells, where the table has 1"):
+        text_queries([str(table(tmp_path / "b.csv", [("hello", "you")], "text"))], ["ash"], [])
 
 
 def test_other_things_that_are_refused(tmp_path: Path) -> None:
