@@ -265,15 +265,17 @@ def _by_folder(place: Place, root: str, setting: str, chosen: Chosen) -> Found:
         text, wrong = _read(place.files[path])
         taken += 1
         if wrong:
-            (unreadable if chosen.skip else problems).append(wrong)
+            unreadable.append(place.name(path))
+            problems += [] if chosen.skip else [wrong]
         else:
             groups[part].setdefault(folders[1 if part else 0], []).append(Text(text, place.name(path)))
     problems += split_problems(groups)
     if not groups and not problems:
         problems.append(f"{place.name()} has no class folders with text files, and no table of texts. {LAYOUT}")
     if problems:
-        refuse(f"{setting}={root} is no data set yet:", problems)
-    lost = [some(unreadable, "text", "left out")] if unreadable else []
+        skip = f" ({left_out_by(setting)} leaves out what cannot be read)" if unreadable and not chosen.skip else ""
+        refuse(f"{setting}={root} is no data set yet{skip}:", problems)
+    lost = [some(unreadable, "text", "empty, or cannot be read")] if unreadable else []
     others = len(place.files) - taken
     lost += [f"{others:,} file{'s' * (others > 1)}: not a text file (.txt) in a class folder"] if others else []
     reading = "split folders" if parts else "class folders"
