@@ -37,9 +37,10 @@ class MetaNet(Algorithm):
     an LSTM of `units` units turns into the key network's fast weights, each weight for itself; a network of two layers
     turns an example's gradient into its fast weights. Gradients count as numbers, without derivatives of their own, so
     the key network's layer of logits stays as it was drawn: it is there for gradients alone. The loss of
-    representations is the cross-entropy for any number of shots. `norm` is that of the convolutions, of which the
-    code has none. Ours is that no gradient at first makes no fast weight: else all those of a layer begin with the same
-    number, larger than what gradients add to it, and where that is negative, their activations are zero for good.
+    representations is the cross-entropy for any number of shots. `norm` is that of the convolutions, none in the stored
+    copy of the code that we read. Ours is that no gradient at first makes no fast weight: else all those of a layer
+    begin with the same number, larger than what gradients add to it, and where that is negative, their activations are
+    zero for good.
     """
 
     ordered = True  # chunk after chunk

@@ -50,7 +50,7 @@ class NeuralProcess(Algorithm):
     ) -> None:
         super().__init__()
         if path == "none" and not latent:
-            raise ValueError("without a path and a latent variable, nothing is known of a task: type algo.latent=true")
+            raise UserError("Without a path and a latent variable, nothing is known of a task. Type algo.latent=true.")
         if not regression and (latent or path != "mean"):
             raise UserError(
                 "A neural process with attention or a latent variable fits curves; classes are told apart by their "
@@ -128,7 +128,8 @@ class _Attention(nn.Module):
     def __init__(self, d: int, hidden: int, heads: int) -> None:
         super().__init__()
         if hidden % heads:
-            raise ValueError(f"algo.hidden={hidden} cannot be divided by algo.heads={heads}")
+            fits = heads * (hidden // heads + 1)
+            raise UserError(f"algo.hidden={hidden} cannot be divided by algo.heads={heads}. Type algo.hidden={fits}.")
         self.heads = heads
         self.embed = mlp(d, hidden, hidden)
         self.query, self.key, self.value, self.out = (nn.Linear(hidden, hidden) for _ in range(4))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fsl_cli.algorithms.base import Algorithm
 from fsl_cli.algorithms.finetuning import demand_fine_tuning
+from fsl_cli.algorithms.maml import MAML
 from fsl_cli.backbones.base import Backbone
 from fsl_cli.data.curves import Curves
 from fsl_cli.data.sampler import Shape
@@ -84,7 +85,7 @@ def demand_method_fits(settings: Settings, built: Learner, shapes: dict[str, Sha
         what = f"attack={settings.attack_name}" if settings.attack else f"algo={settings.algo_name}"
         raise UserError(f"{what} changes pixels, and {name} has {image.items}. Choose a data set of images.")
     if algorithm.compares_tasks and trains and settings.steps and settings.meta_batch == 1:
-        without = "algo.exclusive=0" if getattr(algorithm, "exclusive", 0) else "algo=maml"
+        without = "algo.exclusive=0" if isinstance(algorithm, MAML) else "algo=maml"
         raise UserError(
             f"{type(algorithm).__name__} compares the tasks of a step, and meta_batch=1 has one. "
             f"Type meta_batch=4, or {without}."

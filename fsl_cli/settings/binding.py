@@ -219,6 +219,11 @@ def part_problems(part: str, node: Any, trust: list[str], called: str | None = N
         elif key not in known and not open_ended:
             yield f"{called}.{key}: {target.__name__} has no such setting.{did_you_mean(key, known)} It has {known}."
         elif wrong := problem(value, kinds.get(key, Any)):
+            if (part, key) == ("algo", "way") and isinstance(value, list) and value:  # which is the root's train_way
+                wrong = (
+                    f"{target.__name__} learns tasks of one number of classes. Type one for way and train_way, such as "
+                    f"way={value[0]}."
+                )
             yield f"{called}.{key}={value}: {wrong}"
     for name, parameter in signature.parameters.items():
         needed = parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD

@@ -118,6 +118,8 @@ def test_another_length_or_way_is_refused_with_those_it_takes() -> None:
         several.adapt(task(shot)[0])
     with pytest.raises(UserError, match="of 3 to 15 examples, .* a shot of 1 to 5 "):
         several.adapt(task(6)[0])
+    with pytest.raises(UserError, match="one number of classes. Type one for way and train_way, such as way=2"):
+        run(["check", "algo=snail", "data=glyphs", "way=[2,5]"])
 
 
 def test_what_is_offered_next_is_no_other_shot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

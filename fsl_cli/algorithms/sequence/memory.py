@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fsl_cli.errors import UserError
+
 
 class Slots(NamedTuple):
     """The memories of B tasks, and how they were last used."""
@@ -31,7 +33,7 @@ class Memory(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         if slots < heads:
-            raise ValueError(f"{heads} heads write into slots of their own: type algo.memory={heads} or more")
+            raise UserError(f"{heads} heads write into slots of their own. Type algo.memory={heads} or more.")
         self.slots, self.width, self.heads, self.decay, self.sharpness = slots, width, heads, decay, sharpness
         self.keys = nn.Linear(hidden, heads * width)
         self.written = nn.Linear(hidden, heads * width) if write == "separate" else None
