@@ -57,6 +57,10 @@ class Record(Callback):
         self.rows, self.losses, self.seconds = state["rows"], state["losses"], state["seconds"]
         self.best = state["best"] and (state["best"][0], state["best"][1])
 
+    def write(self, metric: str) -> None:
+        """metrics.csv, whatever became of it since a checkpoint was saved."""
+        write_table(self.run.metrics, columns(metric), self.rows)
+
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._started = time.monotonic()
 
@@ -77,7 +81,7 @@ class Record(Callback):
         self.rows.append([trainer.global_step, train_loss, value, interval, loss, rate])
         self.losses = []
         if trainer.is_global_zero:  # before the checkpoint, after which nothing may be missing
-            write_table(self.run.metrics, columns(module.metric), self.rows)
+            self.write(module.metric)
         better = self.best is None or (value > self.best[1] if module.metric == "accuracy" else value < self.best[1])
         if better or self.keep_last:
             self.best = (trainer.global_step, value)

@@ -83,6 +83,7 @@ def train(
             _fit(trainer, settings, experiment, run)
             run = Run(trainer.strategy.broadcast(str(run)))  # where the first process has saved the best
             if trainer.is_global_zero:
+                record.write(metric)
                 curves(run.validations, run.folder / "curves.png")
                 step, value = record.best or (0, math.nan)
                 seconds = round(record.seconds, 1)

@@ -151,6 +151,18 @@ def test_a_test_sees_what_the_run_sees(folder: Path) -> None:
         run(["test", f"run={folder}", "distractors=2"])
 
 
+@pytest.mark.parametrize("damage", ["", "step,val_accuracy\n2,abc\n"])
+def test_a_table_of_validations_that_was_lost_comes_back_from_the_checkpoint(
+    folder: Path, tmp_path: Path, damage: str
+) -> None:
+    again = shutil.copytree(folder, tmp_path / "again")
+    whole = (again / "metrics.csv").read_text()
+    (again / "metrics.csv").write_text(damage)
+    (again / "training.json").unlink()
+    run(["train", f"resume={again}"])
+    assert (again / "metrics.csv").read_text() == whole
+
+
 def test_mean_and_interval_by_hand() -> None:
     mean, half = mean_interval([0.2, 0.4, 0.9])
     assert mean == pytest.approx(0.5)
