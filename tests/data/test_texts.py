@@ -232,7 +232,7 @@ def test_a_run_on_texts_predicts_texts(
 
 
 def test_a_backbone_says_what_it_takes() -> None:
-    small = ["data.train_classes=2", "data.val_classes=2", "data.test_classes=2", "query=2"]
+    small = ["data.train_classes=2", "data.val_classes=2", "data.test_classes=2", "query=2", "way=2", "train_way=2"]
     for words, message in (
         (["data=babble", "backbone=conv4"], "backbone=conv4 takes images; babble has texts. Type backbone=chars"),
         (["data=glyphs", "backbone=chars"], "backbone=chars takes texts; glyphs has images. Type backbone=conv4"),
@@ -242,7 +242,7 @@ def test_a_backbone_says_what_it_takes() -> None:
     ):
         own = [] if "sinusoid" in words[0] else small
         with pytest.raises(UserError, match=message):
-            run(["check", *words, *own, "way=2", "train_way=2"])
+            run(["check", *words, *own])
 
 
 def test_babble_is_the_same_on_every_machine_and_has_languages(tmp_path: Path) -> None:
