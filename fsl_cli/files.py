@@ -74,6 +74,18 @@ def writing(place: object, advice: str) -> Iterator[None]:
         raise UserError(f"{place} cannot be written: {error.strerror}. {advice}") from error
 
 
+@contextmanager
+def all_or_nothing(folder: Path) -> Iterator[None]:
+    """While inside, files are made below `folder`; where that fails, those that were not there before are removed."""
+    before = {folder.parent, *folder.parent.glob(folder.name), *folder.rglob("*")}
+    try:
+        yield
+    except BaseException:
+        for path in sorted({folder, *folder.rglob("*")} - before, reverse=True):  # what lies in a folder before it
+            path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
+        raise
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     with replacing(path) as temporary:

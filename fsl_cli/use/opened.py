@@ -60,6 +60,11 @@ def open_run(given: dict[str, str], picture: str, user_dir: str | None) -> Finis
         raise UserError(f"split={part}: type {' or '.join(f'split={each}' for each in PARTS)}.")
     settings = settings_of_a_test(run, given, user_dir)
     demand_one(settings.data)
+    if any(key.partition(".")[0] == "attack" for key in given):
+        raise UserError(
+            "attack: a picture shows the images as they are. Leave it out, or type "
+            f"{command('fsl', 'test', f'run={run}', *(f'{key}={value}' for key, value in given.items()))}."
+        )
     if "episodes" in given:
         settings = settings.having(val_episodes=settings.episodes)
     name = test_name(settings, given) + ("-val" if part == "val" else "")

@@ -19,7 +19,7 @@ from fsl_cli.data.places import disk_file
 from fsl_cli.data.text_files import Text, as_file
 from fsl_cli.data.texts import cleaned
 from fsl_cli.errors import UserError
-from fsl_cli.files import make_folder, read_text, replacing, write_json
+from fsl_cli.files import all_or_nothing, make_folder, read_text, replacing, write_json
 from fsl_cli.runs.checkpoints import write_torch
 from fsl_cli.runs.environment import environment
 from fsl_cli.runs.records import Result
@@ -68,10 +68,15 @@ class Support(NamedTuple):
 
 
 def keep(folder: Path, predictor: Predictor, support: Support) -> None:
-    """Write the run and the support set into a folder, from which `fsl predict run=FOLDER` goes on."""
-    make_folder(folder)
-    if not (folder / "config.yaml").exists():
-        _write_run(folder, predictor)
+    """Write the run and the support set into a folder, from which `fsl predict run=FOLDER` goes on; all or nothing."""
+    with all_or_nothing(folder):
+        make_folder(folder)
+        if not (folder / "config.yaml").exists():
+            _write_run(folder, predictor)
+        _write_support(folder, support)
+
+
+def _write_support(folder: Path, support: Support) -> None:
     with replacing(folder / FILE) as temporary, open(temporary, "wb") as file:
         labels, files, digests = (
             np.array(each, dtype=str) for each in (support.labels, support.files, support.digests)

@@ -483,6 +483,23 @@ def test_a_full_disk_when_a_run_is_tested_again(
     assert not [path for path in run.glob("tests/**/*") if path.is_file()], "half a test is left"
 
 
+def test_a_full_disk_when_a_classifier_is_kept(
+    refused: Refused, copied: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left, but for what was there before."""
+    run = copied("protonet")
+    for number, name in enumerate(("ant", "bee")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.new("L", (8, 8), number).save(tmp_path / "photos" / name / "1.png")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter").touch()
+    monkeypatch.setattr(np, "savez", full)
+    for place, left in (("shop", None), ("mine", ["letter"])):
+        refused("predict", f"run={run}", "support=photos", f"save={place}", says=[place, "No space left on device"])
+        found = tmp_path / place
+        assert (sorted(path.name for path in found.rglob("*")) if found.exists() else None) == left
+
+
 def test_a_full_disk_when_a_run_is_resumed(
     refused: Refused, copied: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -512,7 +529,10 @@ def test_a_full_disk_when_a_run_is_resumed(
         (["choices.algo=maml"], ["'choices.algo' is not a setting"]),
         (["norm=group"], ["trained with norm=running", "norm=running or support or transductive", "train norm=group"]),
         (["backbone.norm=none"], ["norm=none: this run was trained with norm=running"]),
-        (["backbone.filters=8"], ["best.ckpt does not fit", "size mismatch"]),
+        (
+            ["backbone.filters=8"],
+            ["best.ckpt does not fit", "convs.0.weight is (4, 1, 3, 3), here (8, 1, 3, 3)", "Leave out what"],
+        ),
     ],
     ids=lambda words: " ".join(words) if isinstance(words, list) else None,
 )
@@ -609,6 +629,11 @@ def test_a_checkpoint_of_another_algorithm(refused: Refused, copied: Callable[[s
     run, other = copied("maml"), copied("protonet")
     shutil.copy(other / "checkpoints" / "best.ckpt", run / "checkpoints" / "best.ckpt")
     refused("test", f"run={run}", says=["best.ckpt does not fit this algorithm", "algorithm.net"])
+
+
+def test_a_picture_of_an_attack(refused: Refused, copied: Callable[[str], Path]) -> None:
+    run = copied("protonet")
+    refused("show", "episode", f"run={run}", "attack=fgsm", says=["attack", f"fsl test run={run} attack=fgsm"])
 
 
 @pytest.mark.parametrize(
