@@ -289,7 +289,7 @@ class Bad:
 
     def no_room(self, folder: Path) -> tuple[str, ...]:
         (folder / "out").write_text("mine")
-        return (f"The folder {folder / 'out'} cannot be made: there is a file of that name",)
+        return (f"{folder / 'out'} is no folder that can be written to. Choose another folder with out=FOLDER.",)
 
     def regression(self, folder: Path) -> tuple[str, ...]:
         config = folder / "run" / "config.yaml"
