@@ -77,11 +77,15 @@ def writing(place: object, advice: str) -> Iterator[None]:
 @contextmanager
 def all_or_nothing(folder: Path) -> Iterator[None]:
     """While inside, files are made below `folder`; where that fails, those that were not there before are removed."""
-    before = {folder.parent, *folder.parent.glob(folder.name), *folder.rglob("*")}
+
+    def there() -> set[Path]:
+        return {folder, *folder.rglob("*")} if folder.exists() else set()
+
+    before = there()
     try:
         yield
     except BaseException:
-        for path in sorted({folder, *folder.rglob("*")} - before, reverse=True):  # what lies in a folder before it
+        for path in sorted(there() - before, reverse=True):  # what lies in a folder before it
             path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
         raise
 

@@ -35,12 +35,17 @@ def fit(net: nn.Module, theirs: State, wrong: str, classifier: Sequence[str] = (
     """
     own = net.state_dict()
     if problems := misfits(own, theirs, classifier, only):
-        more = f", and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise UserError(
-            f"{wrong}: {'; '.join(problems[:SHOWN])}{more}. Choose the backbone, with its settings, norm and image "
-            "size, that they were saved from."
+            f"{wrong}: {listed(problems)}. Choose the backbone, with its settings, norm and image size, that they were "
+            "saved from."
         )
     net.load_state_dict({name: theirs.get(name, value) for name, value in own.items()})
+
+
+def listed(problems: Sequence[str]) -> str:
+    """The first of what `misfits` found, for a message; "" where it found nothing."""
+    more = f", and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+    return "; ".join(problems[:SHOWN]) + more
 
 
 def misfits(own: State, theirs: State, classifier: Sequence[str] = (), only: bool = False) -> list[str]:

@@ -82,11 +82,9 @@ def _run(wanted: Sequence[Row], typed: Sequence[str], taken: str | None, out: Pa
         except UserError as error:  # one row's; the others go on
             problems.append(f"{row.name}: {error}")
         else:
-            own = results.resolve() == Path(RESULTS).resolve()  # the tables of a checkout are of its own results
-            for page in (
-                fill_pages(Path(), [(each, recorded(results, each)) for each in rows().values()]) if own else []
-            ):
-                print(page)
+            if results.resolve() == Path(RESULTS).resolve():  # the tables of a checkout are of its own results
+                for page in fill_pages(Path(), [(each, recorded(results, each)) for each in rows().values()]):
+                    print(page)
     _show(wanted, out, results)
     for row in known:
         again = command("fsl", "reproduce", row.name, *typed, "out=FOLDER", "results=FOLDER")

@@ -148,8 +148,12 @@ def unpacked(archive: Path, url: str, md5: str, allowed: bool, cache: Path) -> I
 
 def shipped_split(name: str) -> dict[str, Any]:
     """The lists of a split that ships with fsl."""
-    folder = Path(__file__).parent / "splits" / name
-    return {part: json.loads((folder / f"{part}.json").read_text(encoding="utf-8")) for part in SPLITS}
+    return {part: shipped(f"{name}/{part}.json") for part in SPLITS}
+
+
+def shipped(name: str) -> Any:
+    """What a JSON file below data/splits holds."""
+    return json.loads((Path(__file__).parent / "splits" / name).read_text(encoding="utf-8"))
 
 
 def by_prefix(names: list[str]) -> dict[str, list[str]]:

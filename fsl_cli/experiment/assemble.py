@@ -55,7 +55,7 @@ def assemble(
     """
     data = data or build(data_part(settings))
     tasks: Tasks
-    if isinstance(data, DataSet | DataSets):
+    if isinstance(data, OfClasses):
         demand_use_of_support(settings)
     if isinstance(data, DataSets):
         demand_classes_of_many(settings)

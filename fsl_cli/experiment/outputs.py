@@ -15,8 +15,10 @@ from fsl_cli.runs.records import Result, write
 
 
 def write_test(destination: Path, result: Result, learner: Learner, names: dict[int, str]) -> None:
-    """Write a test into its folder, with rows of the classes that recur, `names` by number. Raises UserError where it
-    cannot be written."""
+    """Write a test into its folder, with rows of the classes that recur, `names` by number.
+
+    Raises UserError where it cannot be written.
+    """
     with writing(destination, "Free some space, or copy the run to where there is some, and test again."):
         destination.mkdir(parents=True, exist_ok=True)
         write_episodes(destination / "episodes.csv", learner)

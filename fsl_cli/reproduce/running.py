@@ -75,8 +75,8 @@ def reproduce(row: Row, typed: Sequence[str], out: Path, results: Path) -> State
         start(compose(words), begun=lambda new: remember(row, out, new))
     else:
         demand_same(row, _settings(row), run)  # the row may have changed since it was begun
-    if run and not run.is_finished():
-        resume(run, [], given.get("trainer", ""))
+        if not run.is_finished():
+            resume(run, [], given.get("trainer", ""))
     run = state(row, out, results).run
     assert run
     record(results, row, {test.words: _tested(run, test, given) for test in row.tests})

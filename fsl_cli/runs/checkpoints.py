@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fsl_cli.backbones.base import Backbone
-from fsl_cli.backbones.weights import SHOWN, fit, misfits, read_torch
+from fsl_cli.backbones.weights import fit, listed, misfits, read_torch
 from fsl_cli.errors import UserError
 from fsl_cli.files import make_folder, replacing
 
@@ -22,13 +22,15 @@ def load_weights(path: Path, learner: nn.Module) -> int:
     Raises UserError when it cannot be read, is of another algorithm or network, or has a weight that is no number.
     """
     checkpoint = read_checkpoint(path)
-    if found := misfits(learner.state_dict(), checkpoint["state_dict"], only=True):
-        more = f", and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    state = checkpoint["state_dict"]
+    try:
+        learner.load_state_dict(state)
+    except (RuntimeError, TypeError) as error:
+        reason = listed(misfits(learner.state_dict(), state, only=True)) or " ".join(str(error).split())[:300]
         raise UserError(
-            f"{path} does not fit this algorithm and backbone: {'; '.join(found[:SHOWN])}{more}. Leave out what makes "
-            "another network of the run's, or copy the checkpoint again."
-        )
-    learner.load_state_dict(checkpoint["state_dict"], strict=False)  # but for counts of batches, which nothing reads
+            f"{path} does not fit this algorithm and backbone: {reason}. Leave out what makes another network of the "
+            "run's, or copy the checkpoint again."
+        ) from error
     for name, value in learner.state_dict().items():
         if value.is_floating_point() and not value.isfinite().all():
             raise UserError(f"{path} is damaged: {name} is not finite (NaN). Copy it again, or train again.")

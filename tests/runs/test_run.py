@@ -13,6 +13,7 @@ import torch
 
 from fsl_cli.cli import run
 from fsl_cli.errors import UserError
+from fsl_cli.runs.checkpoints import load_weights, write_torch
 from fsl_cli.stats import mean_interval
 
 SMALL = [
@@ -219,3 +220,12 @@ def test_gradients_are_clipped_as_asked(tmp_path: Path) -> None:
     norms = [key for key in moved[0] if key.endswith("norms.0.bias")]  # zero at first
     assert moved[0][norms[0]].abs().max() > 0.01
     assert 0 < moved[1][norms[0]].abs().max() <= 0.002
+
+
+def test_a_checkpoint_with_a_layer_that_the_network_lacks_is_refused(tmp_path: Path) -> None:
+    """Averages of a norm, which `fit` leaves alone, too."""
+    net = torch.nn.Linear(1, 1)
+    for state in ({**net.state_dict(), "norm.mean": torch.zeros(1)}, {"weight": net.weight.detach()}):
+        write_torch(tmp_path / "best.ckpt", {"state_dict": state, "global_step": 1})
+        with pytest.raises(UserError, match=r"best.ckpt does not fit this algorithm and backbone: .*(norm.mean|bias)"):
+            load_weights(tmp_path / "best.ckpt", net)

@@ -8,7 +8,6 @@ which ships with fsl as the authors list it: folders by their WordNet numbers, t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -16,8 +15,16 @@ from typing import Literal
 
 import numpy as np
 
-from fsl_cli.data import copies
-from fsl_cli.data.copies import by_folder, by_prefix, divided, find_files, open_copy, shipped_split, what_is_there
+from fsl_cli.data.copies import (
+    by_folder,
+    by_prefix,
+    divided,
+    find_files,
+    open_copy,
+    shipped,
+    shipped_split,
+    what_is_there,
+)
 from fsl_cli.data.decode import RESIZE, Classes, File, decode
 from fsl_cli.data.names import part_of
 from fsl_cli.data.pickles import read_pickle
@@ -109,8 +116,7 @@ def _demand_words(place: Path, part: str, names: set[str]) -> None:
 
     Names that are like none of any split are another way to write them, of which nothing can be said; a tenth may be.
     """
-    listed = _words()
-    known = {split: {_first(name) for name in own} for split, own in listed.items()}
+    known = {split: {_first(name) for name in own} for split, own in _words().items()}
     elsewhere = [name for name in names if any(_first(name) in own for split, own in known.items() if split != part)]
     strange = sorted(name for name in names if _first(name) not in known[part])
     if elsewhere or (len(strange) < len(names) and 10 * len(strange) > len(names)):
@@ -128,8 +134,7 @@ def _first(name: str) -> str:
 
 def _words() -> dict[str, list[str]]:
     """The English names of the classes of each split, as WordNet writes them first."""
-    path = Path(copies.__file__).parent / "splits" / "tieredimagenet" / "words.json"
-    return json.loads(path.read_text(encoding="utf-8"))
+    return shipped("tieredimagenet/words.json")
 
 
 def _from_pickles(place: Path, named: dict[str, File], part: str) -> Classes:
