@@ -19,7 +19,8 @@ HELP = """Train published rows by their recipes to the end, test them as their p
                                                        one after the other; one that fails does not stop the others
   fsl reproduce maml-omniglot-5w1s run=outputs/RUN     take in a run of the same settings, and go on from there
 
-Beside the rows' names: data.root, trainer, seed, out (outputs) and whatever else changes nothing that is learned.
+Beside the rows' names: data.root, trainer, seed, out (outputs) and whatever else changes nothing that is learned; and
+trainer.precision=bf16-mixed, twice as fast where a processor has it, which the table then says.
 Writes results/NAME.json and, in a checkout, the tables of README.md and docs/measured.md. A row that is recorded there
 is done; out=FOLDER results=FOLDER trains it once more, or with another seed, and leaves the tables alone.
 Ctrl-C stops and saves; the same command goes on.

@@ -14,7 +14,7 @@ from fsl_cli.experiment.finalize import finalize, seconds
 from fsl_cli.files import disk_errors, write_json, write_text
 from fsl_cli.pictures.console import warn
 from fsl_cli.runs.folder import new_folder
-from fsl_cli.runs.jobs import run_name
+from fsl_cli.runs.jobs import MACHINE, run_name
 from fsl_cli.runs.places import are_trackers_own, sign_trackers
 from fsl_cli.runs.run import Run
 from fsl_cli.runs.trust import keep, trusted
@@ -105,7 +105,7 @@ def _describe(run: Run, experiment: Experiment) -> None:
 def resume(run: Run, trust: list[str], trainer: str = "", again: str = "", report: Report | None = None) -> None:
     """Go on with a run from its last checkpoint, or say that it is finished.
 
-    `trust` as in `binding.problems`; `trainer` replaces the run's, for another machine. `again` is a step to run
+    `trust` as in `binding.problems`; `trainer` is that of another machine. `again` is a step to run
     once more with anomaly detection instead; `report` as in `training.train`.
     """
     from fsl_cli.experiment.assemble import assemble
@@ -114,8 +114,9 @@ def resume(run: Run, trust: list[str], trainer: str = "", again: str = "", repor
     from fsl_cli.runs.checkpoints import read_checkpoint
 
     settings, trust = _with_own_trackers(run, trust), trusted(run, trust)
-    if trainer:
-        settings = settings.having(trainer=chosen_part("trainer", trainer))
+    if trainer:  # precision and clipping stay the run's: they change what is learned
+        own = {key: value for key, value in settings.trainer.values.items() if key not in MACHINE}
+        settings = settings.having(trainer=chosen_part("trainer", trainer).having(**own))
     if again:
         demand_fit(settings.plain(), trust)
         if not again.isdecimal():

@@ -13,6 +13,8 @@ from fsl_cli.files import read_text, write_text, writing
 from fsl_cli.reproduce.rows import Row
 from fsl_cli.runs.records import Result
 from fsl_cli.runs.run import Run
+from fsl_cli.settings.parts import OfTrainer, asked
+from fsl_cli.settings.schema import Settings
 from fsl_cli.settings.values import fits
 
 Entry = dict[str, Any]
@@ -21,6 +23,7 @@ SHOWN = {
     "test": str, "mean": float, "interval": float, "training_seconds": float, "query": int | str, "inference": str,
     "when": str, "environment": dict,
 }  # fmt: skip
+FULL = "32-true"  # the precision of a record that names none
 HERE = ("out", "data.root", "data.cache", "data.download", "init", "teacher", "trust")  # words that name places
 
 
@@ -28,12 +31,18 @@ def entry(run: Run, folder: Path, result: Result) -> Entry:
     """A test in `folder`, with what was typed for its run and the run's validation curve; no path of this machine."""
     return {
         **asdict(result),
+        "precision": precision(run.settings),
         "changes": _elsewhere(result.changes),
         "typed": _elsewhere(run.overrides),
         "environment": run.environment,
         "when": time.strftime("%Y-%m-%d", time.localtime((folder / Result.FILE).stat().st_mtime)),
         "val_accuracy_by_step": _curve(run, result.metric),
     }
+
+
+def precision(settings: Settings) -> str:
+    """That of the training: 32-true, bf16-mixed."""
+    return asked(settings.trainer, OfTrainer).precision or FULL
 
 
 def record(place: Path, row: Row, tests: dict[str, Entry]) -> Path:
@@ -66,7 +75,11 @@ def recorded(place: Path, row: Row) -> dict[str, Entry]:
 
 
 def _is_entry(about: Any) -> bool:
-    return isinstance(about, dict) and all(fits(about.get(name), kind) for name, kind in SHOWN.items())
+    return (
+        isinstance(about, dict)
+        and all(fits(about.get(name), kind) for name, kind in SHOWN.items())
+        and (isinstance(about.get("precision", FULL), str))
+    )
 
 
 def _elsewhere(words: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ from fsl_cli.errors import UserError, command
 from fsl_cli.experiment.another_test import another_test
 from fsl_cli.experiment.running import resume, start
 from fsl_cli.files import demand_writable
-from fsl_cli.reproduce.recorded import Entry, entry, record
+from fsl_cli.reproduce.recorded import FULL, Entry, entry, precision, record
 from fsl_cli.reproduce.rows import Row, RowTest, rows
 from fsl_cli.reproduce.state import State, demand_same, differing, remember, state
 from fsl_cli.runs.records import UNFINISHED
@@ -32,22 +32,26 @@ def demand_rows(wanted: Sequence[Row], typed: Sequence[str], out: Path, results:
         if here.processes != 1:
             raise UserError("fsl reproduce trains in one process. Leave out what asks for several.")
         demand_writable(results / f"{row.name}.json", "Choose another folder with results=FOLDER.")
-        if any(word.startswith("seed=") for word in typed):
-            _demand_seed(row, here.seed, out, results)
+        _demand_same_as_there(row, here, dict(map(split_word, typed)), out, results)
     if any(word.startswith("data.root=") for word in typed) and len({row.data for row in wanted}) > 1:
         named = ", ".join(sorted({row.data for row in wanted}))
         raise UserError(f"data.root=…: of which data set? The rows take {named}. Name the rows of one at a time.")
 
 
-def _demand_seed(row: Row, seed: int, out: Path, results: Path) -> None:
-    """Raises UserError where what is there of the row is of another seed: it would neither be trained nor said."""
+def _demand_same_as_there(row: Row, here: Settings, typed: dict[str, str], out: Path, results: Path) -> None:
+    """Raises UserError where a seed or a precision is typed and the row there has another: it would not be trained."""
     found = state(row, out, results)
-    of_tests = [(about.get("seed"), results / f"{row.name}.json") for about in found.tests.values()]
-    of_run = [(found.run.settings.seed, found.run.folder)] if found.run else []
-    for known, place in (*of_tests, *of_run):
-        if known != seed:
-            again = command("fsl", "reproduce", row.name, f"seed={seed}", "out=FOLDER", "results=FOLDER")
-            raise UserError(f"seed={seed}: {place} is {row.name} with seed={known}. For another beside it: {again}")
+    asked = {"seed": here.seed, "trainer.precision": precision(here)}
+    there = [(about, results / f"{row.name}.json") for about in found.tests.values()]
+    if found.run:
+        has = found.run.settings
+        there.append(({"seed": has.seed, "precision": precision(has)}, found.run.folder))
+    for about, place in there:
+        known = {"seed": about.get("seed"), "trainer.precision": about.get("precision", FULL)}
+        for key in (key for key in asked if key in typed and asked[key] != known[key]):
+            said = f"{key}={asked[key]}"
+            again = command("fsl", "reproduce", row.name, said, "out=FOLDER", "results=FOLDER")
+            raise UserError(f"{said}: {place} is {row.name} with {key}={known[key]}. For another beside it: {again}")
 
 
 def take_in(row: Row, run: Run, out: Path) -> None:

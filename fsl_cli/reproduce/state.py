@@ -18,8 +18,10 @@ from fsl_cli.settings.schema import Settings
 
 PARTS = ("algo", "backbone", "data")  # whose classes get new settings
 SHOWN = 5  # differences in one message
-# settings in which runs of one row may differ: places, the machine, and what a test takes
-APART = {*WITHOUT_EFFECT, *IRRELEVANT, *(f"trainer.{key}" for key in MACHINE), "seed", "init", "test"}
+# settings in which runs of one row may differ: places, the machine, what is recorded of each run, and what a test takes
+APART = {
+    *WITHOUT_EFFECT, *IRRELEVANT, *(f"trainer.{key}" for key in MACHINE), "trainer.precision", "seed", "init", "test",
+}  # fmt: skip
 
 
 class State(NamedTuple):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fsl_cli.errors import command, shown
 from fsl_cli.files import write_text
-from fsl_cli.reproduce.recorded import Entry
+from fsl_cli.reproduce.recorded import FULL, Entry
 from fsl_cli.reproduce.rows import Row, RowTest
 from fsl_cli.runs.published import Published
 
@@ -60,13 +60,14 @@ def verdict(paper: Published | None, about: Entry) -> str:
 
 
 def trained(about: Entry) -> str:
-    """How long, when and on what: 3.2 h, 1 thread, 2026-11-27."""
+    """How long, when and on what: 3.2 h, 1 thread, bf16-mixed, 2026-11-27."""
     where = about["environment"]
     hours = about["training_seconds"] / 3600
     threads = where.get("threads")
     machine = ", ".join(map(str, where.get("gpus") or [])) or f"{threads} thread{'' if threads == 1 else 's'}"
     processor = [str(where["processor"])] if where.get("processor") and not where.get("gpus") else []
-    return shown(", ".join([f"{hours:.1f} h", machine, *processor, about["when"]]))
+    digits = [precision] if (precision := about.get("precision", FULL)) != FULL else []
+    return shown(", ".join([f"{hours:.1f} h", machine, *processor, *digits, about["when"]]))
 
 
 def described(row: Row, code: str = "") -> list[str]:

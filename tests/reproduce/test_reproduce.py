@@ -12,7 +12,7 @@ from fsl_cli.cli import run
 from fsl_cli.errors import UserError
 from fsl_cli.reproduce.recorded import recorded
 from fsl_cli.reproduce.rows import Row, RowTest, rows
-from fsl_cli.reproduce.running import reproduce, take_in
+from fsl_cli.reproduce.running import demand_rows, reproduce, take_in
 from fsl_cli.reproduce.state import differing, state
 from fsl_cli.reproduce.table import BEGIN, END, PAGES, filled, lines, verdict
 from fsl_cli.runs.published import reported
@@ -82,6 +82,17 @@ def test_a_row_is_trained_and_tested_once_and_goes_on_from_what_is_there(
                 take_in(ROW, Run(first.run.folder), elsewhere)
 
 
+def test_a_row_in_bfloat16_goes_on_in_it_and_says_so(tmp_path: Path) -> None:
+    out, results = tmp_path / "outputs", tmp_path / "results"
+    words = ["trainer=cpu", "trainer.precision=bf16-mixed"]
+    demand_rows([ROW], words, out, results)
+    done = reproduce(ROW, words, out, results)
+    assert "bf16-mixed" in lines(ROW, done.tests, "")[0][-1]
+    with pytest.raises(UserError, match="trainer.precision=32-true: .*is tiny with trainer.precision=bf16-mixed"):
+        demand_rows([ROW], ["trainer.precision=32-true"], out, results)
+    demand_rows([ROW], words, out, results)
+
+
 def test_a_row_that_is_done_is_not_trained_again_without_a_word_and_another_seed_goes_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,8 +113,9 @@ def test_a_row_that_is_done_is_not_trained_again_without_a_word_and_another_seed
     assert "75.00" in (page := Path("README.md").read_text())
     run(["reproduce", "tiny", "results=other"])
     assert Path("README.md").read_text() == page  # which is of the checkout's own results
-    with pytest.raises(UserError, match=r"seed=1: results/tiny.json is tiny with seed=0.*results=FOLDER"):
-        run(["reproduce", "tiny", "seed=1"])
+    for other, here in (("seed=1", "seed=0"), ("trainer.precision=bf16-mixed", "trainer.precision=32-true")):
+        with pytest.raises(UserError, match=rf"{other}: results/tiny.json is tiny with {here}.*results=FOLDER"):
+            run(["reproduce", "tiny", other])
 
 
 def test_a_setting_that_a_run_is_too_old_for_is_what_its_class_takes_unasked() -> None:
@@ -149,7 +161,12 @@ def test_the_list_shows_every_row(
     assert all(name in said for name in rows()) and "98.7 ± 0.4" in said
 
 
-@pytest.mark.parametrize("content", ["{", "[1]", '[{"test": []}]', '[{"test": "", "mean": "1"}]', "[" * 5000])
+WHOLE = {"test": "", "mean": 0.5, "interval": 0.1, "training_seconds": 1.0, "query": 2, "inference": "inductive",
+         "when": "2026", "environment": {}}  # fmt: skip
+DAMAGED = [[1], [{"test": []}], [{"test": "", "mean": "1"}], [{**WHOLE, "precision": 3}]]
+
+
+@pytest.mark.parametrize("content", ["{", "[" * 5000, *map(json.dumps, DAMAGED)])
 def test_a_damaged_record_is_one_message(tmp_path: Path, content: str) -> None:
     (tmp_path / "tiny.json").write_text(content)
     with pytest.raises(UserError, match="Remove it, and type fsl reproduce tiny"):

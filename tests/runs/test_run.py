@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from fsl_cli.cli import run
 from fsl_cli.errors import UserError
 from fsl_cli.runs.checkpoints import load_weights, write_torch
+from fsl_cli.settings.schema import Settings
 from fsl_cli.stats import mean_interval
 
 SMALL = [
@@ -162,6 +164,23 @@ def test_a_table_of_validations_that_was_lost_comes_back_from_the_checkpoint(
     (again / "training.json").unlink()
     run(["train", f"resume={again}"])
     assert (again / "metrics.csv").read_text() == whole
+
+
+def test_another_machine_goes_on_as_exactly_as_the_run_began(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = shutil.copytree(folder, tmp_path / "again")
+    config = yaml.safe_load((again / "config.yaml").read_text())
+    own = {"precision": "bf16-mixed", "gradient_clip_val": 0.5, "gradient_clip_algorithm": "value"}
+    config["trainer"] |= {**own, "accelerator": "gpu", "devices": 8}
+    (again / "config.yaml").write_text(yaml.safe_dump(config))
+    (again / "training.json").unlink()
+    trained: list[Settings] = []
+    monkeypatch.setattr("fsl_cli.experiment.training.train", lambda run, settings, *_: trained.append(settings))
+    run(["train", f"resume={again}", "trainer=cpu"])
+    found = trained[0].trainer
+    assert {key: found.get(key) for key in own} == own
+    assert (found.get("accelerator"), found.get("devices")) == ("cpu", 1)
 
 
 def test_mean_and_interval_by_hand() -> None:
