@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from fsl_cli.report.protocol import protocol
 from fsl_cli.runs.jobs import IRRELEVANT, Dotted, flat
 from fsl_cli.settings.schema import Settings
 from fsl_cli.settings.typed import plain_key
+from fsl_cli.settings.usual import aligned
 
 SHOWN = 5  # problems in one message
 # settings that say where and when a run ran or what a test asked for, not what was learned
@@ -64,7 +65,7 @@ def gather(folders: Sequence[Path]) -> Gathered:
             f"None of the runs in {', '.join(map(str, folders))} was tested: {first}"
             f"{f' and {len(more)} more' if more else ''}. Type {test}, or finish its training."
         )
-    return Gathered(*_newest(list(_read_all(found.values()))), untested=list(untested.values()))
+    return Gathered(*_newest(reported(found.values())), untested=list(untested.values()))
 
 
 def _look(top: Path) -> tuple[list[Path], list[Path]]:
@@ -79,23 +80,22 @@ def _look(top: Path) -> tuple[list[Path], list[Path]]:
     return tests, [run for run in runs if not any(run == test or run in test.parents for test in tests)]
 
 
-def _read_all(folders: Any) -> Iterator[Reported]:
-    problems = []
+def reported(folders: Iterable[Path]) -> list[Reported]:
+    """The tests in these folders, each with its run's settings. Raises UserError, of all that cannot be read."""
+    problems, outcomes, runs = [], [], []
     for folder in folders:
         try:
-            yield reported(folder)
+            outcome = read(folder)
+            runs.append(outcome.run.settings)
+            outcomes.append(outcome)
         except UserError as error:
             problems.append(str(error))
     problems = list(dict.fromkeys(problems))  # a run's configuration is read for each of its tests
     if problems:
         more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise UserError("\n  ".join(["These tests cannot be reported:", *problems[:SHOWN]]) + more)
-
-
-def reported(folder: Path) -> Reported:
-    """The test in a folder, with its run's settings. Raises UserError."""
-    outcome = read(folder)
-    return Reported(outcome, _settings(outcome.run.settings, outcome.result.changes))
+    pairs = zip(outcomes, aligned(runs), strict=True)
+    return [Reported(outcome, _settings(run, outcome.result.changes)) for outcome, run in pairs]
 
 
 def _settings(run: Settings, changes: list[str]) -> Dotted:

@@ -83,7 +83,7 @@ def _side(name: str, folders: Sequence[Path]) -> Side:
     places = [place for folder in folders for place in _tests(folder)]
     if len(places) == 1:
         return Side([read(places[0])])
-    tests = [reported(place) for place in places]
+    tests = reported(places)
     seeds = [test.outcome.result.seed for test in tests]
     methods = {identity(test.settings): test.settings for test in tests}
     if len(methods) > 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,11 +11,9 @@ from fsl_cli.reproduce.recorded import Entry, recorded
 from fsl_cli.reproduce.rows import Row
 from fsl_cli.runs.jobs import IRRELEVANT, MACHINE, WITHOUT_EFFECT, flat
 from fsl_cli.runs.run import Run
-from fsl_cli.settings.binding import located
-from fsl_cli.settings.parts import Part
 from fsl_cli.settings.schema import Settings
+from fsl_cli.settings.usual import aligned
 
-PARTS = ("algo", "backbone", "data")  # whose classes get new settings
 SHOWN = 5  # differences in one message
 # settings in which runs of one row may differ: places, the machine, what is recorded of each run, and what a test takes
 APART = {
@@ -85,18 +82,9 @@ def demand_same(row: Row, wanted: Settings, run: Run) -> None:
 
 
 def differing(a: Settings, b: Settings) -> dict[str, tuple[object, object]]:
-    """The settings in which the two are no runs of one row, and their values.
-
-    One that lacks a setting is of a time when there was none: it has what the class of `a` takes unasked.
-    """
-    usual = flat({part: _defaults(getattr(a, part)) for part in PARTS})
-    ours, theirs = ({**usual, **{k: v for k, v in flat(each.plain()).items() if not _apart(k)}} for each in (a, b))
+    """The settings in which the two are no runs of one row, and their values."""
+    ours, theirs = ({k: v for k, v in flat(each.plain()).items() if not _apart(k)} for each in aligned([a, b]))
     return {key: (ours.get(key), theirs.get(key)) for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)}
-
-
-def _defaults(part: Part) -> dict[str, object]:
-    parameters = inspect.signature(located(part)).parameters.values()
-    return {each.name: each.default for each in parameters if each.default is not each.empty}
 
 
 def _apart(key: str) -> bool:

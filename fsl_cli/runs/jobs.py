@@ -12,6 +12,7 @@ from fsl_cli.files import read_json, write_json
 from fsl_cli.runs.run import Run
 from fsl_cli.runs.wording import task_name
 from fsl_cli.settings.schema import Settings
+from fsl_cli.settings.usual import aligned
 
 # settings without effect on what is learned
 WITHOUT_EFFECT = {"out", "logger", "trust", "choices", "image", "train_classes", "pretrained", "calibrate"}
@@ -58,9 +59,10 @@ def run_name(settings: Settings) -> str:
 
 def earlier_run(settings: Settings) -> Run | None:
     """The latest run below `out` with these settings, wherever it ran; None where there is none."""
-    wanted = _identity(settings)
     for folder in sorted((Path(settings.out).expanduser() / run_name(settings)).glob("*/"), reverse=True):
-        if (folder / "config.yaml").exists() and _identity(Run(folder).settings) == wanted:
+        if (folder / "config.yaml").exists() and len(
+            set(map(_identity, aligned([settings, Run(folder).settings])))
+        ) == 1:
             return Run(folder)
     return None
 

@@ -9,6 +9,12 @@ from pathlib import Path
 import pytest
 
 from fsl_cli.cli import run
+from fsl_cli.experiment.finalize import finalize
+from fsl_cli.report.gather import gather, identity
+from fsl_cli.runs.jobs import earlier_run
+from fsl_cli.runs.run import Run
+from fsl_cli.settings.compose import compose
+from fsl_cli.settings.schema import Settings
 
 MADE = Path(__file__).with_name("made_by_0.1.0")
 
@@ -62,3 +68,29 @@ def test_it_is_resumed_where_it_stood(earlier: Path) -> None:
 def test_a_finished_one_needs_no_resuming(earlier: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(["train", f"resume={earlier}"])
     assert "is finished" in capsys.readouterr().out
+
+
+def today(out: Path, *words: str) -> Settings:
+    """What the run's own words compose today; they name more settings than there were."""
+    return finalize(compose([*(word for word in Run(MADE).overrides if "out=" not in word), f"out={out}", *words]))
+
+
+def test_a_sweep_takes_it_for_the_run_that_its_words_ask_for(tmp_path: Path) -> None:
+    place = shutil.copytree(MADE, tmp_path / "maml-glyphs-5w1s" / "earlier")
+    found = earlier_run(today(tmp_path))
+    assert found is not None
+    assert found.folder == place
+    assert earlier_run(today(tmp_path, "backbone.slope=0.2")) is None
+
+
+@pytest.mark.parametrize(("word", "methods"), [("seed=1", 1), ("backbone.slope=0.2", 2)])
+def test_a_report_counts_it_with_the_runs_of_today(tmp_path: Path, word: str, methods: int) -> None:
+    shutil.copytree(MADE, tmp_path / "earlier")
+    new = shutil.copytree(MADE, tmp_path / "new")
+    settings = today(tmp_path, word)
+    result = json.loads((new / "result.json").read_text())
+    (new / "result.json").write_text(json.dumps({**result, "seed": settings.seed}))
+    Run(new).begin(settings, [])
+    found = gather([tmp_path]).tests
+    assert len(found) == 2
+    assert len({identity(test.settings) for test in found}) == methods
