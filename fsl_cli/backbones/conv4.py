@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
-from itertools import pairwise
-from typing import Annotated, Literal, cast
+from itertools import groupby, pairwise
+from typing import Annotated, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsl_cli.backbones.base import NO_CHANGES, Backbone, Changes
+from fsl_cli.backbones.compiled.block import Options, blocks, output_size, pooled, side_by_side
 from fsl_cli.backbones.layers import channels_last, each_image
 from fsl_cli.backbones.mode import Mode
 from fsl_cli.backbones.norm import EPS, Norm
@@ -86,23 +87,56 @@ class Conv4(Backbone):
 
     @property
     def compiled(self) -> bool:  # type: ignore[override]
-        return not self.leaky and all(norm.goes_with(conv) for conv, norm in self._blocks())
+        return not self.leaky and all(norm.goes_with(conv) for conv, norm, _ in self._blocks())
 
-    def _blocks(self) -> Iterable[tuple[nn.Conv2d, Norm]]:
-        return cast("Iterable[tuple[nn.Conv2d, Norm]]", zip(self.convs, self.norms, strict=True))
+    def _blocks(self) -> list[_Block]:
+        parts = zip(cast("Iterable[nn.Conv2d]", self.convs), cast("Iterable[Norm]", self.norms), strict=True)
+        return [_Block(*each, self.halve == "pool" and i < self.halvings) for i, each in enumerate(parts)]
 
     def features(self, x: Tensor, n_support: int, changes: Changes = NO_CHANGES) -> Tensor:
         x = each_image(channels_last, x)  # (T, n, C, H, W)
-        for number, (conv, norm) in enumerate(self._blocks()):
-            pool = self.halve == "pool" and number < self.halvings
-            if number in changes:  # which come in front of the ReLU, and may as well after the pooling
-                x = self.activation(changes[number](norm(each_image(conv, x), n_support, pool=pool)))
-            elif self.leaky:
-                x = self.activation(norm(each_image(conv, x), n_support, pool=pool))
-            else:
-                x = norm.after(conv, x, n_support, pool)  # (T, n, filters, H/2, W/2)
+        for apart, group in groupby(enumerate(self._blocks()), lambda each: self.leaky or each[0] in changes):
+            for number, (conv, norm, pool) in group if apart else ():
+                # changes come in front of the ReLU, and may as well after the pooling
+                out = norm(each_image(conv, x), n_support, pool=pool)
+                x = self.activation(changes[number](out) if number in changes else out)
+            x = _through([each for _, each in group], x, n_support)  # (T, n, filters, H/2, W/2)
         # (T, n, out_features)
         return x.amax((3, 4)) if self.maximum else x.mean((3, 4)) if self.halve == "stride" else x.flatten(2)
+
+
+class _Block(NamedTuple):
+    conv: nn.Conv2d
+    norm: Norm
+    pool: bool
+
+
+def _through(some: Sequence[_Block], x: Tensor, n_support: int) -> Tensor:
+    """relu(norm(conv(x))), pooled where a block is, of images (T, n, C, H, W), one block after the other.
+
+    In one go where tasks go side by side.
+    """
+    for together, group in groupby(some, lambda each: side_by_side() and each.norm.goes_with(each.conv)):
+        if together:
+            x = _in_one_go(list(group), x, n_support)
+        for conv, norm, pool in () if together else group:
+            x = norm(each_image(conv, x), n_support, relu=True, pool=pool)
+    return x
+
+
+def _in_one_go(some: Sequence[_Block], x: Tensor, n_support: int) -> Tensor:
+    if n_support and some[0].norm.mode == "transductive":
+        return torch.cat([_in_one_go(some, part, 0) for part in (x[:, :n_support], x[:, n_support:])], 1)
+    weights = [(conv.weight.permute(0, 2, 3, 1)[None], norm.weight[None], norm.bias[None]) for conv, norm, _ in some]
+    options = [Options(norm.first(x, n_support), conv.stride[0], pool, norm.eps) for conv, norm, pool in some]
+    y, stats = blocks(x.permute(0, 1, 3, 4, 2), weights, options)
+    sides: Sequence[int] = x.shape[3:]
+    for (_, norm, _), own, each in zip(some, stats, options, strict=True):
+        of_norm = output_size(sides, each)
+        if norm.mode == "running":
+            norm.follow(own[:, 0], own[:, 1], x.shape[1] * math.prod(of_norm))
+        sides = pooled(of_norm, each)
+    return y.permute(0, 1, 4, 2, 3)
 
 
 def _side(size: int, halvings: int, unpadded: int) -> int:

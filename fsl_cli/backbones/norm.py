@@ -25,7 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fsl_cli.backbones.compiled import block, fused
+from fsl_cli.backbones.compiled import fused
+from fsl_cli.backbones.compiled.block import usable
 from fsl_cli.backbones.layers import each_image
 from fsl_cli.backbones.mode import Mode
 
@@ -78,25 +79,8 @@ class Norm(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *others)
 
     def goes_with(self, conv: nn.Conv2d) -> bool:
-        """Whether a convolution and this norm after it are one compiled block."""
-        return self._by_batch() and conv.bias is None and conv.padding == (1, 1) and block.usable(conv.weight)
-
-    def after(self, conv: nn.Conv2d, x: Tensor, n_support: int = 0, pool: bool = False) -> Tensor:
-        """relu(norm(conv(x))), pooled where asked, of images (T, n, C, H, W); in one go where tasks go side by side."""
-        if self.goes_with(conv) and block.side_by_side():
-            return self._block(conv, x, n_support, pool)
-        return self(each_image(conv, x), n_support, relu=True, pool=pool)
-
-    def _block(self, conv: nn.Conv2d, x: Tensor, n_support: int, pool: bool) -> Tensor:
-        if self.mode == "transductive" and n_support:
-            return torch.cat([self._block(conv, part, 0, pool) for part in (x[:, :n_support], x[:, n_support:])], 1)
-        weights = conv.weight.permute(0, 2, 3, 1)[None], self.weight[None], self.bias[None]  # for all episodes
-        images = x.permute(0, 1, 3, 4, 2)
-        options = block.Options(self._first(x, n_support), conv.stride[0], pool, self.eps)
-        y, stats = block.block(images, *weights, options)
-        if self.mode == "running":
-            self._follow(stats[:, 0], stats[:, 1], x.shape[1] * math.prod(block.output_size(images, options)))
-        return y.permute(0, 1, 4, 2, 3)
+        """Whether a convolution and this norm after it can be a compiled block."""
+        return self._by_batch() and conv.bias is None and conv.padding == (1, 1) and usable(conv.weight)
 
     def _normalised(self, x: Tensor, n_support: int) -> Tensor:
         if self.mode == "none":
@@ -136,18 +120,18 @@ class Norm(nn.Module):
         """Whether statistics are those of the images at hand."""
         return self.mode in ("support", "transductive") or (self.mode == "running" and self.training)
 
-    def _first(self, x: Tensor, n_support: int) -> int:
+    def first(self, x: Tensor, n_support: int) -> int:
         """How many of an episode's images give its statistics."""
         return n_support if self.mode == "support" and n_support else x.shape[1]
 
-    def _follow(self, mean: Tensor, r: Tensor, count: int) -> None:
+    def follow(self, mean: Tensor, r: Tensor, count: int) -> None:
         """Bring means and 1 / deviations (T, channels) over `count` numbers of T episodes into the running ones."""
         self._average(mean, (r.pow(-2) - self.eps) * (count / (count - 1)))
 
     def _fused(self, x: Tensor, n_support: int, pool: bool) -> Tensor:
         if self.mode == "transductive" and n_support:
             return torch.cat([self._fused(part, 0, pool) for part in (x[:, :n_support], x[:, n_support:])], 1)
-        k = self._first(x, n_support)
+        k = self.first(x, n_support)
         statistics = []
 
         def normalise(episode: Tensor) -> Tensor:
@@ -158,7 +142,7 @@ class Norm(nn.Module):
         out = _each_episode(normalise, x)
         if self.mode == "running":
             mean, r = (torch.stack(values) for values in zip(*statistics, strict=True))
-            self._follow(mean, r, x[0].numel() // len(self.mean))
+            self.follow(mean, r, x[0].numel() // len(self.mean))
         return out
 
     def _by_set(self, x: Tensor, n_support: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
 from fsl_cli.algorithms import over_tasks
+from fsl_cli.backbones import conv4, norm
 from fsl_cli.backbones.compiled import block, kernel
 from fsl_cli.backbones.compiled.block import Options
 from fsl_cli.backbones.conv4 import Conv4
@@ -44,6 +46,10 @@ def inputs(case: str) -> tuple[list[Tensor], Options]:
     return [torch.randn(shape, generator=random, dtype=torch.float64).requires_grad_() for shape in shapes], options
 
 
+def one(x: Tensor, w: Tensor, scale: Tensor, shift: Tensor, options: Options) -> Tensor:
+    return block.blocks(x, [(w, scale, shift)], [options])[0]
+
+
 def explicit(x: Tensor, w: Tensor, scale: Tensor, shift: Tensor, options: Options) -> Tensor:
     """The same in torch's operations, task after task."""
 
@@ -69,8 +75,8 @@ def explicit(x: Tensor, w: Tensor, scale: Tensor, shift: Tensor, options: Option
 def test_both_derivatives_pass_torchs_check(case: str, images: bool) -> None:
     given, options = inputs(case)
     given[0].requires_grad_(images)  # the first block's images have no gradient
-    assert torch.autograd.gradcheck(lambda *each: block.block(*each, options)[0], given)
-    assert torch.autograd.gradgradcheck(lambda *each: block.block(*each, options)[0], given)
+    assert torch.autograd.gradcheck(lambda *each: one(*each, options), given)
+    assert torch.autograd.gradgradcheck(lambda *each: one(*each, options), given)
 
 
 def derivatives(function: Any, given: list[Tensor], options: Options) -> list[Tensor]:
@@ -85,6 +91,63 @@ def derivatives(function: Any, given: list[Tensor], options: Options) -> list[Te
     return [y, *first, *second]
 
 
+ROW = [  # of blocks: channels, whether they pool; from images of 9 x 9
+    (2, 3, Options(2, 2, False)),
+    (3, 4, Options(3, 1, True)),
+    (4, 2, Options(2, 1, False)),
+]
+WANTED = {  # which inputs have a gradient: images, then each block's weights, scales and shifts
+    "all": range(10),
+    "no images": range(1, 10),
+    "the last block": (7, 8, 9),
+    "the second block's weights": (4,),
+    "scales and shifts": (2, 3, 5, 6, 8, 9),
+    "images": (0,),
+}
+
+
+@pytest.mark.parametrize("networks", [1, 3])
+@pytest.mark.parametrize("wanted", WANTED.values(), ids=WANTED)
+def test_blocks_in_one_go_are_one_after_the_other(wanted: Iterable[int], networks: int) -> None:
+    random = torch.Generator().manual_seed(0)
+    shapes: list[tuple[int, ...]] = [(3, 3, 9, 9, 2)]
+    for channels, out, _ in ROW:
+        shapes += [(networks, out, 3, 3, channels), (networks, out), (networks, out)]
+    given = [torch.randn(shape, generator=random, dtype=torch.float64) for shape in shapes]
+    own = [given[number].requires_grad_() for number in wanted]
+    first, *weights = given
+    blocks = list(zip(weights[::3], weights[1::3], weights[2::3], strict=True))
+
+    def derivatives(y: Tensor) -> list[Tensor]:
+        random = torch.Generator().manual_seed(1)
+
+        def weighted(values: Iterable[Tensor]) -> Tensor:
+            return sum((value * torch.randn(value.shape, generator=random)).sum() for value in values)  # type: ignore[return-value]
+
+        by_one = torch.autograd.grad(weighted([y]), own, create_graph=True)
+        by_two = torch.autograd.grad(weighted(by_one), own, create_graph=True, materialize_grads=True)
+        return [y, *by_one, *by_two]
+
+    x = first
+    for each, (*_, options) in zip(blocks, ROW, strict=True):
+        x = explicit(x, *each, options)
+    found = derivatives(block.blocks(first, blocks, [options for *_, options in ROW])[0])
+    torch.testing.assert_close(found, derivatives(x))
+
+
+def test_blocks_in_one_go_pass_torchs_check() -> None:
+    random = torch.Generator().manual_seed(0)
+    shapes = (1, 2, 5, 5, 1), (1, 2, 3, 3, 1), (1, 2), (1, 2), (1, 2, 3, 3, 2), (1, 2), (1, 2)
+    given = [torch.randn(shape, generator=random, dtype=torch.float64).requires_grad_() for shape in shapes]
+    options = [Options(2, 2, False), Options(1, 1, False)]
+
+    def both(x: Tensor, *weights: Tensor) -> Tensor:
+        return block.blocks(x, [weights[:3], weights[3:]], options)[0]  # type: ignore[list-item]
+
+    assert torch.autograd.gradcheck(both, given)
+    assert torch.autograd.gradgradcheck(both, given)
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_block_is_torchs_operations_at_every_size(size: tuple[int, ...], shared: bool) -> None:
@@ -96,7 +159,7 @@ def test_a_block_is_torchs_operations_at_every_size(size: tuple[int, ...], share
     expected = derivatives(explicit, given, options)
     for dtype, near in ((torch.float64, 1e-10), (torch.float32, 1e-4)):
         own = [each.detach().to(dtype).requires_grad_() for each in given]
-        for found, other in zip(derivatives(lambda *each: block.block(*each)[0], own, options), expected, strict=True):
+        for found, other in zip(derivatives(one, own, options), expected, strict=True):
             assert (found.double() - other).norm() <= near * other.norm()
 
 
@@ -105,7 +168,7 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
     before, results = torch.get_num_threads(), []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        results.append(derivatives(lambda *each: block.block(*each)[0], given, options))
+        results.append(derivatives(one, given, options))
     torch.set_num_threads(before)
     assert all(torch.equal(own, other) for own, other in zip(*results, strict=True))
 
@@ -122,9 +185,11 @@ def test_tasks_of_vmap_come_to_what_each_comes_to(episodes: int, batched: tuple[
         whole = shape if dim is None else (*shape[:dim], 3, *shape[dim:])
         given.append(torch.randn(whole, generator=random, dtype=torch.float64).requires_grad_())
 
+    above = torch.randn(1, 2, 3, 3, 6, generator=random, dtype=torch.float64), *torch.ones(2, 1, 2).double()
+
     def inner(x: Tensor, w: Tensor, scale: Tensor) -> Tensor:
         def loss(w: Tensor, x: Tensor) -> Tensor:
-            return block.block(x, w, scale, scale, options)[0].square().sum()
+            return block.blocks(x, [(w, scale, scale), above], [options, Options(2, 1, False)])[0].square().sum()
 
         by_w, by_x = grad(loss, (0, 1))(w, x)
         return by_w.pow(3).sum() + loss(w - 0.01 * by_w, x - 0.01 * by_x)
@@ -142,13 +207,13 @@ def test_tasks_of_vmap_come_to_what_each_comes_to(episodes: int, batched: tuple[
 def test_conv4_goes_in_blocks_under_vmap_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A class that never uses them would not be noticed otherwise."""
     calls = []
-    real = block.block
-    monkeypatch.setattr(block, "block", lambda *each: calls.append(1) or real(*each))
+    real = conv4.blocks
+    monkeypatch.setattr(conv4, "blocks", lambda *each: calls.append(len(each[1])) or real(*each))
     backbone = Conv4(1, 16, "support", filters=8)
     backbone(torch.randn(2, 3, 1, 16, 16))
     assert not calls
     vmap(lambda x: backbone(x.unsqueeze(0)))(torch.randn(2, 3, 1, 16, 16))
-    assert len(calls) == 4
+    assert calls == [4]
 
 
 @pytest.mark.parametrize("mode", ["support", "transductive", "running"])
@@ -159,12 +224,12 @@ def test_conv4_is_the_same_in_blocks_and_without(
 ) -> None:
     x = torch.randn(2, 5, 1, 18, 18, generator=torch.Generator().manual_seed(0))
     results = []
-    monkeypatch.setattr(block, "side_by_side", lambda: True)
+    monkeypatch.setattr(conv4, "side_by_side", lambda: True)
     for blocks in (True, False):
         torch.manual_seed(0)
         net = Conv4(1, 18, mode, 5, halve)
         if not blocks:
-            monkeypatch.setattr(block, "usable", lambda *_: False)
+            monkeypatch.setattr(norm, "usable", lambda *_: False)
         assert net.compiled == blocks
         y = net.features(x, n_support)
         first = torch.autograd.grad(y.square().sum(), list(net.parameters()), create_graph=True)
@@ -198,4 +263,4 @@ def test_groups_come_to_what_single_tasks_come_to(monkeypatch: pytest.MonkeyPatc
 
 def test_one_number_a_channel_is_refused() -> None:
     with pytest.raises(ValueError, match="deviation"):
-        block.block(torch.ones(1, 1, 1, 1, 2), torch.ones(1, 3, 3, 3, 2), *torch.ones(2, 1, 3), Options(1, 1, False))
+        one(torch.ones(1, 1, 1, 1, 2), torch.ones(1, 3, 3, 3, 2), *torch.ones(2, 1, 3), Options(1, 1, False))

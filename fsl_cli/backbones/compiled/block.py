@@ -1,9 +1,10 @@
-"""A block of a network, convolution, batch norm, ReLU and pooling, for T tasks by weights of their own, in one node.
+"""A network's blocks, each convolution, batch norm, ReLU and pooling, of T tasks by weights of their own, in one node.
 
-    z = conv(x, w),   y = pool(relu(norm(z)))
+    z = conv(x, w),   y = pool(relu(norm(z))),   which is the x of the next block
 
-Where tasks adapt, images are few, and half the time went between operations. Both derivatives are written out: with
-D the transpose of conv, E the gradient of its weights, and dz what the norm's first derivative gives (see fused.py),
+Where tasks adapt, images are few, and half the time went between operations: with `torch.func`, a node costs a
+millisecond. Both derivatives are written out: with D the transpose of conv, E the gradient of its weights, and dz what
+the norm's first derivative gives (see fused.py),
 
     dx = D(dz, w),   dw = E(x, dz)
 
@@ -11,8 +12,9 @@ and of L = sum(vx dx) + sum(vw dw) + ..., dL/d(dz) goes on to the norm's second 
 
     dL/d(dz) = conv(vx, w) + conv(x, vw),   dL/dx = D(dz, vw),   dL/dw = E(vx, dz)
 
-z is a second output: what the norm's second derivative says of it meets what comes from y before either goes through
-the convolution, which saves a D and an E.
+The first derivative goes from the last block to the first, the second back again: what a block says of the g that it
+was given is the vx of the next. Each z and y is an output: what the second derivative says of them meets what comes
+from above before either goes through the convolution, which saves a D and an E.
 
 Images are (T, n, H, W, C), weights (T, O, 3, 3, C), scale and shift (T, O); of these, (1, ...) serves all tasks. Tasks
 of `torch.func.vmap` become T. The arithmetic is compiled (block.c); without it there are no blocks.
@@ -22,6 +24,8 @@ from __future__ import annotations
 
 import ctypes
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -29,16 +33,45 @@ from torch import Tensor
 
 from fsl_cli.backbones.compiled import kernel
 
+EACH, BUT_LAST, ONE = 0, 1, None
 _NAMES = {torch.float32: "float", torch.float64: "double"}
 
 
 class Options(NamedTuple):
+    """Of one block."""
+
     k: int  # the first k images of a task give its statistics
     stride: int
     pool: bool
     eps: float = 1e-5
-    images: bool = True  # whether the images' gradient is wanted
+
+
+@dataclass(frozen=True)  # which torch takes for one value, and does not look into
+class _Pass:
+    """Of a pass through the blocks."""
+
+    blocks: tuple[Options, ...]
     each: bool = False  # whether the gradient of what all tasks share is that of each of them, not their sum
+    lowest: int = 0  # the first block of which a gradient is wanted
+    images: bool = True  # whether that of its images is, too
+    more: tuple[bool, ...] = ()  # of each block, whether there was more to say of its z
+
+    def groups(self, values: Sequence[Any], *kinds: int | None) -> list[Any]:
+        """`values` taken apart: of each kind a list, of one for EACH block or all BUT_LAST, or ONE value alone."""
+        found: list[Any] = []
+        for kind in kinds:
+            count = 1 if kind is ONE else len(self.blocks) - kind
+            found.append(values[0] if kind is ONE else values[:count])
+            values = values[count:]
+        return found
+
+    def upwards(self) -> range:
+        """The numbers of the blocks that have a gradient."""
+        return range(self.lowest, len(self.blocks))
+
+    def has_images(self, number: int) -> bool:
+        """Whether the gradient of a block's images is wanted."""
+        return self.images or number > self.lowest
 
 
 def usable(weight: Tensor) -> bool:
@@ -59,110 +92,174 @@ def side_by_side() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
-def block(x: Tensor, w: Tensor, scale: Tensor, shift: Tensor, options: Options) -> tuple[Tensor, Tensor]:
-    """y (T, n, h, w, O), and statistics (T, 4, O): each channel's mean, 1 / deviation, and two more."""
-    if options.k * math.prod(output_size(x, options)) == 1:
-        raise ValueError(f"one number has no deviation: {tuple(x.shape)} gives one number for each channel")
+def blocks(
+    x: Tensor, weights: Sequence[tuple[Tensor, Tensor, Tensor]], options: Sequence[Options]
+) -> tuple[Tensor, Sequence[Tensor]]:
+    """y of the last block, and of each the statistics (T, 4, O): each channel's mean, 1 / deviation, and two more.
+
+    `weights`: of each block w, scale and shift. Raises ValueError where a channel has one number.
+    """
+    sides: Sequence[int] = x.shape[2:4]
+    for each in options:
+        of_norm = output_size(sides, each)
+        if each.k * math.prod(of_norm) == 1:
+            raise ValueError(f"one number has no deviation: {tuple(x.shape)} gives one number for each channel")
+        sides = pooled(of_norm, each)
+    given = [value for kind in zip(*weights, strict=True) for value in kind]
     if len(x) > 1 and side_by_side():  # what _as_tasks counts on
-        w, scale, shift = w.expand(len(x), -1, -1, -1, -1), scale.expand(len(x), -1), shift.expand(len(x), -1)
-    y, _, stats = _Block.apply(x, w, scale, shift, options)
-    return y, stats
+        given = [value.expand(len(x), *value.shape[1:]) for value in given]
+    one = _Pass(tuple(options))
+    ys, _, stats = one.groups(_Blocks.apply(one, x, *given), EACH, EACH, EACH)
+    return ys[-1], stats
 
 
-class _Block(torch.autograd.Function):
-    """(x, w, scale, shift) -> y, z, statistics."""
+class _Blocks(torch.autograd.Function):
+    """How, x, and all w, scales and shifts -> all y, z and statistics."""
 
     @staticmethod
-    def forward(x: Tensor, w: Tensor, scale: Tensor, shift: Tensor, options: Options) -> tuple[Tensor, Tensor, Tensor]:
-        sizes = _sizes(x, w, options)
-        z = x.new_empty(*x.shape[:2], *output_size(x, options), w.shape[1])
-        y = x.new_empty(_pooled(z, options))
-        stats = x.new_empty(len(x), 4, w.shape[1])
-        given = x.contiguous(), w.contiguous(), _wide(scale, x), _wide(shift, x)
-        kernel.call(f"block_forward_{_NAMES[x.dtype]}", sizes, *given, z, y, stats, ctypes.c_double(options.eps))
-        return y, z, stats
+    def forward(how: _Pass, x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+        outputs: list[tuple[Tensor, Tensor, Tensor]] = []
+        for options, w, scale, shift in zip(how.blocks, *how.groups(weights, EACH, EACH, EACH), strict=True):
+            sides = output_size(x.shape[2:4], options)
+            z = x.new_empty(*x.shape[:2], *sides, w.shape[1])
+            y = x.new_empty(*x.shape[:2], *pooled(sides, options), w.shape[1])
+            stats = x.new_empty(len(x), 4, w.shape[1])
+            given = x.contiguous(), w.contiguous(), _wide(scale, x), _wide(shift, x)
+            _call("forward", x, _sizes(x, w, options, how), *given, z, y, stats, ctypes.c_double(options.eps))
+            outputs.append((y, z, stats))
+            x = y
+        return tuple(value for kind in zip(*outputs, strict=True) for value in kind)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        (x, w, scale, _, ctx.options), (_, z, stats) = inputs, output
-        ctx.mark_non_differentiable(stats)
+        ctx.how, x, *weights = inputs
+        ys, zs, stats = ctx.how.groups(output, EACH, EACH, EACH)
+        w, scales, _ = ctx.how.groups(weights, EACH, EACH, EACH)
+        ctx.mark_non_differentiable(*stats)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, w, scale, z, stats)
+        ctx.save_for_backward(x, *w, *scales, *ys[:-1], *zs, *stats)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor | None, gz: Tensor | None, _: Any) -> Any:
-        x, w, scale, z, stats = ctx.saved_tensors
-        options = ctx.options._replace(images=ctx.needs_input_grad[0])
-        g = z.new_zeros(_pooled(z, options)) if g is None else g
-        dx, dw, dscale, dshift, _ = _First.apply(g, gz, x, w, scale, z, stats, options)
-        if len(scale) < len(dscale):  # one for all tasks
-            dscale, dshift = dscale.sum(0, keepdim=True), dshift.sum(0, keepdim=True)
-        return dx if options.images else None, dw, dscale, dshift, None
+    def backward(ctx: Any, *g: Tensor | None) -> Any:
+        of_ys, of_zs, _ = ctx.how.groups(g, EACH, EACH, EACH)
+        _, _, scales, _, zs, _ = ctx.how.groups(ctx.saved_tensors, ONE, EACH, EACH, BUT_LAST, EACH, EACH)
+        _, images, *needed = ctx.needs_input_grad
+        lowest = 0 if images else min(number % len(zs) for number, wanted in enumerate(needed) if wanted)
+        how = replace(ctx.how, lowest=lowest, images=images)
+        if of_ys[-1] is None:
+            sides = pooled(zs[-1].shape[2:4], how.blocks[-1])
+            of_ys = [*of_ys[:-1], zs[-1].new_zeros(*zs[-1].shape[:2], *sides, zs[-1].shape[4])]
+        found = _First.apply(how, *of_ys, *of_zs, *ctx.saved_tensors)
+        dx, dw, dscales, dshifts, *_ = how.groups(found, ONE, EACH, EACH, EACH, EACH, BUT_LAST)
+        sums = (_as_wide(dscales, scales), _as_wide(dshifts, scales))
+        return None, _wanted(dx), *map(_wanted, dw), *(_wanted(each) for kind in sums for each in kind)
 
     @staticmethod
     def vmap(info: Any, dims: Any, *inputs: Any) -> Any:
-        return _as_tasks(_Block, info.batch_size, dims, inputs, images=0, weights=(1, 2, 3))
+        return _as_tasks(_Blocks, info.batch_size, dims, inputs, images=1, weights=3)
 
 
 class _First(torch.autograd.Function):
-    """g = dL/dy and what else dL/dz is, or None -> dx, dw, dscale and dshift of each task, dz."""
+    """How, g = dL/dy of each block, what else dL/dz is, or None, and x, w, scales, y but the last, z and statistics
+    -> dx, each block's dw, dscale and dshift of each task, dz, and g in full of each but the last.
+
+    Of blocks below `lowest` nothing; their parts have no numbers.
+    """
 
     @staticmethod
-    def forward(
-        g: Tensor, gz: Tensor | None, x: Tensor, w: Tensor, scale: Tensor, z: Tensor, stats: Tensor, options: Options
-    ) -> tuple[Tensor, ...]:
-        sizes, summed = _sizes(x, w, options), _summed(x, w, options)
-        dz, dx = torch.empty_like(z), x.new_empty(x.shape) if options.images else None
-        dw = w.new_zeros(kernel.PARTS if summed else len(x), *w.shape[1:])
-        dscale, dshift = stats.new_empty(2, *stats[:, 0].shape)
-        given = g.contiguous(), None if gz is None else gz.contiguous(), x.contiguous(), w.contiguous(), z, stats
-        kernel.call(f"block_backward_{_NAMES[x.dtype]}", sizes, *given, dz, dx, dw, dscale, dshift)
-        return x.new_empty(0) if dx is None else dx, dw.sum(0, keepdim=True) if summed else dw, dscale, dshift, dz
+    def forward(how: _Pass, *given: Any) -> tuple[Tensor, ...]:
+        of_ys, of_zs, x, w, _, ys, zs, stats = how.groups(given, EACH, EACH, ONE, EACH, EACH, BUT_LAST, EACH, EACH)
+        xs, gs = [x, *ys], [x.new_empty(0) for _ in ys]
+        dw, dscales, dshifts, dzs = ([x.new_empty(0) for _ in w] for _ in range(4))
+        g, dx = of_ys[-1], None
+        for i in reversed(how.upwards()):
+            summed = _summed(xs[i], w[i], how)
+            dzs[i] = torch.empty_like(zs[i])
+            dx = x.new_empty(xs[i].shape) if how.has_images(i) else None
+            sums = w[i].new_zeros(kernel.PARTS if summed else len(x), *w[i].shape[1:])
+            dscales[i], dshifts[i] = (stats[i].new_empty(len(x), w[i].shape[1]) for _ in range(2))
+            above = g.contiguous(), None if of_zs[i] is None else of_zs[i].contiguous()
+            had = xs[i].contiguous(), w[i].contiguous(), zs[i], stats[i]
+            sizes = _sizes(xs[i], w[i], how.blocks[i], how)
+            _call("backward", x, sizes, *above, *had, dzs[i], dx, sums, dscales[i], dshifts[i])
+            dw[i] = sums.sum(0, keepdim=True) if summed else sums
+            if i > how.lowest:
+                g = gs[i - 1] = dx if of_ys[i - 1] is None else dx + of_ys[i - 1]
+        return x.new_empty(0) if dx is None else dx, *dw, *dscales, *dshifts, *dzs, *gs
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        g, gz, x, w, scale, z, stats, ctx.options = inputs
-        _, _, dscale, dshift, dz = output
-        ctx.more = gz is not None
-        ctx.mark_non_differentiable(dz)
-        ctx.save_for_backward(g, x, w, scale, z, stats, dz, dscale, dshift)
+        how, *given = inputs
+        of_ys, of_zs, x, *had = how.groups(given, EACH, EACH, ONE, EACH, EACH, BUT_LAST, EACH, EACH)
+        _, _, dscales, dshifts, dzs, gs = how.groups(output, ONE, EACH, EACH, EACH, EACH, BUT_LAST)
+        ctx.how = replace(how, more=tuple(each is not None for each in of_zs))
+        ctx.given = [each is not None for each in of_ys]
+        ctx.mark_non_differentiable(*dzs, *gs)
+        ctx.save_for_backward(*gs, of_ys[-1], x, *(each for kind in (*had, dzs, dscales, dshifts) for each in kind))
 
     @staticmethod
     def backward(ctx: Any, *v: Tensor) -> Any:
-        images = ctx.options.images
-        dg, d2z, dgz, dx, dw, dscale = _Second.apply(
-            v[0] if images else None, *v[1:4], *ctx.saved_tensors, ctx.options, ctx.more
-        )
-        scale = ctx.saved_tensors[3]
-        if len(scale) < len(dscale):
-            dscale = dscale.sum(0, keepdim=True)
-        return dg, dgz if ctx.more else None, dx if images else None, dw if images else None, dscale, d2z, None, None
+        vx, vw, a, b, *_ = ctx.how.groups(v, ONE, EACH, EACH, EACH, EACH, BUT_LAST)
+        found = _Second.apply(ctx.how, vx if ctx.how.images else None, *vw, *a, *b, *ctx.saved_tensors)
+        dgs, d2zs, dgzs, dxs, dw, dscales = ctx.how.groups(found, EACH, EACH, EACH, EACH, EACH, EACH)
+        scales = ctx.how.groups(ctx.saved_tensors, EACH, ONE, EACH, EACH)[3]
+        of_ys = [dg if given else None for dg, given in zip(dgs, ctx.given, strict=True)]
+        kinds = of_ys, dgzs, dxs[:1], dw, _as_wide(dscales, scales), dxs[1:], d2zs
+        return None, *(_wanted(each) for kind in kinds for each in kind), *(None for _ in dw)
 
     @staticmethod
     def vmap(info: Any, dims: Any, *inputs: Any) -> Any:
-        return _as_tasks(_First, info.batch_size, dims, inputs, images=2, weights=(3, 4))
+        count = len(inputs[0].blocks)
+        return _as_tasks(_First, info.batch_size, dims, inputs, images=1 + 2 * count, weights=2)
 
 
 class _Second(torch.autograd.Function):
-    """vx, vw, a, b, of L = sum(vx dx) + sum(vw dw) + sum(a dscale) + sum(b dshift), and what _First had and gave
-    -> dL/dg, dL/dz, dL/dgz, dL/dx, dL/dw, and dL/dscale of each task."""
+    """How, vx, all vw, a and b, of L = sum(vx dx) + sum(vw dw) + sum(a dscale) + sum(b dshift), and what _First had and
+    gave -> dL/dg, dL/dz, dL/dgz, dL/dx, dL/dw, and dL/dscale of each task, of all blocks."""
 
     @staticmethod
-    def forward(
-        vx: Tensor | None, vw: Tensor, a: Tensor, b: Tensor, g: Tensor, x: Tensor, w: Tensor, scale: Tensor, z: Tensor,
-        stats: Tensor, dz: Tensor, dscale: Tensor, dshift: Tensor, options: Options, more: bool,
-    ) -> tuple[Tensor, ...]:  # fmt: skip
-        sizes, summed = _sizes(x, w, options), _summed(x, w, options)
-        dg, d2z, dgz = g.new_empty(g.shape), torch.empty_like(z), torch.empty_like(z) if more else None
-        dx, dw = x.new_empty(x.shape), w.new_zeros(kernel.PARTS if summed else len(x), *w.shape[1:])
-        d2scale = torch.empty_like(dscale)
-        given = None if vx is None else vx.contiguous(), vw.contiguous(), a.contiguous(), b.contiguous()
-        had = g.contiguous(), x.contiguous(), w.contiguous(), _wide(scale, x), z, stats, dz, dscale, dshift
-        kernel.call(f"block_second_{_NAMES[x.dtype]}", sizes, *given, *had, dg, d2z, dgz, dx, dw, d2scale)
-        none = x.new_empty(0)
-        if vx is None:
-            return dg, d2z, none if dgz is None else dgz, none, none, d2scale
-        return dg, d2z, none if dgz is None else dgz, dx, dw.sum(0, keepdim=True) if summed else dw, d2scale
+    def forward(how: _Pass, vx: Tensor | None, *given: Tensor) -> tuple[Tensor, ...]:
+        vw, a, b, gs, x, w, scales, ys, zs, stats, dzs, dscales, dshifts = how.groups(
+            given, EACH, EACH, EACH, EACH, ONE, EACH, EACH, BUT_LAST, EACH, EACH, EACH, EACH, EACH
+        )
+        xs = [x, *ys]
+        dgs, d2zs, dgzs, dxs, dws, d2scales = ([x.new_empty(0) for _ in w] for _ in range(6))
+        v = vx
+        for i in how.upwards():
+            summed, images = _summed(xs[i], w[i], how), how.has_images(i)
+            dgs[i], d2zs[i], d2scales[i] = (
+                x.new_empty(gs[i].shape),
+                torch.empty_like(zs[i]),
+                x.new_empty(stats[i][:, 0].shape),
+            )
+            dgz = torch.empty_like(zs[i]) if how.more[i] else None
+            dx = x.new_empty(xs[i].shape) if images else None
+            dw = w[i].new_zeros(kernel.PARTS if summed else len(x), *w[i].shape[1:]) if images else None
+            said = None if v is None else v.contiguous(), vw[i].contiguous(), a[i].contiguous(), b[i].contiguous()
+            had = gs[i].contiguous(), xs[i].contiguous(), w[i].contiguous(), _wide(scales[i], x), zs[i], stats[i]
+            sizes = _sizes(xs[i], w[i], how.blocks[i], how)
+            _call(
+                "second",
+                x,
+                sizes,
+                *said,
+                *had,
+                dzs[i],
+                dscales[i],
+                dshifts[i],
+                dgs[i],
+                d2zs[i],
+                dgz,
+                dx,
+                dw,
+                d2scales[i],
+            )
+            if dgz is not None:
+                dgzs[i] = dgz
+            if dx is not None and dw is not None:
+                dxs[i], dws[i] = dx, dw.sum(0, keepdim=True) if summed else dw
+            v = dgs[i]
+        return *dgs, *d2zs, *dgzs, *dxs, *dws, *d2scales
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -174,19 +271,23 @@ class _Second(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, dims: Any, *inputs: Any) -> Any:
-        return _as_tasks(_Second, info.batch_size, dims, inputs, images=5, weights=(6, 7))
+        count = len(inputs[0].blocks)
+        return _as_tasks(_Second, info.batch_size, dims, inputs, images=2 + 4 * count, weights=2)
 
 
 def _as_tasks(
-    function: type[torch.autograd.Function], batch: int, dims: Any, inputs: Any, images: int, weights: tuple[int, ...]
+    function: type[torch.autograd.Function], batch: int, dims: Any, inputs: Any, images: int, weights: int
 ) -> Any:
-    """`function` under vmap: its axis and that of tasks become one. `images` and `weights`: which inputs those are."""
+    """`function` under vmap: its axis and that of tasks become one. `images`: which input those are; behind them come
+    so many kinds of `weights`."""
+    how, *_ = inputs
+    own = range(images + 1, images + 1 + weights * len(how.blocks))
     episodes = inputs[images].shape[0 if dims[images] is None else 0 if dims[images] else 1]
-    given: list[Any] = []
-    for number, (value, dim) in enumerate(zip(inputs, dims, strict=True)):
-        if isinstance(value, Options):
-            given.append(value._replace(each=True))
-        elif not isinstance(value, Tensor) or (dim is None and number in weights and len(value) == 1):
+    given: list[Any] = [replace(how, each=True)]
+    for number, (value, dim) in enumerate(zip(inputs[1:], dims[1:], strict=True), 1):
+        if not isinstance(value, Tensor) or (
+            dim is None and (value.shape == (0,) or (number in own and len(value) == 1))
+        ):
             given.append(value)
         else:
             value = value.expand(batch, *value.shape) if dim is None else value.movedim(dim, 0)
@@ -197,30 +298,47 @@ def _as_tasks(
     return found, tuple(None if value.shape == (0,) else 0 for value in found)
 
 
-def output_size(x: Tensor, options: Options) -> tuple[int, int]:
-    """Height and width of what the convolution gives of x."""
-    return (x.shape[2] - 1) // options.stride + 1, (x.shape[3] - 1) // options.stride + 1
+def output_size(sides: Sequence[int], options: Options) -> tuple[int, int]:
+    """Height and width of what the convolution gives of images of these."""
+    return (sides[0] - 1) // options.stride + 1, (sides[1] - 1) // options.stride + 1
 
 
-def _pooled(z: Tensor, options: Options) -> tuple[int, ...]:
+def pooled(sides: Sequence[int], options: Options) -> tuple[int, int]:
+    """Height and width of what is left of the convolution's."""
     side = 2 if options.pool else 1
-    return *z.shape[:2], z.shape[2] // side, z.shape[3] // side, z.shape[4]
+    return sides[0] // side, sides[1] // side
 
 
-def _summed(x: Tensor, w: Tensor, options: Options) -> bool:
-    return len(w) < len(x) and not options.each
+def _wanted(value: Tensor | None) -> Tensor | None:
+    return None if value is None or value.shape == (0,) else value
+
+
+def _as_wide(of_tasks: Sequence[Tensor], own: Sequence[Tensor]) -> list[Tensor]:
+    """The gradients (T, O) of scales or shifts, summed up where one serves all tasks."""
+    return [
+        value.sum(0, keepdim=True) if value.shape != (0,) and len(scale) < len(value) else value
+        for value, scale in zip(of_tasks, own, strict=True)
+    ]
+
+
+def _summed(x: Tensor, w: Tensor, how: _Pass) -> bool:
+    return len(w) < len(x) and not how.each
 
 
 def _wide(channels: Tensor, x: Tensor) -> Tensor:
     return channels.expand(len(x), -1).contiguous()
 
 
-def _sizes(x: Tensor, w: Tensor, options: Options) -> Tensor:
+def _call(name: str, x: Tensor, *given: Any) -> None:
+    kernel.call(f"block_{name}_{_NAMES[x.dtype]}", *given)
+
+
+def _sizes(x: Tensor, w: Tensor, options: Options, how: _Pass) -> Tensor:
     """The sizes, as block.c's struct Block has them."""
-    k, stride, pool, *_ = options
+    k, stride, pool, _ = options
     shared = len(w) < len(x)
     threads = min(torch.get_num_threads(), len(x))
     return torch.tensor(
-        [*x.shape[:2], k, *x.shape[2:], *output_size(x, options), w.shape[1], stride, pool, shared,
-         _summed(x, w, options), threads]
+        [*x.shape[:2], k, *x.shape[2:], *output_size(x.shape[2:4], options), w.shape[1], stride, pool, shared,
+         _summed(x, w, how), threads]
     )  # fmt: skip

@@ -126,6 +126,8 @@ static void NAMED(patches)(const Plan *plan, long begin, long end, const REAL *x
             for (long i = 0; i < runs; i++)
                 if (count[i] == 9) /* three taps of three channels */
                     memcpy(patch + to[i], first + from[i], 9 * sizeof *x);
+                else if (count[i] == 3) /* of one */
+                    memcpy(patch + to[i], first + from[i], 3 * sizeof *x);
                 else
                     for (long j = 0; j < count[i]; j++)
                         patch[to[i] + j] = first[from[i] + j];
