@@ -96,11 +96,13 @@ class Conv4(Backbone):
     def features(self, x: Tensor, n_support: int, changes: Changes = NO_CHANGES) -> Tensor:
         x = each_image(channels_last, x)  # (T, n, C, H, W)
         for apart, group in groupby(enumerate(self._blocks()), lambda each: self.leaky or each[0] in changes):
-            for number, (conv, norm, pool) in group if apart else ():
+            if not apart:
+                x = _through([each for _, each in group], x, n_support)  # (T, n, filters, H/2, W/2)
+                continue
+            for number, (conv, norm, pool) in group:
                 # changes come in front of the ReLU, and may as well after the pooling
                 out = norm(each_image(conv, x), n_support, pool=pool)
                 x = self.activation(changes[number](out) if number in changes else out)
-            x = _through([each for _, each in group], x, n_support)  # (T, n, filters, H/2, W/2)
         # (T, n, out_features)
         return x.amax((3, 4)) if self.maximum else x.mean((3, 4)) if self.halve == "stride" else x.flatten(2)
 
@@ -119,7 +121,8 @@ def _through(some: Sequence[_Block], x: Tensor, n_support: int) -> Tensor:
     for together, group in groupby(some, lambda each: side_by_side() and each.norm.goes_with(each.conv)):
         if together:
             x = _in_one_go(list(group), x, n_support)
-        for conv, norm, pool in () if together else group:
+            continue
+        for conv, norm, pool in group:
             x = norm(each_image(conv, x), n_support, relu=True, pool=pool)
     return x
 

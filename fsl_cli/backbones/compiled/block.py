@@ -227,33 +227,16 @@ class _Second(torch.autograd.Function):
         v = vx
         for i in how.upwards():
             summed, images = _summed(xs[i], w[i], how), how.has_images(i)
-            dgs[i], d2zs[i], d2scales[i] = (
-                x.new_empty(gs[i].shape),
-                torch.empty_like(zs[i]),
-                x.new_empty(stats[i][:, 0].shape),
-            )
+            dgs[i], d2zs[i] = x.new_empty(gs[i].shape), torch.empty_like(zs[i])
+            d2scales[i] = x.new_empty(len(x), w[i].shape[1])
             dgz = torch.empty_like(zs[i]) if how.more[i] else None
             dx = x.new_empty(xs[i].shape) if images else None
             dw = w[i].new_zeros(kernel.PARTS if summed else len(x), *w[i].shape[1:]) if images else None
             said = None if v is None else v.contiguous(), vw[i].contiguous(), a[i].contiguous(), b[i].contiguous()
             had = gs[i].contiguous(), xs[i].contiguous(), w[i].contiguous(), _wide(scales[i], x), zs[i], stats[i]
             sizes = _sizes(xs[i], w[i], how.blocks[i], how)
-            _call(
-                "second",
-                x,
-                sizes,
-                *said,
-                *had,
-                dzs[i],
-                dscales[i],
-                dshifts[i],
-                dgs[i],
-                d2zs[i],
-                dgz,
-                dx,
-                dw,
-                d2scales[i],
-            )
+            gave = dzs[i], dscales[i], dshifts[i]
+            _call("second", x, sizes, *said, *had, *gave, dgs[i], d2zs[i], dgz, dx, dw, d2scales[i])
             if dgz is not None:
                 dgzs[i] = dgz
             if dx is not None and dw is not None:
@@ -285,9 +268,8 @@ def _as_tasks(
     episodes = inputs[images].shape[0 if dims[images] is None else 0 if dims[images] else 1]
     given: list[Any] = [replace(how, each=True)]
     for number, (value, dim) in enumerate(zip(inputs[1:], dims[1:], strict=True), 1):
-        if not isinstance(value, Tensor) or (
-            dim is None and (value.shape == (0,) or (number in own and len(value) == 1))
-        ):
+        serves_all = isinstance(value, Tensor) and (value.shape == (0,) or (number in own and len(value) == 1))
+        if not isinstance(value, Tensor) or (dim is None and serves_all):
             given.append(value)
         else:
             value = value.expand(batch, *value.shape) if dim is None else value.movedim(dim, 0)
