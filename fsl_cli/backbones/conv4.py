@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fsl_cli.backbones.base import NO_CHANGES, Backbone, Changes
-from fsl_cli.backbones.compiled.block import Options, blocks, output_size, pooled, side_by_side
+from fsl_cli.backbones.compiled.block import Options, blocks, output_sizes, side_by_side
 from fsl_cli.backbones.layers import channels_last, each_image
 from fsl_cli.backbones.mode import Mode
 from fsl_cli.backbones.norm import EPS, Norm
@@ -133,12 +133,9 @@ def _in_one_go(some: Sequence[_Block], x: Tensor, n_support: int) -> Tensor:
     weights = [(conv.weight.permute(0, 2, 3, 1)[None], norm.weight[None], norm.bias[None]) for conv, norm, _ in some]
     options = [Options(norm.first(x, n_support), conv.stride[0], pool, norm.eps) for conv, norm, pool in some]
     y, stats = blocks(x.permute(0, 1, 3, 4, 2), weights, options)
-    sides: Sequence[int] = x.shape[3:]
-    for (_, norm, _), own, each in zip(some, stats, options, strict=True):
-        of_norm = output_size(sides, each)
+    for (_, norm, _), own, sides in zip(some, stats, output_sizes(x.shape[3:], options), strict=True):
         if norm.mode == "running":
-            norm.follow(own[:, 0], own[:, 1], x.shape[1] * math.prod(of_norm))
-        sides = pooled(of_norm, each)
+            norm.follow(own[:, 0], own[:, 1], x.shape[1] * math.prod(sides))
     return y.permute(0, 1, 4, 2, 3)
 
 

@@ -21,7 +21,7 @@ Entry = dict[str, Any]
 # what is shown of each
 SHOWN = {
     "test": str, "mean": float, "interval": float, "training_seconds": float, "query": int | str, "inference": str,
-    "when": str, "environment": dict,
+    "when": str, "environment": dict, "precision": str,
 }  # fmt: skip
 FULL = "32-true"  # the precision of a record that names none
 HERE = ("out", "data.root", "data.cache", "data.download", "init", "teacher", "trust")  # words that name places
@@ -68,6 +68,8 @@ def recorded(place: Path, row: Row) -> dict[str, Entry]:
         entries = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {error}. {again}") from error
+    if isinstance(entries, list):
+        entries = [{"precision": FULL, **each} if isinstance(each, dict) else each for each in entries]
     if not isinstance(entries, list) or not all(map(_is_entry, entries)):
         raise UserError(f"{path} is damaged: it must hold a list of tests, each with {', '.join(SHOWN)}. {again}")
     known = {each["test"]: each for each in entries}
@@ -75,11 +77,7 @@ def recorded(place: Path, row: Row) -> dict[str, Entry]:
 
 
 def _is_entry(about: Any) -> bool:
-    return (
-        isinstance(about, dict)
-        and all(fits(about.get(name), kind) for name, kind in SHOWN.items())
-        and (isinstance(about.get("precision", FULL), str))
-    )
+    return isinstance(about, dict) and all(fits(about.get(name), kind) for name, kind in SHOWN.items())
 
 
 def _elsewhere(words: list[str]) -> list[str]:

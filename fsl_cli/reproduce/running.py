@@ -9,7 +9,7 @@ from fsl_cli.errors import UserError, command
 from fsl_cli.experiment.another_test import another_test
 from fsl_cli.experiment.running import resume, start
 from fsl_cli.files import demand_writable
-from fsl_cli.reproduce.recorded import FULL, Entry, entry, precision, record
+from fsl_cli.reproduce.recorded import Entry, entry, precision, record
 from fsl_cli.reproduce.rows import Row, RowTest, rows
 from fsl_cli.reproduce.state import State, demand_same, differing, remember, state
 from fsl_cli.runs.records import UNFINISHED
@@ -42,12 +42,12 @@ def _demand_same_as_there(row: Row, here: Settings, typed: dict[str, str], out: 
     """Raises UserError where a seed or a precision is typed and the row there has another: it would not be trained."""
     found = state(row, out, results)
     asked = {"seed": here.seed, "trainer.precision": precision(here)}
-    there = [(about, results / f"{row.name}.json") for about in found.tests.values()]
+    there: list[tuple[Entry, Path]] = [(about, results / f"{row.name}.json") for about in found.tests.values()]
     if found.run:
         has = found.run.settings
         there.append(({"seed": has.seed, "precision": precision(has)}, found.run.folder))
     for about, place in there:
-        known = {"seed": about.get("seed"), "trainer.precision": about.get("precision", FULL)}
+        known = {"seed": about.get("seed"), "trainer.precision": about["precision"]}
         for key in (key for key in asked if key in typed and asked[key] != known[key]):
             said = f"{key}={asked[key]}"
             again = command("fsl", "reproduce", row.name, said, "out=FOLDER", "results=FOLDER")

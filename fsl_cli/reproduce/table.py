@@ -66,7 +66,7 @@ def trained(about: Entry) -> str:
     threads = where.get("threads")
     machine = ", ".join(map(str, where.get("gpus") or [])) or f"{threads} thread{'' if threads == 1 else 's'}"
     processor = [str(where["processor"])] if where.get("processor") and not where.get("gpus") else []
-    digits = [precision] if (precision := about.get("precision", FULL)) != FULL else []
+    digits = [about["precision"]] if about["precision"] != FULL else []
     return shown(", ".join([f"{hours:.1f} h", machine, *processor, *digits, about["when"]]))
 
 

@@ -60,10 +60,12 @@ def run_name(settings: Settings) -> str:
 def earlier_run(settings: Settings) -> Run | None:
     """The latest run below `out` with these settings, wherever it ran; None where there is none."""
     for folder in sorted((Path(settings.out).expanduser() / run_name(settings)).glob("*/"), reverse=True):
-        if (folder / "config.yaml").exists() and len(
-            set(map(_identity, aligned([settings, Run(folder).settings])))
-        ) == 1:
-            return Run(folder)
+        if not (folder / "config.yaml").exists():
+            continue
+        run = Run(folder)
+        wanted, found = map(_identity, aligned([settings, run.settings]))
+        if wanted == found:
+            return run
     return None
 
 

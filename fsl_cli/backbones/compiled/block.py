@@ -99,12 +99,9 @@ def blocks(
 
     `weights`: of each block w, scale and shift. Raises ValueError where a channel has one number.
     """
-    sides: Sequence[int] = x.shape[2:4]
-    for each in options:
-        of_norm = output_size(sides, each)
-        if each.k * math.prod(of_norm) == 1:
+    for each, sides in zip(options, output_sizes(x.shape[2:4], options), strict=True):
+        if each.k * math.prod(sides) == 1:
             raise ValueError(f"one number has no deviation: {tuple(x.shape)} gives one number for each channel")
-        sides = pooled(of_norm, each)
     given = [value for kind in zip(*weights, strict=True) for value in kind]
     if len(x) > 1 and side_by_side():  # what _as_tasks counts on
         given = [value.expand(len(x), *value.shape[1:]) for value in given]
@@ -120,9 +117,9 @@ class _Blocks(torch.autograd.Function):
     def forward(how: _Pass, x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
         outputs: list[tuple[Tensor, Tensor, Tensor]] = []
         for options, w, scale, shift in zip(how.blocks, *how.groups(weights, EACH, EACH, EACH), strict=True):
-            sides = output_size(x.shape[2:4], options)
+            sides = _output_size(x.shape[2:4], options)
             z = x.new_empty(*x.shape[:2], *sides, w.shape[1])
-            y = x.new_empty(*x.shape[:2], *pooled(sides, options), w.shape[1])
+            y = x.new_empty(*x.shape[:2], *_pooled(sides, options), w.shape[1])
             stats = x.new_empty(len(x), 4, w.shape[1])
             given = x.contiguous(), w.contiguous(), _wide(scale, x), _wide(shift, x)
             _call("forward", x, _sizes(x, w, options, how), *given, z, y, stats, ctypes.c_double(options.eps))
@@ -147,7 +144,7 @@ class _Blocks(torch.autograd.Function):
         lowest = 0 if images else min(number % len(zs) for number, wanted in enumerate(needed) if wanted)
         how = replace(ctx.how, lowest=lowest, images=images)
         if of_ys[-1] is None:
-            sides = pooled(zs[-1].shape[2:4], how.blocks[-1])
+            sides = _pooled(zs[-1].shape[2:4], how.blocks[-1])
             of_ys = [*of_ys[:-1], zs[-1].new_zeros(*zs[-1].shape[:2], *sides, zs[-1].shape[4])]
         found = _First.apply(how, *of_ys, *of_zs, *ctx.saved_tensors)
         dx, dw, dscales, dshifts, *_ = how.groups(found, ONE, EACH, EACH, EACH, EACH, BUT_LAST)
@@ -280,13 +277,20 @@ def _as_tasks(
     return found, tuple(None if value.shape == (0,) else 0 for value in found)
 
 
-def output_size(sides: Sequence[int], options: Options) -> tuple[int, int]:
-    """Height and width of what the convolution gives of images of these."""
+def output_sizes(sides: Sequence[int], options: Sequence[Options]) -> list[tuple[int, int]]:
+    """Height and width of what each block's convolution gives, of images of these."""
+    found = []
+    for each in options:
+        found.append(_output_size(sides, each))
+        sides = _pooled(found[-1], each)
+    return found
+
+
+def _output_size(sides: Sequence[int], options: Options) -> tuple[int, int]:
     return (sides[0] - 1) // options.stride + 1, (sides[1] - 1) // options.stride + 1
 
 
-def pooled(sides: Sequence[int], options: Options) -> tuple[int, int]:
-    """Height and width of what is left of the convolution's."""
+def _pooled(sides: Sequence[int], options: Options) -> tuple[int, int]:
     side = 2 if options.pool else 1
     return sides[0] // side, sides[1] // side
 
@@ -321,6 +325,6 @@ def _sizes(x: Tensor, w: Tensor, options: Options, how: _Pass) -> Tensor:
     shared = len(w) < len(x)
     threads = min(torch.get_num_threads(), len(x))
     return torch.tensor(
-        [*x.shape[:2], k, *x.shape[2:], *output_size(x.shape[2:4], options), w.shape[1], stride, pool, shared,
+        [*x.shape[:2], k, *x.shape[2:], *_output_size(x.shape[2:4], options), w.shape[1], stride, pool, shared,
          _summed(x, w, how), threads]
     )  # fmt: skip
