@@ -14,10 +14,13 @@ OWN = "fsl_cli."  # nothing else is imported: a stranger's run may name any Pyth
 
 
 def usual(part: Part) -> dict[str, Any]:
-    """What a class of fsl's own takes where nothing is said, by name; none of others."""
+    """What a class of fsl's own takes where nothing is said, by name; none of others, and of one that is gone."""
     if not part.target.startswith(OWN):
         return {}
-    parameters = inspect.signature(located(part)).parameters.values()
+    try:
+        parameters = inspect.signature(located(part)).parameters.values()
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return {}
     return {each.name: each.default for each in parameters if each.default is not each.empty}
 
 

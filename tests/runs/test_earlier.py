@@ -94,3 +94,16 @@ def test_a_report_counts_it_with_the_runs_of_today(tmp_path: Path, word: str, me
     found = gather([tmp_path]).tests
     assert len(found) == 2
     assert len({identity(test.settings) for test in found}) == methods
+
+
+@pytest.mark.parametrize(
+    "target", ["fsl_cli.backbones.conv4.Gone", "fsl_cli.gone.Conv4", "fsl_cli.backbones.conv4.EPS"]
+)
+def test_runs_of_a_class_that_is_gone_are_reported_as_they_are(tmp_path: Path, target: str) -> None:
+    for name, words in (("earlier", ()), ("new", ("seed=1",))):
+        place = shutil.copytree(MADE, tmp_path / name)
+        if words:
+            Run(place).begin(today(tmp_path, *words), [])
+        config = (place / "config.yaml").read_text()
+        (place / "config.yaml").write_text(config.replace("fsl_cli.backbones.conv4.Conv4", target))
+    assert len(gather([tmp_path]).tests) == 2
