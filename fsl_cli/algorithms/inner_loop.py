@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._C._functorch import _add_batch_dim, _remove_batch_dim
+from torch._functorch.pyfunctorch import VmapInterpreter, coerce_cinterpreter, temporarily_pop_interpreter_stack
 from torch.func import grad_and_value
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
@@ -52,7 +54,7 @@ def sgd(lr: float) -> Rule:
     """Plain gradient descent: w - lr * g."""
 
     def update(step: int, fast: Parameters, gradients: Parameters, loss: Tensor, state: Any) -> tuple[Parameters, Any]:
-        return {name: fast[name] - lr * gradients[name] for name in fast}, state
+        return {name: torch.sub(fast[name], gradients[name], alpha=lr) for name in fast}, state  # read only once
 
     return Rule(lambda fast: (), update)
 
@@ -157,13 +159,45 @@ def gradients_of(
     loss: Callable[[Parameters], Tensor], at: Parameters, differentiable: bool
 ) -> tuple[Parameters, Tensor]:
     """The gradient of `loss` with respect to each of `at`, and its value; `differentiable`: with their graphs."""
-    if in_vmap():
+    if not in_vmap():
+        with torch.enable_grad():
+            at = _variables(at)
+            value = loss(at)
+            found = _derivatives(value, at, differentiable)
+        return found, value if differentiable else value.detach()
+    vmap = coerce_cinterpreter(torch._C._functorch.peek_interpreter_stack())
+    if vmap.level() > 1 or not isinstance(vmap, VmapInterpreter):  # in another transformation
         return grad_and_value(loss)(at)
+    return _gradients_of_tasks(loss, at, differentiable, vmap)
+
+
+def _gradients_of_tasks(
+    loss: Callable[[Parameters], Tensor], at: Parameters, differentiable: bool, vmap: VmapInterpreter
+) -> tuple[Parameters, Tensor]:
+    """`gradients_of` for all tasks that go side by side, by torch.autograd, which does not see their axis.
+
+    Each has weights of its own, so the gradient of the sum of their losses is that of each. `torch.func.grad` would
+    pass through every operation once more, in Python, which took a tenth of a first-order step.
+    """
+    level, tasks = vmap.level(), vmap.batch_size()
     with torch.enable_grad():
-        at = {name: value if value.requires_grad else value.detach().requires_grad_() for name, value in at.items()}
-        value = loss(at)
-        found = torch.autograd.grad(value, list(at.values()), create_graph=differentiable, materialize_grads=True)
-    return dict(zip(at, found, strict=True)), value if differentiable else value.detach()
+        with temporarily_pop_interpreter_stack():
+            own = _variables({name: _remove_batch_dim(value, level, tasks, 0) for name, value in at.items()})
+        value = loss({name: _add_batch_dim(each, 0, level) for name, each in own.items()})
+        with temporarily_pop_interpreter_stack():
+            values = _remove_batch_dim(value, level, tasks, 0)
+            found = _derivatives(values.sum(), own, differentiable)
+            values = values if differentiable else values.detach()
+    return {name: _add_batch_dim(each, 0, level) for name, each in found.items()}, _add_batch_dim(values, 0, level)
+
+
+def _variables(values: Parameters) -> Parameters:
+    return {name: value if value.requires_grad else value.detach().requires_grad_() for name, value in values.items()}
+
+
+def _derivatives(value: Tensor, by: Parameters, differentiable: bool) -> Parameters:
+    found = torch.autograd.grad(value, list(by.values()), create_graph=differentiable, materialize_grads=True)
+    return dict(zip(by, found, strict=True))
 
 
 def in_vmap() -> bool:

@@ -98,6 +98,6 @@ def bent(lr: float, curvature: dict[str, Matrices]) -> Rule:
     """w - lr * the bent gradient; the state is the matrices, so that gradients reach them."""
 
     def update(step: int, fast: Parameters, gradients: Parameters, loss: Tensor, own: Any) -> tuple[Parameters, Any]:
-        return {name: fast[name] - lr * bend(gradients[name], own[name]) for name in fast}, own
+        return {name: torch.sub(fast[name], bend(gradients[name], own[name]), alpha=lr) for name in fast}, own
 
     return Rule(lambda fast: curvature, update)

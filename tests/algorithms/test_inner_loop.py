@@ -62,6 +62,27 @@ def test_a_parameter_that_is_made_of_another_counts_as_its_own(how: str) -> None
     assert float(gradient) == pytest.approx(1 - 3 * LR + 3 - LR)
 
 
+@pytest.mark.parametrize("first_order", [False, True])
+@pytest.mark.parametrize("inside", ["vmap", "vmap of grad"])
+def test_tasks_side_by_side_come_to_what_each_comes_to(inside: str, first_order: bool) -> None:
+    """Also inside another transformation, where torch.autograd cannot take the place of torch.func."""
+    start = torch.tensor([1.0, -1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    targets = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def learned(w: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        fast = adapt(lambda p, step: p["w"].pow(4) @ (p["w"] - target), {"w": w}, {"w"}, 2, sgd(1e-3), first_order)
+        return fast["w"].square().sum()
+
+    one = learned if inside == "vmap" else torch.func.grad(learned)
+    found = torch.func.vmap(lambda target: one(start, target))(targets)
+    each = [learned(start, target) for target in targets]
+    if inside == "vmap":
+        torch.testing.assert_close(found, torch.stack(each))
+        found = torch.stack([torch.autograd.grad(value, start, retain_graph=True)[0] for value in found])
+    wanted = torch.stack([torch.autograd.grad(value, start)[0] for value in each])
+    torch.testing.assert_close(found, wanted)
+
+
 def test_first_order_keeps_no_graph_of_the_steps() -> None:
     w = torch.ones(3, requires_grad=True)
     seen = []

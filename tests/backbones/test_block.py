@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -161,6 +161,35 @@ def test_a_block_is_torchs_operations_at_every_size(size: tuple[int, ...], share
         own = [each.detach().to(dtype).requires_grad_() for each in given]
         for found, other in zip(derivatives(one, own, options), expected, strict=True):
             assert (found.double() - other).norm() <= near * other.norm()
+
+
+def twice_derived(
+    given: list[Tensor], options: Options, own: Callable[[Tensor], Tensor] = Tensor.clone
+) -> list[Tensor]:
+    """y, its derivatives, and theirs; `own` makes of the weights those of each task."""
+    x, w, *others = given
+    y = one(x, own(w), *others, options)
+    first = torch.autograd.grad(y.square().sum(), given, create_graph=True)
+    return [y, *first, *torch.autograd.grad(sum(each.square().sum() for each in first), given)]
+
+
+def test_a_z_that_is_not_kept_is_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    given, options = inputs("strides")
+    again = twice_derived(given, options)
+    monkeypatch.setattr(block, "FITS", 0)
+    for found, wanted in zip(again, twice_derived(given, options), strict=True):
+        assert torch.equal(found, wanted)
+
+
+def test_views_of_one_network_are_each_tasks_own() -> None:
+    (x, w, *others), options = inputs("strides")
+    given = [x, w[:1].detach().requires_grad_(), *others]
+    views, copies = (
+        twice_derived(given, options, own)
+        for own in (lambda each: each.expand_as(w), lambda each: each.expand_as(w).contiguous())
+    )
+    for found, wanted in zip(views, copies, strict=True):
+        torch.testing.assert_close(found, wanted)
 
 
 def test_results_do_not_depend_on_the_number_of_threads() -> None:

@@ -16,6 +16,9 @@ The first derivative goes from the last block to the first, the second back agai
 was given is the vx of the next. Each z and y is an output: what the second derivative says of them meets what comes
 from above before either goes through the convolution, which saves a D and an E.
 
+Images of few channels are convolved faster than a z is read from memory: their z is not kept but computed again, and
+in its place stands a tensor of its shape with no memory of its own.
+
 Images are (T, n, H, W, C), weights (T, O, 3, 3, C), scale and shift (T, O); of these, (1, ...) serves all tasks. Tasks
 of `torch.func.vmap` become T. The arithmetic is compiled (block.c); without it there are no blocks.
 """
@@ -24,6 +27,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -34,6 +38,8 @@ from torch import Tensor
 from fsl_cli.backbones.compiled import kernel
 
 EACH, BUT_LAST, ONE = 0, 1, None
+FEW = 4  # channels of images whose z is not kept,
+FITS = 1 << 20  # if a task's has no more numbers, which find room in a cache
 _NAMES = {torch.float32: "float", torch.float64: "double"}
 
 
@@ -116,15 +122,18 @@ class _Blocks(torch.autograd.Function):
     @staticmethod
     def forward(how: _Pass, x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
         outputs: list[tuple[Tensor, Tensor, Tensor]] = []
+        run = _Run("forward")
         for options, w, scale, shift in zip(how.blocks, *how.groups(weights, EACH, EACH, EACH), strict=True):
             sides = _output_size(x.shape[2:4], options)
-            z = x.new_empty(*x.shape[:2], *sides, w.shape[1])
+            z = x.new_empty(()).expand(*x.shape[:2], *sides, w.shape[1])
+            z = x.new_empty(z.shape) if _kept(z, x) else z
             y = x.new_empty(*x.shape[:2], *_pooled(sides, options), w.shape[1])
             stats = x.new_empty(len(x), 4, w.shape[1])
-            given = x.contiguous(), w.contiguous(), _wide(scale, x), _wide(shift, x)
-            _call("forward", x, _sizes(x, w, options, how), *given, z, y, stats, ctypes.c_double(options.eps))
+            made = z if _kept(z, x) else None, y, stats
+            run.add(_sizes(x, w, options, how), x, _packed(x, w), _wide(scale, x), _wide(shift, x), *made)
             outputs.append((y, z, stats))
             x = y
+        run.go(x)
         return tuple(value for kind in zip(*outputs, strict=True) for value in kind)
 
     @staticmethod
@@ -167,22 +176,21 @@ class _First(torch.autograd.Function):
     def forward(how: _Pass, *given: Any) -> tuple[Tensor, ...]:
         of_ys, of_zs, x, w, _, ys, zs, stats = how.groups(given, EACH, EACH, ONE, EACH, EACH, BUT_LAST, EACH, EACH)
         xs, gs = [x, *ys], [x.new_empty(0) for _ in ys]
-        dw, dscales, dshifts, dzs = ([x.new_empty(0) for _ in w] for _ in range(4))
-        g, dx = of_ys[-1], None
+        dws, dscales, dshifts, dzs = ([x.new_empty(0) for _ in w] for _ in range(4))
+        g, none, run = of_ys[-1], x.new_empty(0), _Run("backward")
         for i in reversed(how.upwards()):
-            summed = _summed(xs[i], w[i], how)
-            dzs[i] = torch.empty_like(zs[i])
-            dx = x.new_empty(xs[i].shape) if how.has_images(i) else None
-            sums = w[i].new_zeros(kernel.PARTS if summed else len(x), *w[i].shape[1:])
-            dscales[i], dshifts[i] = (stats[i].new_empty(len(x), w[i].shape[1]) for _ in range(2))
-            above = g.contiguous(), None if of_zs[i] is None else of_zs[i].contiguous()
-            had = xs[i].contiguous(), w[i].contiguous(), zs[i], stats[i]
+            summed, before = _summed(xs[i], w[i], how), of_ys[i - 1] if i > how.lowest else None
+            # where no gradient of images is wanted, nothing asks for dz, not even the second derivative
+            dx, dz = (x.new_empty(each.shape) if how.has_images(i) else none for each in (xs[i], zs[i]))
+            dws[i] = w[i].new_zeros(kernel.PARTS if summed else len(x), *w[i].shape[1:])
+            dzs[i], (dscales[i], dshifts[i]) = dz, (stats[i].new_empty(len(x), w[i].shape[1]) for _ in range(2))
+            had = xs[i], _packed(xs[i], w[i]), zs[i] if _kept(zs[i], xs[i]) else None, stats[i]
             sizes = _sizes(xs[i], w[i], how.blocks[i], how)
-            _call("backward", x, sizes, *above, *had, dzs[i], dx, sums, dscales[i], dshifts[i])
-            dw[i] = sums.sum(0, keepdim=True) if summed else sums
+            run.add(sizes, g, of_zs[i], before, *had, dz, dx, dws[i], dscales[i], dshifts[i])
             if i > how.lowest:
-                g = gs[i - 1] = dx if of_ys[i - 1] is None else dx + of_ys[i - 1]
-        return x.new_empty(0) if dx is None else dx, *dw, *dscales, *dshifts, *dzs, *gs
+                g = gs[i - 1] = dx
+        run.go(x)
+        return dx, *_over_parts(dws, xs, w, how), *dscales, *dshifts, *dzs, *gs
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -221,25 +229,24 @@ class _Second(torch.autograd.Function):
         )
         xs = [x, *ys]
         dgs, d2zs, dgzs, dxs, dws, d2scales = ([x.new_empty(0) for _ in w] for _ in range(6))
-        v = vx
+        v, run = vx, _Run("second")
         for i in how.upwards():
             summed, images = _summed(xs[i], w[i], how), how.has_images(i)
-            dgs[i], d2zs[i] = x.new_empty(gs[i].shape), torch.empty_like(zs[i])
+            dgs[i], d2zs[i] = x.new_empty(gs[i].shape), x.new_empty(zs[i].shape)
             d2scales[i] = x.new_empty(len(x), w[i].shape[1])
-            dgz = torch.empty_like(zs[i]) if how.more[i] else None
-            dx = x.new_empty(xs[i].shape) if images else None
-            dw = w[i].new_zeros(kernel.PARTS if summed else len(x), *w[i].shape[1:]) if images else None
-            said = None if v is None else v.contiguous(), vw[i].contiguous(), a[i].contiguous(), b[i].contiguous()
-            had = gs[i].contiguous(), xs[i].contiguous(), w[i].contiguous(), _wide(scales[i], x), zs[i], stats[i]
+            if how.more[i]:
+                dgzs[i] = x.new_empty(zs[i].shape)
+            if images:
+                dxs[i] = x.new_empty(xs[i].shape)
+                dws[i] = w[i].new_zeros(kernel.PARTS if summed else len(x), *w[i].shape[1:])
+            said = v, vw[i], a[i], b[i]
+            had = gs[i], xs[i], _packed(xs[i], w[i]), _wide(scales[i], x), zs[i] if _kept(zs[i], xs[i]) else None
+            gave = stats[i], dzs[i], dscales[i], dshifts[i]
             sizes = _sizes(xs[i], w[i], how.blocks[i], how)
-            gave = dzs[i], dscales[i], dshifts[i]
-            _call("second", x, sizes, *said, *had, *gave, dgs[i], d2zs[i], dgz, dx, dw, d2scales[i])
-            if dgz is not None:
-                dgzs[i] = dgz
-            if dx is not None and dw is not None:
-                dxs[i], dws[i] = dx, dw.sum(0, keepdim=True) if summed else dw
+            run.add(sizes, *said, *had, *gave, dgs[i], d2zs[i], dgzs[i], dxs[i], dws[i], d2scales[i])
             v = dgs[i]
-        return *dgs, *d2zs, *dgzs, *dxs, *dws, *d2scales
+        run.go(x)
+        return *dgs, *d2zs, *dgzs, *dxs, *_over_parts(dws, xs, w, how), *d2scales
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -295,6 +302,10 @@ def _pooled(sides: Sequence[int], options: Options) -> tuple[int, int]:
     return sides[0] // side, sides[1] // side
 
 
+def _kept(z: Tensor, x: Tensor) -> bool:
+    return x.shape[4] > FEW or z.shape[1:].numel() > FITS
+
+
 def _wanted(value: Tensor | None) -> Tensor | None:
     return None if value is None or value.shape == (0,) else value
 
@@ -307,24 +318,56 @@ def _as_wide(of_tasks: Sequence[Tensor], own: Sequence[Tensor]) -> list[Tensor]:
     ]
 
 
+def _shared(x: Tensor, w: Tensor) -> bool:
+    """Whether all tasks have one w: theirs may be views of it."""
+    return len(w) < len(x) or (len(w) > 1 and w.stride(0) == 0)
+
+
+def _packed(x: Tensor, w: Tensor) -> Tensor:
+    return (w[:1] if _shared(x, w) else w).contiguous()
+
+
 def _summed(x: Tensor, w: Tensor, how: _Pass) -> bool:
     return len(w) < len(x) and not how.each
+
+
+def _over_parts(dws: Sequence[Tensor], xs: Sequence[Tensor], ws: Sequence[Tensor], how: _Pass) -> list[Tensor]:
+    """The gradients of weights that tasks share, which each part of the tasks has summed up for itself."""
+    return [
+        dw.sum(0, keepdim=True) if dw.shape != (0,) and _summed(x, w, how) else dw
+        for dw, x, w in zip(dws, xs, ws, strict=True)
+    ]
 
 
 def _wide(channels: Tensor, x: Tensor) -> Tensor:
     return channels.expand(len(x), -1).contiguous()
 
 
-def _call(name: str, x: Tensor, *given: Any) -> None:
-    kernel.call(f"block_{name}_{_NAMES[x.dtype]}", *given)
+class _Run:
+    """A pass through blocks, each added with its sizes and tensors, then all run at once."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.sizes: list[list[int]] = []
+        self.tensors: list[list[Tensor | None]] = []  # which live as long as they are worked on
+
+    def add(self, sizes: list[int], *tensors: Tensor | None) -> None:
+        self.sizes.append(sizes)
+        self.tensors.append([None if each is None else each.contiguous() for each in tensors])
+
+    def go(self, like: Tensor) -> None:
+        """In the type of number that `like` has."""
+        places = [[0 if each is None else each.data_ptr() for each in block] for block in self.tensors]
+        given = torch.tensor(self.sizes), torch.tensor(places), ctypes.c_long(len(places))
+        kernel.call(f"blocks_{self.name}_{_NAMES[like.dtype]}", *given)
 
 
-def _sizes(x: Tensor, w: Tensor, options: Options, how: _Pass) -> Tensor:
-    """The sizes, as block.c's struct Block has them."""
-    k, stride, pool, _ = options
-    shared = len(w) < len(x)
+def _sizes(x: Tensor, w: Tensor, options: Options, how: _Pass) -> list[int]:
+    """The sizes, as kernels.c's struct Block has them."""
+    k, stride, pool, eps = options
     threads = min(torch.get_num_threads(), len(x))
-    return torch.tensor(
-        [*x.shape[:2], k, *x.shape[2:], *_output_size(x.shape[2:4], options), w.shape[1], stride, pool, shared,
-         _summed(x, w, how), threads]
-    )  # fmt: skip
+    (bits,) = struct.unpack("q", struct.pack("d", eps))
+    return [
+        *x.shape[:2], k, *x.shape[2:], *_output_size(x.shape[2:4], options), w.shape[1], stride, pool, _shared(x, w),
+        _summed(x, w, how), threads, bits,
+    ]  # fmt: skip

@@ -29,12 +29,26 @@ typedef struct {
 
 static inline Vec load(const REAL *at) { return *(const Vec *)at; }
 
-/* COLUMNS numbers, or the first `left` of them where these are fewer; the usual size is a constant */
-INLINE void NAMED(move)(REAL *to, const REAL *from, long left) {
-    if (left >= COLUMNS)
-        memcpy(to, from, COLUMNS * sizeof *to);
-    else
-        memcpy(to, from, left * sizeof *to);
+/* COLUMNS numbers into two vectors, or the first `left` of them where these are fewer. The vectors' address is not
+   taken, so that they stay in registers. */
+INLINE void NAMED(fetch)(Vec *low, Vec *high, const REAL *from, long left) {
+    if (left >= COLUMNS) {
+        *low = load(from), *high = load(from + V);
+    } else {
+        REAL part[COLUMNS] = {0};
+        memcpy(part, from, left * sizeof *part);
+        *low = load(part), *high = load(part + V);
+    }
+}
+
+INLINE void NAMED(store)(REAL *to, Vec low, Vec high, long left) {
+    if (left >= COLUMNS) {
+        *(Vec *)to = low, *(Vec *)(to + V) = high;
+    } else {
+        REAL part[COLUMNS];
+        *(Vec *)part = low, *(Vec *)(part + V) = high;
+        memcpy(to, part, left * sizeof *part);
+    }
 }
 
 /* COLUMNS numbers, those after the first `left` 0 */
@@ -50,43 +64,44 @@ static inline void NAMED(row)(REAL *to, const REAL *from, long left) {
 INLINE void tile(long R, const Product *job, const Kind *kind, long row, long o) {
     const long K = job->K, left = job->columns - o;
     Vec sum[ROWS][2];
-    for (long r = 0; r < R; r++)
+    EACH_ROW
         sum[r][0] = sum[r][1] = (Vec){0};
     for (const Term *term = job->term; term < job->term + job->terms; term++)
         for (long i = 0; i < kind->taps; i++) {
             const REAL *b = term->panels + (o * job->taps + kind->tap[i] * COLUMNS) * K, *a[ROWS];
-            for (long r = 0; r < R; r++)
+            EACH_ROW
                 a[r] = term->x + (job->from[row + r] + kind->shift[i]) * job->stride;
             for (long k = 0; k < K; k++, b += COLUMNS) {
                 Vec b0 = load(b), b1 = load(b + V);
-                for (long r = 0; r < R; r++) {
+                EACH_ROW {
                     sum[r][0] += a[r][k] * b0;
                     sum[r][1] += a[r][k] * b1;
                 }
             }
         }
-    for (long r = 0; r < R; r++) {
+    EACH_ROW {
         REAL *out = job->out + job->to[row + r] * job->columns + o;
-        NAMED(move)(out, (REAL *)sum[r], left);
+        NAMED(store)(out, sum[r][0], sum[r][1], left);
     }
 }
 
 /* out (R, COLUMNS) += sum over `count` pixels of R numbers, at a[pixel] + o, times a row of b (count, COLUMNS) */
-INLINE void gather(long R, const REAL *const *a, long o, const REAL *b, long count, REAL *out, long stride, long left) {
-    Vec sum[ROWS][2] = {0};
-    for (long r = 0; r < R; r++)
-        NAMED(move)((REAL *)sum[r], out + r * stride, left);
-    for (long k = 0; k < count; k++, b += COLUMNS) {
+INLINE void gather(long R, const REAL *const *a, long o, const REAL *const *b, long c, long count, REAL *out,
+                   long stride, long left) {
+    Vec sum[ROWS][2];
+    EACH_ROW
+        NAMED(fetch)(&sum[r][0], &sum[r][1], out + r * stride, left);
+    for (long k = 0; k < count; k++) {
         const REAL *at = a[k] + o;
         __asm__("" : "+r"(at)); /* one register and constant offsets, not R of them */
-        Vec b0 = load(b), b1 = load(b + V);
-        for (long r = 0; r < R; r++) {
+        Vec b0 = load(b[k] + c), b1 = load(b[k] + c + V);
+        EACH_ROW {
             sum[r][0] += at[r] * b0;
             sum[r][1] += at[r] * b1;
         }
     }
-    for (long r = 0; r < R; r++)
-        NAMED(move)(out + r * stride, (REAL *)sum[r], left);
+    EACH_ROW
+        NAMED(store)(out + r * stride, sum[r][0], sum[r][1], left);
 }
 
 /* a function for each number of rows, so that it is a constant and sums find registers */
@@ -94,15 +109,15 @@ INLINE void gather(long R, const REAL *const *a, long o, const REAL *b, long cou
     static APART void NAMED(tile_##R)(const Product *job, const Kind *kind, long row, long o) {                        \
         tile(R, job, kind, row, o);                                                                                    \
     }                                                                                                                  \
-    static APART void NAMED(gather_##R)(const REAL *const *a, long o, const REAL *b, long count, REAL *out,            \
-                                        long stride, long left) {                                                      \
-        gather(R, a, o, b, count, out, stride, left);                                                                  \
+    static APART void NAMED(gather_##R)(const REAL *const *a, long o, const REAL *const *b, long c, long count,        \
+                                        REAL *out, long stride, long left) {                                           \
+        gather(R, a, o, b, c, count, out, stride, left);                                                               \
     }
 EACH_ROWS(TILE)
 #define TILE_NAME(R) NAMED(tile_##R),
 #define GATHER_NAME(R) NAMED(gather_##R),
 static void (*const tiles[])(const Product *, const Kind *, long, long) = {0, EACH_ROWS(TILE_NAME)};
-static void (*const gathers[])(const REAL *const *, long, const REAL *, long, REAL *, long, long) = {
+static void (*const gathers[])(const REAL *const *, long, const REAL *const *, long, long, REAL *, long, long) = {
     0, EACH_ROWS(GATHER_NAME)};
 
 /* The numbers of a pixel's patch of C channels, with zeros behind them up to whole columns. */
@@ -175,40 +190,45 @@ static void NAMED(product)(const Plan *plan, const Term *term, long terms, long 
 /* dw (O, taps, C) += sum over pixels of g (pixels, O) times x (C numbers a pixel and tap), of the chunk's pixels */
 static void NAMED(chunk)(const REAL *const *x, const REAL *const *g, long count, long C, long O, REAL *dw,
                          long stride) {
+    const REAL *last[CHUNK];
+    REAL b[CHUNK * COLUMNS];
     for (long c = 0; c < C && count; c += COLUMNS) {
-        REAL b[CHUNK * COLUMNS];
-        for (long k = 0; k < count; k++)
+        long whole = C - c >= COLUMNS;
+        for (long k = 0; k < count && !whole; k++) {
             NAMED(row)(b + k * COLUMNS, x[k] + c, C - c);
+            last[k] = b + k * COLUMNS - c;
+        }
         for (long i = 0, parts = (O + ROWS - 1) / ROWS; i < parts; i++) {
             long o = i * O / parts;
-            gathers[(i + 1) * O / parts - o](g, o, b, count, dw + o * stride + c, stride, C - c);
+            gathers[(i + 1) * O / parts - o](g, o, whole ? x : last, c, count, dw + o * stride + c, stride, C - c);
         }
     }
 }
 
-/* `weights` where channels are few: the nine taps of a pixel as one, and all chunks added up in whole columns. */
+/* `weights` where channels are few: the nine taps of a pixel as one, against whole columns of g. */
 static void NAMED(few_weights)(const Plan *plan, const REAL *x, const REAL *g, long C, long O, REAL *dw) {
-    const long size = PATCH(C);
-    const REAL *to[CHUNK];
-    REAL few[CHUNK * PATCH(FEW)], b[CHUNK * COLUMNS], *sums = calloc(O * size, sizeof *sums);
+    const long K = 9 * C, wide = (O + COLUMNS - 1) / COLUMNS * COLUMNS, parts = (K + ROWS - 1) / ROWS;
+    const REAL *from[CHUNK], *to[CHUNK];
+    REAL few[CHUNK * PATCH(FEW)], b[CHUNK * COLUMNS], *sums = calloc(K * wide, sizeof *sums);
     for (long begin = 0; begin < plan->pixels; begin += CHUNK) {
-        long end = MIN(begin + CHUNK, plan->pixels), count = end - begin;
-        NAMED(patches)(plan, begin, end, x, C, few);
-        for (long k = 0; k < count; k++)
-            to[k] = g + plan->to[begin + k] * O;
-        for (long c = 0; c < size; c += COLUMNS) {
-            for (long k = 0; k < count && size > COLUMNS; k++)
-                NAMED(move)(b + k * COLUMNS, few + k * size + c, COLUMNS);
-            for (long i = 0, parts = (O + ROWS - 1) / ROWS; i < parts; i++) {
-                long o = i * O / parts;
-                gathers[(i + 1) * O / parts - o](to, o, size > COLUMNS ? b : few, count, sums + o * size + c, size,
-                                                 COLUMNS);
+        long count = MIN(CHUNK, plan->pixels - begin);
+        NAMED(patches)(plan, begin, begin + count, x, C, few);
+        for (long i = 0; i < count; i++)
+            from[i] = few + i * PATCH(C);
+        for (long o = 0; o < O; o += COLUMNS) {
+            for (long i = 0; i < count; i++) {
+                NAMED(row)(b + i * COLUMNS, g + plan->to[begin + i] * O + o, O - o);
+                to[i] = b + i * COLUMNS;
+            }
+            for (long i = 0; i < parts; i++) {
+                long k = i * K / parts;
+                gathers[(i + 1) * K / parts - k](from, k, to, 0, count, sums + k * wide + o, wide, COLUMNS);
             }
         }
     }
     for (long o = 0; o < O; o++)
-        for (long j = 0; j < 9 * C; j++)
-            dw[o * 9 * C + j] += sums[o * size + j];
+        for (long k = 0; k < K; k++)
+            dw[o * K + k] += sums[k * wide + o];
     free(sums);
 }
 
@@ -219,18 +239,11 @@ static void NAMED(weights)(const Plan *plan, const REAL *x, const REAL *g, long 
         NAMED(few_weights)(plan, x, g, C, O, dw);
         return;
     }
-    for (long begin = 0; begin < plan->pixels; begin += CHUNK) {
-        long end = MIN(begin + CHUNK, plan->pixels);
-        for (long tap = 0; tap < 9; tap++) {
-            long count = 0;
-            for (const Kind *kind = plan->kind; kind < plan->kind + plan->kinds; kind++)
-                for (long i = 0; i < kind->taps; i++)
-                    for (long row = MAX(begin, kind->begin); kind->tap[i] == tap && row < MIN(end, kind->end); row++) {
-                        from[count] = x + (plan->from[row] + kind->shift[i]) * C;
-                        to[count++] = g + plan->to[row] * O;
-                    }
-            NAMED(chunk)(from, to, count, C, O, dw + tap * C, 9 * C);
-        }
+    for (long place = 0; place < plan->chunks * 9; place++) { /* a chunk and a tap */
+        const int *pairs = plan->pairs + place * 2 * CHUNK;
+        for (long i = 0; i < plan->count[place]; i++)
+            from[i] = x + pairs[i] * C, to[i] = g + pairs[CHUNK + i] * O;
+        NAMED(chunk)(from, to, plan->count[place], C, O, dw + place % 9 * C, 9 * C);
     }
 }
 

@@ -122,7 +122,7 @@ def second(
     return dg, dx, ddw
 
 
-def call(name: str, *arguments: Tensor | ctypes.c_double | None) -> None:
+def call(name: str, *arguments: Tensor | ctypes.c_double | ctypes.c_long | None) -> None:
     """A function of the library on tensors, contiguous ones, whose addresses it gets; None is NULL."""
     given = [ctypes.c_void_p(value.data_ptr()) if isinstance(value, Tensor) else value for value in arguments]
     getattr(library(), name)(*given)

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "fused.c"
-#include "plan.c"
 
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
@@ -21,6 +20,7 @@
 #define ROWS 6
 #define EACH_ROWS(F) F(1) F(2) F(3) F(4) F(5) F(6)
 #endif
+#define EACH_ROW _Pragma("GCC unroll 12") for (long r = 0; r < R; r++)
 #define CHUNK 64 /* pixels taken at a time, so that what is read again and again stays in the smallest cache */
 #define FEW 4    /* channels up to which a chunk's patches are copied, and the nine taps taken as one */
 
@@ -28,7 +28,10 @@ typedef struct { /* sizes of block.c: n images a task, the first k giving statis
     long tasks, n, k, H, W, C, h, w, O, stride, pool;
     long shared, summed; /* whether all tasks have one w; whether dw is summed over the tasks of each part */
     long threads;
+    double eps;
 } Block;
+
+#include "plan.c"
 
 #define WEIGHTS (s->O * 9 * s->C)
 #define IN (s->n * s->H * s->W * s->C)

@@ -15,6 +15,8 @@ typedef struct {
 typedef struct {
     long pixels, *from, *to, kinds; /* of each pixel given: its first factor among those of all images; its own place */
     Kind kind[49];
+    long chunks;
+    int *pairs, *count; /* see plan_pairs */
 } Plan;
 
 /* Along one side: which of 3 taps lie inside, as bits, and where the first of them is. */
@@ -68,4 +70,30 @@ static void plan_make(Plan *plan, long n, long h, long w, long H, long W, long s
         }
 }
 
-static void plan_end(Plan *plan) { free(plan->from); }
+/* For the gradient of weights: of each chunk of pixels and each tap, which factor goes with which pixel given, up to
+   CHUNK of them in `pairs` (chunks, taps, 2, CHUNK), and how many in `count` (chunks, taps). */
+static void plan_pairs(Plan *plan) {
+    plan->chunks = (plan->pixels + CHUNK - 1) / CHUNK;
+    plan->pairs = malloc(plan->chunks * 9 * 2 * CHUNK * sizeof(int));
+    plan->count = calloc(plan->chunks * 9, sizeof(int));
+    for (const Kind *kind = plan->kind; kind < plan->kind + plan->kinds; kind++)
+        for (long row = kind->begin; row < kind->end; row++)
+            for (long i = 0; i < kind->taps; i++) {
+                long place = row / CHUNK * 9 + kind->tap[i], at = place * 2 * CHUNK + plan->count[place]++;
+                plan->pairs[at] = plan->from[row] + kind->shift[i];
+                plan->pairs[at + CHUNK] = plan->to[row];
+            }
+}
+
+static void plan_forward(Plan *plan, const Block *s) {
+    plan_make(plan, s->n, s->h, s->w, s->H, s->W, s->stride, 0);
+}
+
+static void plan_both(Plan *plan, Plan *back, const Block *s) {
+    plan_forward(plan, s);
+    plan_make(back, s->n, s->H, s->W, s->h, s->w, s->stride, 1);
+    if (s->C > FEW)
+        plan_pairs(plan);
+}
+
+static void plan_end(Plan *plan) { free(plan->from), free(plan->pairs), free(plan->count); }
