@@ -75,6 +75,8 @@ static void NAMED(one_backward)(const Block *s, const Backward *d, const Plan *p
     NAMED(norm_backward)(d->g + t * POOLED, z, d->stats + 4 * at, dz, d->dgamma + at, d->dbeta + at, m->sums, &sizes);
     for (long i = 0; d->gz && i < OUT; i++)
         dz[i] += d->gz[t * OUT + i];
+    if (!s->summed)
+        memset(d->dw + t * WEIGHTS, 0, WEIGHTS * sizeof *d->dw);
     NAMED(weights)(plan, d->x + t * IN, dz, s->C, s->O, SUM_AT(d->dw));
     if (!d->dx)
         return;
@@ -99,6 +101,8 @@ static void NAMED(one_second)(const Block *s, const Second *d, const Plan *plan,
                        d->dbeta + at, d->dg + t * POOLED, d->d2z + t * OUT, d->d2gamma + at, m->sums, &sizes);
     if (!d->vx)
         return;
+    if (!s->summed)
+        memset(d->dw + t * WEIGHTS, 0, WEIGHTS * sizeof *d->dw);
     NAMED(weights)(plan, d->vx + t * IN, d->dz + t * OUT, s->C, s->O, SUM_AT(d->dw));
     NAMED(panels_transposed)(vw, m->panels, s->O, s->C);
     NAMED(product)(back, &(Term){d->dz + t * OUT, m->panels}, 1, s->O, d->dx + t * IN, s->C);
@@ -131,7 +135,7 @@ void NAMED(blocks_backward)(const Block *sizes, const Backward *blocks, long cou
     const Block *s = sizes;
     Plan plan[count], back[count];
     for (long i = 0; i < count; i++)
-        plan_both(plan + i, back + i, sizes + i);
+        plan_both(plan + i, back + i, sizes + i, blocks[i].dx != 0);
     PARALLEL {
         Memory memory[count];
         NAMED(remember)(sizes, count, memory);
@@ -152,7 +156,7 @@ void NAMED(blocks_second)(const Block *sizes, const Second *blocks, long count) 
     const Block *s = sizes;
     Plan plan[count], back[count];
     for (long i = 0; i < count; i++)
-        plan_both(plan + i, back + i, sizes + i);
+        plan_both(plan + i, back + i, sizes + i, blocks[i].vx != 0);
     PARALLEL {
         Memory memory[count];
         NAMED(remember)(sizes, count, memory);

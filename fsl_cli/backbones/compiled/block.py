@@ -179,10 +179,10 @@ class _First(torch.autograd.Function):
         dws, dscales, dshifts, dzs = ([x.new_empty(0) for _ in w] for _ in range(4))
         g, none, run = of_ys[-1], x.new_empty(0), _Run("backward")
         for i in reversed(how.upwards()):
-            summed, before = _summed(xs[i], w[i], how), of_ys[i - 1] if i > how.lowest else None
+            before = of_ys[i - 1] if i > how.lowest else None
             # where no gradient of images is wanted, nothing asks for dz, not even the second derivative
             dx, dz = (x.new_empty(each.shape) if how.has_images(i) else none for each in (xs[i], zs[i]))
-            dws[i] = w[i].new_zeros(kernel.PARTS if summed else len(x), *w[i].shape[1:])
+            dws[i] = _room_of_sums(xs[i], w[i], how)
             dzs[i], (dscales[i], dshifts[i]) = dz, (stats[i].new_empty(len(x), w[i].shape[1]) for _ in range(2))
             had = xs[i], _packed(xs[i], w[i]), zs[i] if _kept(zs[i], xs[i]) else None, stats[i]
             sizes = _sizes(xs[i], w[i], how.blocks[i], how)
@@ -231,14 +231,13 @@ class _Second(torch.autograd.Function):
         dgs, d2zs, dgzs, dxs, dws, d2scales = ([x.new_empty(0) for _ in w] for _ in range(6))
         v, run = vx, _Run("second")
         for i in how.upwards():
-            summed, images = _summed(xs[i], w[i], how), how.has_images(i)
             dgs[i], d2zs[i] = x.new_empty(gs[i].shape), x.new_empty(zs[i].shape)
             d2scales[i] = x.new_empty(len(x), w[i].shape[1])
             if how.more[i]:
                 dgzs[i] = x.new_empty(zs[i].shape)
-            if images:
+            if how.has_images(i):
                 dxs[i] = x.new_empty(xs[i].shape)
-                dws[i] = w[i].new_zeros(kernel.PARTS if summed else len(x), *w[i].shape[1:])
+                dws[i] = _room_of_sums(xs[i], w[i], how)
             said = v, vw[i], a[i], b[i]
             had = gs[i], xs[i], _packed(xs[i], w[i]), _wide(scales[i], x), zs[i] if _kept(zs[i], xs[i]) else None
             gave = stats[i], dzs[i], dscales[i], dshifts[i]
@@ -329,6 +328,13 @@ def _packed(x: Tensor, w: Tensor) -> Tensor:
 
 def _summed(x: Tensor, w: Tensor, how: _Pass) -> bool:
     return len(w) < len(x) and not how.each
+
+
+def _room_of_sums(x: Tensor, w: Tensor, how: _Pass) -> Tensor:
+    """For the gradient of each task's weights, or of each part's: of a part without tasks it is zero."""
+    if _summed(x, w, how):
+        return w.new_zeros(kernel.PARTS, *w.shape[1:])
+    return w.new_empty(len(x), *w.shape[1:])
 
 
 def _over_parts(dws: Sequence[Tensor], xs: Sequence[Tensor], ws: Sequence[Tensor], how: _Pass) -> list[Tensor]:

@@ -120,10 +120,10 @@ static void (*const tiles[])(const Product *, const Kind *, long, long) = {0, EA
 static void (*const gathers[])(const REAL *const *, long, const REAL *const *, long, long, REAL *, long, long) = {
     0, EACH_ROWS(GATHER_NAME)};
 
-/* The numbers of a pixel's patch of C channels, with zeros behind them up to whole columns. */
-#define PATCH(C) ((9 * (C) + COLUMNS - 1) / COLUMNS * COLUMNS)
+/* The room of a pixel's patch of C channels, in whole vectors. */
+#define PATCH(C) ((9 * (C) + V - 1) / V * V)
 
-/* The pixels of a chunk, from number `begin` of the plan, with their factors: (count, 3, 3, C), 0 outside, each of
+/* The pixels of a chunk, from number `begin` of the plan, with their factors: (count, 3, 3, C), 0 outside, each in
    PATCH(C) numbers. Taps that lie side by side are copied in one go. */
 static void NAMED(patches)(const Plan *plan, long begin, long end, const REAL *x, long C, REAL *out) {
     for (const Kind *kind = plan->kind; kind < plan->kind + plan->kinds; kind++) {
@@ -136,7 +136,7 @@ static void NAMED(patches)(const Plan *plan, long begin, long end, const REAL *x
         for (long row = MAX(begin, kind->begin); row < MIN(end, kind->end); row++) {
             REAL *patch = out + (row - begin) * PATCH(C);
             const REAL *first = x + plan->from[row] * C;
-            for (long j = 0; j < PATCH(C); j += V)
+            for (long j = 0; kind->taps < 9 && j < PATCH(C); j += V)
                 *(Vec *)(patch + j) = (Vec){0};
             for (long i = 0; i < runs; i++)
                 if (count[i] == 9) /* three taps of three channels */

@@ -53,8 +53,15 @@ static void plan_make(Plan *plan, long n, long h, long w, long H, long W, long s
     *plan = (Plan){.from = room, .to = room + n * h * w};
     plan_side(ys, y0, h, H, stride, transposed);
     plan_side(xs, x0, w, W, stride, transposed);
+    long rows = 0, columns = 0; /* which taps there are, as bits of bits */
+    for (long y = 0; y < h; y++)
+        rows |= 1 << ys[y];
+    for (long x = 0; x < w; x++)
+        columns |= 1 << xs[x];
     for (long a = 1; a < 8; a++)
         for (long b = 1; b < 8; b++) {
+            if (!(rows >> a & columns >> b & 1))
+                continue;
             Kind *kind = plan->kind + plan->kinds;
             kind->begin = plan->pixels;
             plan_taps(kind, a, b, W, step);
@@ -89,9 +96,12 @@ static void plan_forward(Plan *plan, const Block *s) {
     plan_make(plan, s->n, s->h, s->w, s->H, s->W, s->stride, 0);
 }
 
-static void plan_both(Plan *plan, Plan *back, const Block *s) {
+/* `wanted`: whether the gradient of images is. */
+static void plan_both(Plan *plan, Plan *back, const Block *s, int wanted) {
     plan_forward(plan, s);
-    plan_make(back, s->n, s->H, s->W, s->h, s->w, s->stride, 1);
+    *back = (Plan){0};
+    if (wanted)
+        plan_make(back, s->n, s->H, s->W, s->h, s->w, s->stride, 1);
     if (s->C > FEW)
         plan_pairs(plan);
 }
