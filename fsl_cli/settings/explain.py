@@ -16,7 +16,7 @@ from fsl_cli.settings.hydra_conf import composed, hydra_words
 from fsl_cli.settings.own_file import take_files
 from fsl_cli.settings.registry import choices, dotted_keys, groups, names, settings_of
 from fsl_cli.settings.schema import KINDS, PARTS
-from fsl_cli.settings.typed import for_hydra
+from fsl_cli.settings.typed import TABLES, for_hydra
 from fsl_cli.settings.values import problem
 from fsl_cli.settings.words import typed_value
 
@@ -115,6 +115,8 @@ def explain(error: Exception, words: Sequence[str], user_dir: str | None = None)
             if not value.endswith((".yaml", ".yml")):
                 write = command("fsl", "config", f"to={value}.yaml")
                 problems.append(f"{word}: there is no such experiment. {write} writes one.")
+        elif whole := next((each for each in TABLES if key.startswith(f"{each}.")), None):
+            problems.append(f"{word}: a table is typed whole. Type '{whole}={{0:1,5000:0.1}}'.")
         elif "+" not in sign:
             unknown.append((key, value))
     if unknown:

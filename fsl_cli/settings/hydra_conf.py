@@ -11,7 +11,7 @@ from typing import Any
 from fsl_cli.settings.own_file import take_files
 from fsl_cli.settings.registry import conf_dir, config_folders
 from fsl_cli.settings.several import for_the_first
-from fsl_cli.settings.typed import for_hydra, quoted
+from fsl_cli.settings.typed import for_hydra, quoted, whole_tables
 
 # Our launchers have their plugins' names, which is what people type; Hydra means to drop that one day. Here, so that it
 # holds before Hydra reads anything in a launcher's process.
@@ -39,7 +39,7 @@ def hydra_words(words: Sequence[str], user_dir: str | None, sweep: bool = False)
     rest, files = take_files(for_the_first(words, user_dir))
     places = [f"file://{folder.resolve()}" for folder in config_folders(user_dir)[1:]] + files
     search = [f"hydra.searchpath=[{','.join(map(quoted, places))}]"] if places else []
-    return [*search, *for_hydra(rest, sweep)]
+    return [*search, *whole_tables(for_hydra(rest, sweep))]
 
 
 @contextmanager

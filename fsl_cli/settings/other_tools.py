@@ -65,7 +65,7 @@ SENTENCES = {  # where no one setting is meant
     "no setting, a method brings its own: an algorithm of yours may have another, see docs/your-own.md.": (
         "loss loss_fn criterion inner inner_rule inner_optimizer inner_optim"
     ),
-    "schedule.kind=table, rates by meta-iteration. Type '+schedule.table={0:0.1,500:1}' schedule.kind=table.": (
+    "schedule.kind=table, rates by meta-iteration. Type 'schedule.table={0:0.1,500:1}' schedule.kind=table.": (
         "warmup warmup_steps warmup_epochs warmup_ratio milestones lr_milestones"
     ),
     "experiment, a YAML of your own. Type experiment=FILE.yaml; fsl config to=FILE.yaml writes one.": (
@@ -133,7 +133,7 @@ CHOICES = {  # of a group: what to type, and others' names for it; {} is the nam
         "schedule.kind=cosine": "cosine cos cosineannealing cosine_annealing cosineannealinglr annealing",
         "schedule.kind=linear": "linear linearlr linear_decay",
         "schedule.kind=step": "step steplr exponential",
-        "schedule.kind=table '+schedule.table={0:1,5000:0.1}'": "table multistep multisteplr milestones plateau",
+        "schedule.kind=table 'schedule.table={0:1,5000:0.1}'": "table multistep multisteplr milestones plateau",
         "schedule.kind=none": "none constant off false",
     },
     "norm": {

@@ -18,6 +18,7 @@ TEXTS = {
     "hydra.sweeper.study_name", "hydra.sweeper.storage", "logger.tensorboard.name", "logger.tensorboard.version",
     "logger.mlflow.experiment_name", "logger.mlflow.tracking_uri", "logger.wandb.project", "logger.comet.project",
 }  # fmt: skip
+TABLES = {"schedule.table"}  # a table that is typed takes the place of a recipe's; Hydra would add one to the other
 # commas in these part nothing without -m
 COLUMNS = {"data.file_column", "data.label_column", "data.text_column", "backbone.templates"}
 SWEEPS = re.compile(r"(choice|glob|shuffle|sort|range|interval|tag)\(.*\)", re.DOTALL)
@@ -30,6 +31,23 @@ def for_hydra(words: Sequence[str], sweep: bool = False) -> list[str]:
     not.
     """
     return [_word(word, sweep) for word in words]
+
+
+def whole_tables(words: Sequence[str]) -> list[str]:
+    """The words, each table in the place of what is there."""
+    found = []
+    for word in words:
+        key, _, value = word.partition("=")
+        key = key.lstrip("+")
+        found += [f"{key}=null", f"+{key}={value}"] if key in TABLES and value.startswith("{") else [word]
+    return found
+
+
+def tables_as_typed(words: Sequence[str]) -> list[str]:
+    """What `whole_tables` has made of words, as they were."""
+    tables = {word.lstrip("+") for word in words if word.startswith(tuple(f"+{key}={{" for key in TABLES))}
+    made = {f"{table.partition('=')[0]}=null" for table in tables}
+    return [word.lstrip("+") if word.lstrip("+") in tables else word for word in words if word not in made]
 
 
 def quoted(text: str) -> str:

@@ -25,7 +25,7 @@ from fsl_cli.settings.own_file import as_typed
 from fsl_cli.settings.own_pictures import fit_to_pictures
 from fsl_cli.settings.registry import take_user_dir
 from fsl_cli.settings.several import typed_again
-from fsl_cli.settings.typed import quoted
+from fsl_cli.settings.typed import quoted, tables_as_typed
 from fsl_cli.sweeps.outcome import rows, show_search, show_sweep
 from fsl_cli.sweeps.plan import demand_plugins, demand_runs, plan
 
@@ -70,7 +70,7 @@ def run_one(typed: Sequence[str], again: bool, user_dir: str | None, composed: A
 
     register_resolvers()
     hydra = HydraConfig.get()
-    overrides, place = typed_again(hydra.overrides.task, typed, user_dir), Path(hydra.sweep.dir)
+    overrides, place = typed_again(tables_as_typed(hydra.overrides.task), typed, user_dir), Path(hydra.sweep.dir)
     shared = {_plain(word) for word in (*typed, "test=false")}
     own = [word for word in overrides if _plain(word) not in shared]
     job = Job(hydra.job.num, own or overrides, "running")

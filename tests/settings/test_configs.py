@@ -83,7 +83,7 @@ def test_the_papers_settings_come_without_being_asked_for(algo: str, task: tuple
         assert (values.norm, values.steps, values.backbone.get("halve")) == ("transductive", 60000, "stride")
     else:
         assert values.schedule.values == {
-            "kind": "step", "every": 2000, "factor": 0.5, "steps": values.steps
+            "kind": "step", "every": 2000, "factor": 0.5, "steps": values.steps, "table": None
         }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from fsl_cli.settings.explain import demand_readable
 from fsl_cli.settings.hints import edit_distance, nearest
 from fsl_cli.settings.parts import OF, OfAlgorithm, Part, asked
 from fsl_cli.settings.registry import choices, conf_dir
-from fsl_cli.settings.typed import PATHS, TEXTS, for_hydra
+from fsl_cli.settings.typed import PATHS, TABLES, TEXTS, for_hydra, tables_as_typed, whole_tables
 
 ODD = [
     "2026",
@@ -99,6 +99,19 @@ def test_the_table_of_texts_is_what_conf_names() -> None:
                 f"{part}.{key}" for key, kind in _hints(node["_target_"]).items() if _is_text(kind) and key in node
             }
     assert found == {key for key in PATHS | TEXTS if key.startswith(("algo.", "backbone.", "data.", "pseudo."))}
+
+
+@pytest.mark.parametrize("sign", ["", "+", "++"])
+@pytest.mark.parametrize("words", [["algo=simpleshot", "data=miniimagenet"], ["algo=protonet", "schedule.kind=table"]])
+def test_a_table_takes_the_place_of_a_recipes(words: list[str], sign: str) -> None:
+    typed = [*words, f"{sign}schedule.table={{5:0.1,7:0.01}}"]
+    assert compose(typed).values["schedule"]["table"] == {5: 0.1, 7: 0.01}
+    assert tables_as_typed(whole_tables(typed)) == [*words, "schedule.table={5:0.1,7:0.01}"]
+
+
+def test_tables_are_the_settings_that_conf_gives_keys_of_their_own() -> None:
+    hints = _hints("fsl_cli.experiment.schedule.schedule")
+    assert {f"schedule.{key}" for key, kind in hints.items() if "dict[" in str(kind)} == TABLES
 
 
 @pytest.mark.parametrize("group", OF)
@@ -179,8 +192,10 @@ def refusal(*words: str) -> str:
         ("scheduler=foo", "here schedule.kind. schedule.kind=foo: must be none | step |"),
         ("momentum=0.9", "optim.momentum is one of optim=momentum, sgd."),
         ("dropout=0.1", "backbone.dropout is one of backbone=r2d2, wrn28_10."),
-        ("scheduler=multistep", "Type schedule.kind=table '+schedule.table={0:1,5000:0.1}'."),
+        ("scheduler=multistep", "Type schedule.kind=table 'schedule.table={0:1,5000:0.1}'."),
         ("betas=[0.9,0.99]", "Type '+optim.betas=[0.9,0.99]'."),
+        ("algo=rfs data=miniimagenet schedule.table.36000=1", "Type 'schedule.table={0:1,5000:0.1}'."),
+        ("schedule.table.5=0.1", "a table is typed whole. Type 'schedule.table={0:1,5000:0.1}'."),
         ("algo.inner=sgd", "see docs/your-own.md"),
         ("trainer.gpus=1", "Type trainer=ddp trainer.devices=2"),
         ("optim.learning_rate=1", "Type optim.lr=1."),

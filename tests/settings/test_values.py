@@ -23,6 +23,7 @@ REFUSED = [
     (Weight, [-1e-9, NAN]), (Share, [1.01, -0.1]), (PartOf, [1, 1.0]), (int, [0]), (float, [NAN, INF]),
     (bool, [1, "true"]), (str, [2, None]), (Rate | None, [0]), (COUNTS, [0, [1, 0]]), (Literal[1, 3], [2, True]),
     (list[float], [[0.1, NAN], 0.1, ["a"]]), (dict[str, float], [[1], {"a": NAN}]),
+    (dict[int, float], [{"5": 0.1}, {5: "x"}]),
 ]  # fmt: skip
 
 
