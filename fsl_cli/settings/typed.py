@@ -38,7 +38,7 @@ def whole_tables(words: Sequence[str]) -> list[str]:
     found = []
     for word in words:
         key, _, value = word.partition("=")
-        key = key.lstrip("+")
+        key, value = key.lstrip("+"), value.strip()
         found += [f"{key}=null", f"+{key}={value}"] if key in TABLES and value.startswith("{") else [word]
     return found
 

@@ -69,8 +69,8 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind in (int, bool, str, type(None)):
         return isinstance(value, kind)
     if origin is dict:
-        keys, entries = get_args(kind)
-        return isinstance(value, dict) and all(_fits(key, keys) and _fits(value[key], entries) for key in value)
+        keys, entries = get_args(kind) or (Any, Any)
+        return isinstance(value, dict) and all(fits(key, keys) and fits(value[key], entries) for key in value)
     if origin in LISTS:
         inner = [each for one in get_args(kind) if one is not Ellipsis for each, _ in _options(one)]
         return isinstance(value, list) and all(any(_fits(each, one) for one in inner) or not inner for each in value)
@@ -119,5 +119,9 @@ def _name(kind: Any) -> str:
         inner = dict.fromkeys(map(several.get, members))
         return f"a list of {' or '.join(map(str, inner))}" if inner and None not in inner else "a list"
     if get_origin(kind) is dict:
-        return f"a table of {' and '.join(map(str, map(several.get, get_args(kind))))}, such as '{{0:1,5000:0.1}}'"
+        return (
+            "a table of whole numbers and numbers, such as '{0:1,5000:0.1}'"
+            if get_args(kind) == (int, float)
+            else "a table"
+        )
     return names.get(kind, str(kind))

@@ -12,10 +12,13 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
 from fsl_cli.algorithms import over_tasks
+from fsl_cli.algorithms.imaml import IMAML
+from fsl_cli.algorithms.maml import MAML
 from fsl_cli.backbones import conv4, norm
 from fsl_cli.backbones.compiled import block, kernel
 from fsl_cli.backbones.compiled.block import Options
 from fsl_cli.backbones.conv4 import Conv4
+from fsl_cli.episodes import Episodes, Examples
 
 CASES = {  # images a task, pixels, channels in and out, tasks with weights, with norms of their own; options
     "strides": ((3, 5, 2, 3), 2, 2, Options(3, 2, False)),
@@ -288,6 +291,34 @@ def test_groups_come_to_what_single_tasks_come_to(monkeypatch: pytest.MonkeyPatc
         value = over_tasks.mean_loss(net, loss, dict(net.named_parameters()), x)
         results.append([value, *torch.autograd.grad(value, list(net.parameters()))])
     torch.testing.assert_close(results[1:], [results[0]] * 2)
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize("frozen", ["$^", "norm", "norm.*weight", "norm.*bias", r"norm|convs.[01]", "convs.0"])
+@pytest.mark.parametrize("algo", ["first order", "second order", "implicit"])
+def test_any_part_of_a_network_adapts_side_by_side_as_one_by_one(
+    algo: str, frozen: str, scaled: bool, float64: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What adapts, what does not and what is no parameter have an axis of tasks, or none, in every combination."""
+    random = torch.Generator().manual_seed(0)
+    support, query = (
+        Examples(torch.randn(3, 10, 1, 16, 16, generator=random), torch.arange(5).repeat(3, 2)) for _ in range(2)
+    )
+    episodes = Episodes(support, query, query.y[:, :5], torch.arange(3))
+    found = []
+    for size in (3, 0):
+        monkeypatch.setattr(over_tasks, "_at_once", lambda *_, size=size: size)
+        torch.manual_seed(1)
+        backbone = Conv4(1, 16, "transductive", filters=8, norm_scale=scaled)
+        learner = (
+            IMAML(backbone, 5, inner_lr=0.01, inner_steps=2, test_steps=2, penalty=2.0, frozen=frozen)
+            if algo == "implicit"
+            else MAML(backbone, 5, 0.1, 2, 2, first_order=algo == "first order", frozen=frozen)
+        )
+        learner.loss(episodes).backward()
+        found.append([each.grad for each in learner.parameters()])
+    for together, apart in zip(*found, strict=True):
+        torch.testing.assert_close(together, apart, rtol=1e-6, atol=1e-9)
 
 
 def test_one_number_a_channel_is_refused() -> None:

@@ -1,7 +1,7 @@
 /* The arithmetic of block.py, which says what it is: convolution, batch norm, ReLU and pooling of T tasks, each by
-   weights of its own, with two derivatives. A task goes through all blocks before the next one begins, while what one
-   block hands to another is in the cache. Threads share the tasks, in parts, so that sums over tasks are the same to
-   the last bit however many threads there are. Compiled for each type REAL. */
+   weights of its own, with two derivatives. A task goes through all blocks before the next one begins, so that what one
+   block hands to another is still in the cache. Threads share the tasks, in parts, so that sums over tasks are the same
+   to the last bit however many threads there are. Compiled for each type REAL. */
 
 #define Memory NAMED(Memory)
 #define Forward NAMED(Forward)
@@ -66,8 +66,8 @@ static void NAMED(one_forward)(const Block *s, const Forward *d, const Plan *pla
     NAMED(norm_forward)(z, d->gamma + at, d->beta + at, d->y + t * POOLED, d->stats + 4 * at, m->sums, &sizes, s->eps);
 }
 
-static void NAMED(one_backward)(const Block *s, const Backward *d, const Plan *plan, const Plan *back, long t, long part,
-                                const Memory *m) {
+static void NAMED(one_backward)(const Block *s, const Backward *d, const Plan *plan, const Plan *back, long t,
+                                long part, const Memory *m) {
     const long at = t * s->O;
     const REAL *z = NAMED(again)(s, plan, t, d->x, d->w, d->z, m);
     REAL *dz = d->dz ? d->dz + t * OUT : m->v, *dx = d->dx + t * IN;
@@ -87,7 +87,8 @@ static void NAMED(one_backward)(const Block *s, const Backward *d, const Plan *p
         dx[i] += d->gx[t * IN + i];
 }
 
-static void NAMED(one_second)(const Block *s, const Second *d, const Plan *plan, const Plan *back, long t, long part, const Memory *m) {
+static void NAMED(one_second)(const Block *s, const Second *d, const Plan *plan, const Plan *back, long t, long part,
+                              const Memory *m) {
     const long at = t * s->O;
     const REAL *z = NAMED(again)(s, plan, t, d->x, d->w, d->z, m), *vw = s->summed ? d->vw : d->vw + t * WEIGHTS;
     REAL *v = d->dgz ? d->dgz + t * OUT : m->v;

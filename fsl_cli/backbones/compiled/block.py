@@ -140,7 +140,8 @@ class _Blocks(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.how, x, *weights = inputs
         ys, zs, stats = ctx.how.groups(output, EACH, EACH, EACH)
-        w, scales, _ = ctx.how.groups(weights, EACH, EACH, EACH)
+        w, scales, shifts = ctx.how.groups(weights, EACH, EACH, EACH)
+        ctx.lengths = _lengths(scales), _lengths(shifts)
         ctx.mark_non_differentiable(*stats)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, *w, *scales, *ys[:-1], *zs, *stats)
@@ -148,16 +149,17 @@ class _Blocks(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *g: Tensor | None) -> Any:
         of_ys, of_zs, _ = ctx.how.groups(g, EACH, EACH, EACH)
-        _, _, scales, _, zs, _ = ctx.how.groups(ctx.saved_tensors, ONE, EACH, EACH, BUT_LAST, EACH, EACH)
+        zs = ctx.how.groups(ctx.saved_tensors, ONE, EACH, EACH, BUT_LAST, EACH, EACH)[4]
         _, images, *needed = ctx.needs_input_grad
         lowest = 0 if images else min(number % len(zs) for number, wanted in enumerate(needed) if wanted)
-        how = replace(ctx.how, lowest=lowest, images=images)
+        # inside torch.func another level may want the images' gradient, of which this one knows nothing
+        how = replace(ctx.how, lowest=lowest, images=images or side_by_side())
         if of_ys[-1] is None:
             sides = _pooled(zs[-1].shape[2:4], how.blocks[-1])
             of_ys = [*of_ys[:-1], zs[-1].new_zeros(*zs[-1].shape[:2], *sides, zs[-1].shape[4])]
         found = _First.apply(how, *of_ys, *of_zs, *ctx.saved_tensors)
         dx, dw, dscales, dshifts, *_ = how.groups(found, ONE, EACH, EACH, EACH, EACH, BUT_LAST)
-        sums = (_as_wide(dscales, scales), _as_wide(dshifts, scales))
+        sums = [_as_wide(*each) for each in zip((dscales, dshifts), ctx.lengths, strict=True)]
         return None, _wanted(dx), *map(_wanted, dw), *(_wanted(each) for kind in sums for each in kind)
 
     @staticmethod
@@ -209,7 +211,7 @@ class _First(torch.autograd.Function):
         dgs, d2zs, dgzs, dxs, dw, dscales = ctx.how.groups(found, EACH, EACH, EACH, EACH, EACH, EACH)
         scales = ctx.how.groups(ctx.saved_tensors, EACH, ONE, EACH, EACH)[3]
         of_ys = [dg if given else None for dg, given in zip(dgs, ctx.given, strict=True)]
-        kinds = of_ys, dgzs, dxs[:1], dw, _as_wide(dscales, scales), dxs[1:], d2zs
+        kinds = of_ys, dgzs, dxs[:1], dw, _as_wide(dscales, _lengths(scales)), dxs[1:], d2zs
         return None, *(_wanted(each) for kind in kinds for each in kind), *(None for _ in dw)
 
     @staticmethod
@@ -309,11 +311,15 @@ def _wanted(value: Tensor | None) -> Tensor | None:
     return None if value is None or value.shape == (0,) else value
 
 
-def _as_wide(of_tasks: Sequence[Tensor], own: Sequence[Tensor]) -> list[Tensor]:
+def _lengths(values: Sequence[Tensor]) -> list[int]:
+    return [len(each) for each in values]
+
+
+def _as_wide(of_tasks: Sequence[Tensor], lengths: Sequence[int]) -> list[Tensor]:
     """The gradients (T, O) of scales or shifts, summed up where one serves all tasks."""
     return [
-        value.sum(0, keepdim=True) if value.shape != (0,) and len(scale) < len(value) else value
-        for value, scale in zip(of_tasks, own, strict=True)
+        value.sum(0, keepdim=True) if value.shape != (0,) and length < len(value) else value
+        for value, length in zip(of_tasks, lengths, strict=True)
     ]
 
 
