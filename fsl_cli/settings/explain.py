@@ -41,7 +41,8 @@ def demand_readable(words: Sequence[str], user_dir: str | None = None, sweep: bo
             problems.append(form)
             continue
         group = key.lstrip("+~")
-        if group in known and not all(map(_may_be_choice, names(value))):
+        taken_away = key.startswith("~") and value.startswith("[")  # of which Hydra takes one name alone
+        if group in known and (taken_away or not all(map(_may_be_choice, names(value)))):
             problems.append(no_such_choice(group, value, user_dir))
             continue
         if sweep and key in known and re.fullmatch(r"[\w,-]+", value):

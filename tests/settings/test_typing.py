@@ -185,6 +185,8 @@ def refusal(*words: str) -> str:
         ("algo=maml,protonet", "algo=maml,protonet: several values are a sweep. Type -m for a sweep."),
         ("seed=range(0,3)", "Type -m for a sweep."),
         ("=5", "'=5' is not of the form key=value"),
+        ("~optim=[]", "optim=[]: there is no such optim. There are adam,"),
+        ("~data=[glyphs,omniglot]", "there is no such data. There are"),
         ("hydra.sweeper.n_trialz=3 hydra/sweeper=optuna", "Did you mean hydra.sweeper.n_trials?"),
         ("experiment=mine", "fsl config to=mine.yaml writes one"),
         ("foo=1", "'foo' is not a setting. See fsl show."),
