@@ -56,6 +56,15 @@ static const REAL *NAMED(again)(const Block *s, const Plan *plan, long t, const 
     return m->z;
 }
 
+/* The gradient of a task's weights, or what it adds to that of its part. */
+static void NAMED(own_weights)(const Block *s, const Plan *plan, long t, long part, const REAL *x, const REAL *g,
+                               REAL *dw) {
+    REAL *own = dw + (s->summed ? part : t) * WEIGHTS;
+    if (!s->summed)
+        memset(own, 0, WEIGHTS * sizeof *own);
+    NAMED(weights)(plan, x + t * IN, g, s->C, s->O, own);
+}
+
 static void NAMED(one_forward)(const Block *s, const Forward *d, const Plan *plan, long t, const Memory *m) {
     const long at = t * s->O;
     REAL *z = d->z ? d->z + t * OUT : m->z;
@@ -75,9 +84,7 @@ static void NAMED(one_backward)(const Block *s, const Backward *d, const Plan *p
     NAMED(norm_backward)(d->g + t * POOLED, z, d->stats + 4 * at, dz, d->dgamma + at, d->dbeta + at, m->sums, &sizes);
     for (long i = 0; d->gz && i < OUT; i++)
         dz[i] += d->gz[t * OUT + i];
-    if (!s->summed)
-        memset(d->dw + t * WEIGHTS, 0, WEIGHTS * sizeof *d->dw);
-    NAMED(weights)(plan, d->x + t * IN, dz, s->C, s->O, SUM_AT(d->dw));
+    NAMED(own_weights)(s, plan, t, part, d->x, dz, d->dw);
     if (!d->dx)
         return;
     if (!s->shared)
@@ -102,9 +109,7 @@ static void NAMED(one_second)(const Block *s, const Second *d, const Plan *plan,
                        d->dbeta + at, d->dg + t * POOLED, d->d2z + t * OUT, d->d2gamma + at, m->sums, &sizes);
     if (!d->vx)
         return;
-    if (!s->summed)
-        memset(d->dw + t * WEIGHTS, 0, WEIGHTS * sizeof *d->dw);
-    NAMED(weights)(plan, d->vx + t * IN, d->dz + t * OUT, s->C, s->O, SUM_AT(d->dw));
+    NAMED(own_weights)(s, plan, t, part, d->vx, d->dz + t * OUT, d->dw);
     NAMED(panels_transposed)(vw, m->panels, s->O, s->C);
     NAMED(product)(back, &(Term){d->dz + t * OUT, m->panels}, 1, s->O, d->dx + t * IN, s->C);
 }

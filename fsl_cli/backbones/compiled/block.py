@@ -126,10 +126,10 @@ class _Blocks(torch.autograd.Function):
         for options, w, scale, shift in zip(how.blocks, *how.groups(weights, EACH, EACH, EACH), strict=True):
             sides = _output_size(x.shape[2:4], options)
             z = x.new_empty(()).expand(*x.shape[:2], *sides, w.shape[1])
-            z = x.new_empty(z.shape) if _kept(z, x) else z
+            z = z if _kept(z, x) is None else x.new_empty(z.shape)
             y = x.new_empty(*x.shape[:2], *_pooled(sides, options), w.shape[1])
             stats = x.new_empty(len(x), 4, w.shape[1])
-            made = z if _kept(z, x) else None, y, stats
+            made = _kept(z, x), y, stats
             run.add(_sizes(x, w, options, how), x, _packed(x, w), _wide(scale, x), _wide(shift, x), *made)
             outputs.append((y, z, stats))
             x = y
@@ -186,7 +186,7 @@ class _First(torch.autograd.Function):
             dx, dz = (x.new_empty(each.shape) if how.has_images(i) else none for each in (xs[i], zs[i]))
             dws[i] = _room_of_sums(xs[i], w[i], how)
             dzs[i], (dscales[i], dshifts[i]) = dz, (stats[i].new_empty(len(x), w[i].shape[1]) for _ in range(2))
-            had = xs[i], _packed(xs[i], w[i]), zs[i] if _kept(zs[i], xs[i]) else None, stats[i]
+            had = xs[i], _packed(xs[i], w[i]), _kept(zs[i], xs[i]), stats[i]
             sizes = _sizes(xs[i], w[i], how.blocks[i], how)
             run.add(sizes, g, of_zs[i], before, *had, dz, dx, dws[i], dscales[i], dshifts[i])
             if i > how.lowest:
@@ -241,7 +241,7 @@ class _Second(torch.autograd.Function):
                 dxs[i] = x.new_empty(xs[i].shape)
                 dws[i] = _room_of_sums(xs[i], w[i], how)
             said = v, vw[i], a[i], b[i]
-            had = gs[i], xs[i], _packed(xs[i], w[i]), _wide(scales[i], x), zs[i] if _kept(zs[i], xs[i]) else None
+            had = gs[i], xs[i], _packed(xs[i], w[i]), _wide(scales[i], x), _kept(zs[i], xs[i])
             gave = stats[i], dzs[i], dscales[i], dshifts[i]
             sizes = _sizes(xs[i], w[i], how.blocks[i], how)
             run.add(sizes, *said, *had, *gave, dgs[i], d2zs[i], dgzs[i], dxs[i], dws[i], d2scales[i])
@@ -303,8 +303,9 @@ def _pooled(sides: Sequence[int], options: Options) -> tuple[int, int]:
     return sides[0] // side, sides[1] // side
 
 
-def _kept(z: Tensor, x: Tensor) -> bool:
-    return x.shape[4] > FEW or z.shape[1:].numel() > FITS
+def _kept(z: Tensor, x: Tensor) -> Tensor | None:
+    """z of images x, or None where it is computed again."""
+    return z if x.shape[4] > FEW or z.shape[1:].numel() > FITS else None
 
 
 def _wanted(value: Tensor | None) -> Tensor | None:
@@ -329,7 +330,7 @@ def _shared(x: Tensor, w: Tensor) -> bool:
 
 
 def _packed(x: Tensor, w: Tensor) -> Tensor:
-    return (w[:1] if _shared(x, w) else w).contiguous()
+    return w[:1] if _shared(x, w) else w
 
 
 def _summed(x: Tensor, w: Tensor, how: _Pass) -> bool:
@@ -352,7 +353,7 @@ def _over_parts(dws: Sequence[Tensor], xs: Sequence[Tensor], ws: Sequence[Tensor
 
 
 def _wide(channels: Tensor, x: Tensor) -> Tensor:
-    return channels.expand(len(x), -1).contiguous()
+    return channels.expand(len(x), -1)
 
 
 class _Run:

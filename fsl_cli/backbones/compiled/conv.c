@@ -29,8 +29,8 @@ typedef struct {
 
 static inline Vec load(const REAL *at) { return *(const Vec *)at; }
 
-/* COLUMNS numbers into two vectors, or the first `left` of them where these are fewer. The vectors' address is not
-   taken, so that they stay in registers. */
+/* COLUMNS numbers into two vectors, or the first `left` of them where these are fewer; no array of sums is copied as
+   memory, so that sums stay in registers */
 INLINE void NAMED(fetch)(Vec *low, Vec *high, const REAL *from, long left) {
     if (left >= COLUMNS) {
         *low = load(from), *high = load(from + V);

@@ -20,6 +20,7 @@
 #define ROWS 6
 #define EACH_ROWS(F) F(1) F(2) F(3) F(4) F(5) F(6)
 #endif
+/* of a tile: unrolled before gcc decides which sums may stay in registers, or it puts all of them on the stack */
 #define EACH_ROW _Pragma("GCC unroll 12") for (long r = 0; r < R; r++)
 #define CHUNK 64 /* pixels taken at a time, so that what is read again and again stays in the smallest cache */
 #define FEW 4    /* channels up to which a chunk's patches are copied, and the nine taps taken as one */
@@ -42,7 +43,6 @@ typedef struct { /* sizes of block.c: n images a task, the first k giving statis
 #define EACH_TASK                                                                                                      \
     _Pragma("omp for schedule(dynamic)") for (long part = 0; part < PARTS; part++) for (                               \
         long t = part * s->tasks / PARTS; t < (part + 1) * s->tasks / PARTS; t++)
-#define SUM_AT(dw) (dw) + (s->summed ? part : t) * WEIGHTS /* where a task's dw is added up */
 
 #define REAL float
 #define NAMED(name) name##_float

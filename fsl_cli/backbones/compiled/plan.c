@@ -73,7 +73,7 @@ static void plan_make(Plan *plan, long n, long h, long w, long H, long W, long s
                             plan->to[plan->pixels++] = (i * h + y) * w + x;
                         }
             kind->end = plan->pixels;
-            plan->kinds += kind->end > kind->begin;
+            plan->kinds++;
         }
 }
 
